@@ -1,0 +1,3 @@
+from chronoprep.cli import main
+
+main()

@@ -1,0 +1,430 @@
+"""One function a command."""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+from chronoprep import workflows
+from chronoprep.cli import options as o
+from chronoprep.cli import render
+from chronoprep.config import Settings, load_settings
+from chronoprep.data import Label
+from chronoprep.errors import ChronoprepError, ConfigError
+from chronoprep.workflows import Summary
+
+app = typer.Typer(
+    name="chronoprep",
+    help="Turn folders of before/after image pairs into a training set for ChronoEdit.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+# The reference captioning script's defaults: where its users' files lie.
+REFERENCE_INPUT = Path("./assets/images/input.jpg")
+REFERENCE_OUTPUT = Path("./assets/images/output.jpg")
+REFERENCE_FILE = Path("./assets/captions/caption.txt")
+
+F = TypeVar("F", bound=Callable[..., None])
+
+
+def command(name: str) -> Callable[[F], F]:
+    """Register a command whose errors become one clear message and an exit code.
+
+    0 all good · 1 some pairs failed or the run stopped · 2 usage or configuration · 130 Ctrl-C.
+    """
+
+    def register(function: F) -> F:
+        @functools.wraps(function)
+        def guarded(*args: Any, **kwargs: Any) -> None:
+            try:
+                function(*args, **kwargs)
+            except ChronoprepError as error:
+                if kwargs.get("debug"):
+                    raise
+                render.show_error(error)
+                raise typer.Exit(2 if isinstance(error, ConfigError) else 1) from None
+            except KeyboardInterrupt:
+                sys.stderr.write("Stopped. What was done is kept; run it again to go on.\n")
+                raise typer.Exit(130) from None
+
+        app.command(name)(guarded)
+        return function
+
+    return register
+
+
+def _version(value: bool) -> None:
+    if value:
+        from chronoprep import __version__
+
+        typer.echo(f"chronoprep {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _app(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def _settings(ctx: typer.Context, section: str = "vlm") -> Settings:
+    return load_settings(
+        o.flags_of(ctx.params, section=section), config_file=ctx.params.get("config")
+    )
+
+
+def _run(
+    ctx: typer.Context,
+    work: Callable[[render.TerminalReporter], Sequence[Summary]],
+    where: str = "",
+) -> None:
+    """Run a workflow, show its summaries, exit 1 if anything failed."""
+    reporter = render.TerminalReporter(quiet=ctx.params["quiet"])
+    try:
+        summaries = work(reporter)
+    finally:
+        reporter.close()
+    dry = ctx.params.get("dry_run")
+    render.show_summaries(summaries, "" if dry else where, as_json=ctx.params["as_json"])
+    if any(summary.failed for summary in summaries):
+        raise typer.Exit(1)
+
+
+def _needs_dataset(dataset: Path | None, ctx: typer.Context, example: str) -> Path:
+    if dataset is None:
+        raise ConfigError(
+            "Many pairs need a dataset folder to go to.",
+            hint=f"For example: chronoprep {ctx.info_name} {example} --dataset my-dataset",
+        )
+    return dataset
+
+
+def _single(source: Path | None, target: Path | None, ctx: typer.Context) -> tuple[Path, Path]:
+    """The images of a single pair, with the reference script's defaults.
+
+    Raises:
+        ConfigError: When one does not exist, showing both ways to call the command.
+    """
+    pair = (source or REFERENCE_INPUT, target or REFERENCE_OUTPUT)
+    for path in pair:
+        if not path.is_file():
+            name = ctx.info_name
+            raise ConfigError(
+                f"{path}: no such image.",
+                hint=f"One pair:   chronoprep {name} --input-image A.jpg --output-image B.jpg\n"
+                f"Many pairs: chronoprep {name} FOLDER --dataset DATASET",
+            )
+    return pair
+
+
+def _not_both(pairs: Path | None, *single: object) -> None:
+    if pairs is not None and any(value is not None for value in single):
+        raise ConfigError(
+            "Either PAIRS or the options of a single pair.",
+            hint="Leave out --input-image, --output-image, --output-file and --caption, or PAIRS.",
+        )
+
+
+@command("caption")
+def caption(
+    ctx: typer.Context,
+    pairs: o.PairsArg = None,
+    dataset: o.DatasetOpt = None,
+    input_image: o.InputImage = None,
+    output_image: o.OutputImage = None,
+    output_file: o.OutputFile = None,
+    generate_cot: o.GenerateCot = False,
+    model: o.Model = None,
+    revision: o.Revision = None,
+    backend: o.Backend = None,
+    dtype: o.DtypeOpt = None,
+    device: o.Device = None,
+    batch_size: o.BatchSize = None,
+    max_new_tokens: o.MaxNewTokens = None,
+    max_resolution: o.MaxResolution = None,
+    max_long_edge: o.MaxLongEdge = None,
+    background: o.Background = None,
+    fit: o.FitOpt = None,
+    preset: o.Preset = None,
+    caption_prompt: o.CaptionPrompt = None,
+    cot_prompt: o.CotPrompt = None,
+    guard: o.Guard = None,
+    strict: o.Strict = None,
+    limit: o.Limit = None,
+    dry_run: o.DryRun = False,
+    as_json: o.Json = False,
+    config: o.Config = None,
+    quiet: o.Quiet = False,
+    debug: o.Debug = False,
+) -> None:
+    """Write the edit instruction of one pair, or of all pairs into a dataset's journal."""
+    settings = _settings(ctx)
+    _not_both(pairs, input_image, output_image, output_file)
+    if pairs is not None:
+        folder = _needs_dataset(dataset, ctx, str(pairs))
+        _run(
+            ctx,
+            lambda reporter: workflows.caption_pairs(
+                pairs, folder, settings, with_cot=generate_cot, reporter=reporter, dry_run=dry_run
+            ),
+            f"Labels: {folder / 'labels.jsonl'}",
+        )
+        return
+    source, target = _single(input_image, output_image, ctx)
+    destination = output_file or REFERENCE_FILE
+    if dry_run:
+        typer.echo(f"Would caption {source} → {target} with {settings.vlm.model}.", err=True)
+        return
+    label = workflows.label_one(source, target, settings, with_cot=generate_cot)
+    _show_label(label, destination, with_cot=generate_cot, as_json=as_json)
+
+
+@command("cot")
+def cot(
+    ctx: typer.Context,
+    pairs: o.PairsArg = None,
+    dataset: o.DatasetOpt = None,
+    input_image: o.InputImage = None,
+    output_image: o.OutputImage = None,
+    output_file: o.OutputFile = None,
+    caption: Annotated[
+        str | None, typer.Option("--caption", help="The edit instruction of a single pair.")
+    ] = None,
+    model: o.Model = None,
+    revision: o.Revision = None,
+    backend: o.Backend = None,
+    dtype: o.DtypeOpt = None,
+    device: o.Device = None,
+    batch_size: o.BatchSize = None,
+    max_new_tokens: o.MaxNewTokens = None,
+    max_resolution: o.MaxResolution = None,
+    max_long_edge: o.MaxLongEdge = None,
+    background: o.Background = None,
+    fit: o.FitOpt = None,
+    preset: o.Preset = None,
+    cot_prompt: o.CotPrompt = None,
+    guard: o.Guard = None,
+    strict: o.Strict = None,
+    limit: o.Limit = None,
+    dry_run: o.DryRun = False,
+    as_json: o.Json = False,
+    config: o.Config = None,
+    quiet: o.Quiet = False,
+    debug: o.Debug = False,
+) -> None:
+    """Expand captions that exist into chain-of-thought prompts (stage 2 alone)."""
+    settings = _settings(ctx)
+    _not_both(pairs, input_image, output_image, output_file, caption)
+    if pairs is not None:
+        folder = _needs_dataset(dataset, ctx, str(pairs))
+        _run(
+            ctx,
+            lambda reporter: workflows.add_cot(
+                pairs, folder, settings, reporter=reporter, dry_run=dry_run
+            ),
+            f"Labels: {folder / 'labels.jsonl'}",
+        )
+        return
+    source, target = _single(input_image, output_image, ctx)
+    if caption is None or not caption.strip():
+        raise ConfigError(
+            "A single pair needs --caption TEXT.",
+            hint="`chronoprep caption --generate-cot` writes the caption and the CoT at once.",
+        )
+    if dry_run:
+        typer.echo(f"Would expand {caption!r} with {settings.vlm.model}.", err=True)
+        return
+    label = workflows.label_one(source, target, settings, with_cot=True, caption=caption)
+    destination = output_file or REFERENCE_FILE.with_suffix(".json")
+    _show_label(label, destination, with_cot=True, as_json=as_json)
+
+
+def _show_label(label: Label, destination: Path, *, with_cot: bool, as_json: bool) -> None:
+    """Write a single label to its file and show it."""
+    pair = {"caption": label.caption, "caption_cot": label.caption_cot}
+    content = json.dumps(pair, ensure_ascii=False, indent=2) if with_cot else str(label.caption)
+    if str(destination) == "-":
+        print(content)  # noqa: T201
+        shown = sys.stderr
+    else:
+        destination = destination.with_suffix(".json" if with_cot else ".txt")
+        workflows.write_text(destination, content + "\n")
+        shown = sys.stdout
+    if as_json and shown is sys.stdout:
+        render.print_json(json.loads(label.model_dump_json(exclude_none=True)))
+        shown = sys.stderr
+    lines = [str(label.caption)]
+    if label.caption_cot:
+        lines += ["", label.caption_cot]
+    shown.write("\n".join(lines) + "\n")
+    if str(destination) != "-":
+        sys.stderr.write(f"Written to {destination}\n")
+
+
+@command("pair2video")
+def pair2video(
+    ctx: typer.Context,
+    pairs: o.PairsArg = None,
+    dataset: o.DatasetOpt = None,
+    input_image: o.InputImage = None,
+    output_image: o.OutputImage = None,
+    output_file: o.OutputFile = None,
+    codec: o.Codec = None,
+    background: o.Background = None,
+    fit: o.FitOpt = None,
+    strict: o.Strict = None,
+    limit: o.Limit = None,
+    dry_run: o.DryRun = False,
+    as_json: o.Json = False,
+    config: o.Config = None,
+    quiet: o.Quiet = False,
+    debug: o.Debug = False,
+) -> None:
+    """Write 2-frame videos: frame 1 the source, frame 2 the target, 1 fps."""
+    settings = _settings(ctx)
+    _not_both(pairs, input_image, output_image, output_file)
+    if pairs is not None:
+        folder = _needs_dataset(dataset, ctx, str(pairs))
+        _run(
+            ctx,
+            lambda reporter: workflows.write_videos(
+                pairs, folder, settings, reporter=reporter, dry_run=dry_run
+            ),
+            f"Videos: {folder / 'videos'}",
+        )
+        return
+    source, target = _single(input_image, output_image, ctx)
+    if output_file is None or output_file.suffix.lower() != ".mp4":
+        raise ConfigError(
+            "A single pair needs --output-file NAME.mp4.",
+            hint=f"Given was {output_file}." if output_file else None,
+        )
+    if dry_run:
+        typer.echo(f"Would write {output_file}.", err=True)
+        return
+    for note in workflows.video_one(source, target, output_file, settings):
+        typer.echo(note, err=True)
+    if as_json:
+        render.print_json({"video": str(output_file), "codec": settings.video.codec})
+    else:
+        typer.echo(f"{output_file}: 2 frames, {output_file.stat().st_size / 1000:.0f} kB")
+
+
+@command("build-csv")
+def build_csv(
+    ctx: typer.Context,
+    pairs: o.PairsRequired,
+    dataset: o.DatasetRequired,
+    prompt: o.FixedPrompt = None,
+    allow_caption_as_prompt: o.AllowCaption = None,
+    codec: o.Codec = None,
+    background: o.Background = None,
+    fit: o.FitOpt = None,
+    strict: o.Strict = None,
+    limit: o.Limit = None,
+    dry_run: o.DryRun = False,
+    as_json: o.Json = False,
+    config: o.Config = None,
+    quiet: o.Quiet = False,
+    debug: o.Debug = False,
+) -> None:
+    """Write metadata.csv from pairs and the labels that exist; no model runs."""
+    settings = _settings(ctx)
+    _run(
+        ctx,
+        lambda reporter: workflows.build_csv(
+            pairs, dataset, settings, reporter=reporter, dry_run=dry_run
+        ),
+        f"Dataset: {dataset / 'metadata.csv'}",
+    )
+
+
+@command("umt5")
+def umt5(
+    ctx: typer.Context,
+    csv: Annotated[
+        Path,
+        typer.Option("--csv", "--csv-path", "--csv_path", help="The metadata.csv to embed."),
+    ],
+    model: o.UMT5ModelHere = None,
+    revision: o.Revision = None,
+    tokenizer: o.Tokenizer = None,
+    dtype: o.UMT5Dtype = None,
+    device: o.UMT5Device = None,
+    batch_size: o.UMT5BatchSize = None,
+    dry_run: o.DryRun = False,
+    as_json: o.Json = False,
+    config: o.Config = None,
+    quiet: o.Quiet = False,
+    debug: o.Debug = False,
+) -> None:
+    """Embed the prompts of a metadata.csv with UMT5 and fill its umt5 column."""
+    settings = _settings(ctx, section="umt5")
+    _run(
+        ctx,
+        lambda reporter: workflows.embed_prompts(csv, settings, reporter=reporter, dry_run=dry_run),
+        f"Embeddings: {csv.parent / 'umt5'}",
+    )
+
+
+@command("prepare")
+def prepare(
+    ctx: typer.Context,
+    pairs: o.PairsRequired,
+    dataset: o.DatasetRequired,
+    umt5: Annotated[bool, typer.Option("--umt5", help="Embed the prompts, too.")] = False,
+    model: o.Model = None,
+    revision: o.Revision = None,
+    backend: o.Backend = None,
+    dtype: o.DtypeOpt = None,
+    device: o.Device = None,
+    batch_size: o.BatchSize = None,
+    max_new_tokens: o.MaxNewTokens = None,
+    max_resolution: o.MaxResolution = None,
+    max_long_edge: o.MaxLongEdge = None,
+    background: o.Background = None,
+    fit: o.FitOpt = None,
+    preset: o.Preset = None,
+    caption_prompt: o.CaptionPrompt = None,
+    cot_prompt: o.CotPrompt = None,
+    prompt: o.FixedPrompt = None,
+    guard: o.Guard = None,
+    allow_caption_as_prompt: o.AllowCaption = None,
+    codec: o.Codec = None,
+    umt5_model: o.UMT5Model = None,
+    tokenizer: o.Tokenizer = None,
+    strict: o.Strict = None,
+    limit: o.Limit = None,
+    dry_run: o.DryRun = False,
+    as_json: o.Json = False,
+    config: o.Config = None,
+    quiet: o.Quiet = False,
+    debug: o.Debug = False,
+) -> None:
+    """Labels, videos, metadata.csv and embeddings in one go; run it again to go on."""
+    settings = _settings(ctx)
+    _run(
+        ctx,
+        lambda reporter: workflows.prepare(
+            pairs, dataset, settings, with_umt5=umt5, reporter=reporter, dry_run=dry_run
+        ),
+        f"Dataset: {dataset / 'metadata.csv'}",
+    )
+
+
+@command("models")
+def models(as_json: o.Json = False, debug: o.Debug = False) -> None:
+    """List the known models, what they need and what fits this machine."""
+    render.show_models(workflows.known_models(), as_json=as_json)

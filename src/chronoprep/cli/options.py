@@ -1,0 +1,195 @@
+"""The options, once: how each is spelled, what it says, and which setting it sets.
+
+An option's default is None, "not given", so that the environment and `chronoprep.toml` can speak;
+the help shows the default of `Settings`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from chronoprep.config import Dtype, Fit, Settings
+
+DEFAULTS = Settings()
+
+# Parameter → (section, key) of Settings. `umt5` remaps the ones that its own section holds.
+FLAGS: dict[str, tuple[str, str]] = {
+    "strict": ("pairs", "strict"),
+    "limit": ("pairs", "limit"),
+    "max_resolution": ("images", "max_resolution"),
+    "max_long_edge": ("images", "max_long_edge"),
+    "background": ("images", "background"),
+    "fit": ("images", "fit"),
+    "model": ("vlm", "model"),
+    "revision": ("vlm", "revision"),
+    "backend": ("vlm", "backend"),
+    "dtype": ("vlm", "dtype"),
+    "device": ("vlm", "device"),
+    "batch_size": ("vlm", "batch_size"),
+    "max_new_tokens": ("vlm", "max_new_tokens"),
+    "preset": ("labels", "preset"),
+    "caption_prompt": ("labels", "caption_prompt"),
+    "cot_prompt": ("labels", "cot_prompt"),
+    "prompt": ("labels", "prompt"),
+    "guard": ("labels", "guard"),
+    "allow_caption_as_prompt": ("labels", "allow_caption_as_prompt"),
+    "codec": ("video", "codec"),
+    "umt5_model": ("umt5", "model"),
+    "tokenizer": ("umt5", "tokenizer"),
+}
+
+
+def flags_of(params: dict[str, Any], *, section: str = "vlm") -> dict[str, dict[str, Any]]:
+    """Command parameters as settings; the model's options go to `section`."""
+    values: dict[str, dict[str, Any]] = {}
+    for name, value in params.items():
+        if name in FLAGS:
+            place, key = FLAGS[name]
+            values.setdefault(section if place == "vlm" else place, {})[key] = value
+    return values
+
+
+def _option(section: str, key: str, *names: str, help: str | None = None, **extra: Any) -> Any:
+    """A typer option that shows the default and the description of its setting."""
+    group = getattr(DEFAULTS, section)
+    default = getattr(group, key)
+    text = help or type(group).model_fields[key].description
+    shown = "off" if default is False else "on" if default is True else str(default)
+    return typer.Option(
+        *names, help=text, show_default=False if default is None else shown, **extra
+    )
+
+
+MODEL, IMAGES, LABELS, RUN = "Model", "Images", "Labels", "Run"
+
+PairsArg = Annotated[
+    Path | None,
+    typer.Argument(metavar="[PAIRS]", help="A folder of pairs or a manifest (.csv, .jsonl)."),
+]
+PairsRequired = Annotated[
+    Path, typer.Argument(metavar="PAIRS", help="A folder of pairs or a manifest (.csv, .jsonl).")
+]
+DatasetOpt = Annotated[
+    Path | None, typer.Option("--dataset", "-d", help="The dataset folder to fill.")
+]
+DatasetRequired = Annotated[
+    Path, typer.Option("--dataset", "-d", help="The dataset folder to fill.")
+]
+InputImage = Annotated[
+    Path | None, typer.Option("--input-image", help="Source image of a single pair.")
+]
+OutputImage = Annotated[
+    Path | None, typer.Option("--output-image", help="Target image of a single pair.")
+]
+OutputFile = Annotated[
+    Path | None,
+    typer.Option("--output-file", help="Where a single pair's result goes; - is stdout."),
+]
+GenerateCot = Annotated[
+    bool, typer.Option("--generate-cot", help="Both stages: the caption and its CoT prompt.")
+]
+
+Model = Annotated[str | None, _option("vlm", "model", "--model", rich_help_panel=MODEL)]
+Revision = Annotated[str | None, _option("vlm", "revision", "--revision", rich_help_panel=MODEL)]
+Backend = Annotated[
+    str | None,
+    _option("vlm", "backend", "--backend", help="auto or transformers.", rich_help_panel=MODEL),
+]
+DtypeOpt = Annotated[Dtype | None, _option("vlm", "dtype", "--dtype", rich_help_panel=MODEL)]
+Device = Annotated[str | None, _option("vlm", "device", "--device", rich_help_panel=MODEL)]
+BatchSize = Annotated[
+    int | None, _option("vlm", "batch_size", "--batch-size", rich_help_panel=MODEL)
+]
+MaxNewTokens = Annotated[
+    int | None, _option("vlm", "max_new_tokens", "--max-new-tokens", rich_help_panel=MODEL)
+]
+MaxResolution = Annotated[
+    int | None, _option("images", "max_resolution", "--max-resolution", rich_help_panel=IMAGES)
+]
+MaxLongEdge = Annotated[
+    int | None, _option("images", "max_long_edge", "--max-long-edge", rich_help_panel=IMAGES)
+]
+Background = Annotated[
+    str | None, _option("images", "background", "--background", rich_help_panel=IMAGES)
+]
+FitOpt = Annotated[Fit | None, _option("images", "fit", "--fit", rich_help_panel=IMAGES)]
+Preset = Annotated[
+    str | None,
+    _option(
+        "labels",
+        "preset",
+        "--preset",
+        help="Prompt templates: default, detail, lighting, video.",
+        rich_help_panel=LABELS,
+    ),
+]
+CaptionPrompt = Annotated[
+    Path | None,
+    _option("labels", "caption_prompt", "--caption-prompt", rich_help_panel=LABELS),
+]
+CotPrompt = Annotated[
+    Path | None, _option("labels", "cot_prompt", "--cot-prompt", rich_help_panel=LABELS)
+]
+FixedPrompt = Annotated[str | None, _option("labels", "prompt", "--prompt", rich_help_panel=LABELS)]
+Guard = Annotated[
+    bool | None, _option("labels", "guard", "--guard/--no-guard", rich_help_panel=LABELS)
+]
+AllowCaption = Annotated[
+    bool | None,
+    _option(
+        "labels",
+        "allow_caption_as_prompt",
+        "--allow-caption-as-prompt/--no-allow-caption-as-prompt",
+        rich_help_panel=LABELS,
+    ),
+]
+Codec = Annotated[str | None, _option("video", "codec", "--codec", help="lossless or h264.")]
+UMT5Model = Annotated[
+    str | None, _option("umt5", "model", "--umt5-model", rich_help_panel="Embeddings")
+]
+UMT5ModelHere = Annotated[str | None, _option("umt5", "model", "--model", rich_help_panel=MODEL)]
+UMT5Dtype = Annotated[
+    Dtype | None,
+    _option("umt5", "dtype", "--dtype", help="Of the computation.", rich_help_panel=MODEL),
+]
+UMT5Device = Annotated[
+    str | None,
+    _option("umt5", "device", "--device", help="auto, cpu, cuda or cuda:N.", rich_help_panel=MODEL),
+]
+UMT5BatchSize = Annotated[
+    int | None, _option("umt5", "batch_size", "--batch-size", rich_help_panel=MODEL)
+]
+Tokenizer = Annotated[
+    str | None, _option("umt5", "tokenizer", "--tokenizer", rich_help_panel="Embeddings")
+]
+
+Strict = Annotated[
+    bool | None, _option("pairs", "strict", "--strict/--no-strict", rich_help_panel=RUN)
+]
+Limit = Annotated[int | None, _option("pairs", "limit", "--limit", rich_help_panel=RUN)]
+DryRun = Annotated[
+    bool,
+    typer.Option("--dry-run", help="Say what would be done; write nothing.", rich_help_panel=RUN),
+]
+Json = Annotated[
+    bool,
+    typer.Option("--json", help="The result as JSON on stdout.", rich_help_panel=RUN),
+]
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        help="A TOML file of settings.",
+        show_default="chronoprep.toml",
+        rich_help_panel=RUN,
+    ),
+]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Errors and results only.", rich_help_panel=RUN)
+]
+Debug = Annotated[
+    bool, typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel=RUN)
+]

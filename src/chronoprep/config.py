@@ -1,0 +1,237 @@
+"""Settings: every default of chronoprep, once.
+
+Precedence: flags > environment > `chronoprep.toml` > defaults. The file has one table a section
+(`[vlm]`, `[images]`, …); the environment joins section and key: `CHRONOPREP_VLM_BATCH_SIZE=8`.
+
+Plain pydantic, and not pydantic-settings: each message here names the file or the variable that a
+wrong value came from and the nearest valid key, which takes less code than to teach it to another
+library's sources.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from chronoprep.errors import ConfigError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+CONFIG_NAME = "chronoprep.toml"
+ENV_PREFIX = "CHRONOPREP_"
+CONFIG_VARIABLE = "CHRONOPREP_CONFIG"
+
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+Fit = Literal["crop", "pad", "stretch", "error"]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class PairSettings(Section):
+    """Which pairs to take."""
+
+    strict: bool = Field(False, description="Unmatched and ambiguous files are an error.")
+    limit: int | None = Field(None, ge=1, description="Take only the first N pairs.")
+
+
+class ImageSettings(Section):
+    """How the model sees an image."""
+
+    max_resolution: int = Field(1080, ge=16, description="Shortest edge in pixels, at most.")
+    max_long_edge: int = Field(
+        3240, ge=16, description="Longest edge in pixels, at most: bounds panoramas."
+    )
+    max_pixels: int = Field(
+        100_000_000, ge=1, description="Larger files are refused before they are decoded."
+    )
+    background: str = Field("white", description="Colour behind transparent pixels.")
+    fit: Fit = Field("crop", description="How a target of another size meets the source's frame.")
+
+
+class VLMSettings(Section):
+    """The vision-language model that writes the labels."""
+
+    model: str = Field("Qwen/Qwen3-VL-30B-A3B-Instruct", description="Registry name, id or folder.")
+    revision: str | None = Field(None, description="Branch, tag or commit on the hub.")
+    backend: Literal["auto", "transformers"] = "auto"
+    dtype: Dtype = Field("auto", description="auto: as the checkpoint was saved.")
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:N or mps.")
+    batch_size: int = Field(4, ge=1, description="Pairs a batch.")
+    max_new_tokens: int = Field(512, ge=1, description="Longest answer of a stage, in tokens.")
+
+
+class LabelSettings(Section):
+    """How labels are asked for and which ones become prompts."""
+
+    preset: str = Field("default", description="Prompt templates for both stages.")
+    caption_prompt: Path | None = Field(None, description="Own template for stage 1.")
+    cot_prompt: Path | None = Field(None, description="Own template for stage 2.")
+    prompt: str | None = Field(None, description="One fixed prompt for every pair; no model.")
+    guard: bool = Field(True, description="Refuse empty answers and answers cut short.")
+    allow_caption_as_prompt: bool = Field(
+        False, description="A label without a CoT trains on its caption."
+    )
+
+
+class VideoSettings(Section):
+    """The 2-frame videos."""
+
+    codec: Literal["lossless", "h264"] = "lossless"
+
+
+class UMT5Settings(Section):
+    """The text encoder of the editor."""
+
+    model: str = Field(
+        "nvidia/ChronoEdit-14B-Diffusers", description="Id or folder: umt5 or a diffusers pipeline."
+    )
+    revision: str | None = None
+    tokenizer: str | None = Field(None, description="Id or folder, if not beside the weights.")
+    dtype: Dtype = "bfloat16"
+    device: str = "auto"
+    batch_size: int = Field(8, ge=1, description="Prompts a batch.")
+
+
+class Settings(Section):
+    """All settings of all commands."""
+
+    pairs: PairSettings = PairSettings()
+    images: ImageSettings = ImageSettings()
+    vlm: VLMSettings = VLMSettings()
+    labels: LabelSettings = LabelSettings()
+    video: VideoSettings = VideoSettings()
+    umt5: UMT5Settings = UMT5Settings()
+
+
+class _Origin(NamedTuple):
+    """Where a value came from, for messages: `CHRONOPREP_VLM_MODEL`, `chronoprep.toml: [vlm]`."""
+
+    name: str
+    values: dict[str, dict[str, Any]]
+
+
+def load_settings(
+    flags: Mapping[str, Mapping[str, Any]] | None = None,
+    *,
+    config_file: Path | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Settings:
+    """Resolve settings from flags, environment, file and defaults.
+
+    Args:
+        flags: Section → key → value; a value of None means "not given".
+        config_file: A TOML file; by default `$CHRONOPREP_CONFIG`, then `./chronoprep.toml` if it
+            exists.
+        environ: The environment to read; by default `os.environ`.
+
+    Raises:
+        ConfigError: For an unreadable file, an unknown key (naming the nearest valid one) or a
+            value that doesn't fit, naming where it came from.
+    """
+    environ = os.environ if environ is None else environ
+    origins = [_from_file(config_file, environ), _from_environ(environ)]
+    given = {
+        section: {key: value for key, value in values.items() if value is not None}
+        for section, values in (flags or {}).items()
+    }
+    origins.append(_Origin("the command line", given))
+
+    merged: dict[str, dict[str, Any]] = {}
+    source: dict[tuple[str, str], str] = {}
+    for origin in origins:
+        for section, values in origin.values.items():
+            for key, value in values.items():
+                merged.setdefault(section, {})[key] = value
+                source[section, key] = origin.name
+    try:
+        return Settings.model_validate(merged)
+    except ValidationError as error:
+        first = error.errors()[0]
+        section, key = str(first["loc"][0]), str(first["loc"][1])
+        raise ConfigError(
+            f"{section}.{key} = {first['input']!r} (from {source.get((section, key), '?')}): "
+            f"{first['msg']}"
+        ) from None
+
+
+def _sections() -> dict[str, list[str]]:
+    return {
+        name: list(field.annotation.model_fields)
+        for name, field in Settings.model_fields.items()
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section)
+    }
+
+
+def _nearest(word: str, valid: list[str]) -> str:
+    close = difflib.get_close_matches(word, valid, n=1, cutoff=0)
+    return close[0] if close else valid[0]
+
+
+def _from_file(config_file: Path | None, environ: Mapping[str, str]) -> _Origin:
+    if config_file is None and environ.get(CONFIG_VARIABLE):
+        config_file = Path(environ[CONFIG_VARIABLE])
+    if config_file is None:
+        config_file = Path(CONFIG_NAME)
+        if not config_file.is_file():
+            return _Origin(CONFIG_NAME, {})
+    try:
+        text = config_file.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{config_file}: can't read the configuration: {error}") from None
+    try:
+        tables = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{config_file}: not valid TOML: {error}") from None
+
+    sections = _sections()
+    values: dict[str, dict[str, Any]] = {}
+    for name, table in tables.items():
+        if name not in sections or not isinstance(table, dict):
+            known = [s for s, keys in sections.items() if name.replace("-", "_") in keys]
+            hint = (
+                f"Put it under [{known[0]}]."
+                if known
+                else f"Did you mean [{_nearest(name, list(sections))}]?"
+            )
+            raise ConfigError(f"{config_file}: unknown table or key {name!r}.", hint=hint)
+        for key, value in table.items():
+            field = key.replace("-", "_")
+            if field not in sections[name]:
+                raise ConfigError(
+                    f"{config_file}: unknown key {key!r} in [{name}].",
+                    hint=f"Did you mean {_nearest(field, sections[name])!r}?",
+                )
+            values.setdefault(name, {})[field] = value
+    return _Origin(str(config_file), values)
+
+
+def _from_environ(environ: Mapping[str, str]) -> _Origin:
+    sections = _sections()
+    variables = {
+        f"{ENV_PREFIX}{section}_{key}".upper(): (section, key)
+        for section, keys in sections.items()
+        for key in keys
+    }
+    values: dict[str, dict[str, Any]] = {}
+    for name, text in environ.items():
+        if not name.startswith(ENV_PREFIX) or name == CONFIG_VARIABLE:
+            continue
+        if name not in variables:
+            raise ConfigError(
+                f"Unknown environment variable {name}.",
+                hint=f"Did you mean {_nearest(name, list(variables))}?",
+            )
+        section, key = variables[name]
+        values.setdefault(section, {})[key] = text
+    return _Origin("the environment", values)

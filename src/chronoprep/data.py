@@ -1,0 +1,107 @@
+"""The values that travel between rooms: frozen, and without behaviour."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Generic, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict
+
+from chronoprep.errors import ChronoprepError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+T = TypeVar("T")
+
+Role = Literal["system", "user", "assistant"]
+Status = Literal["ok", "no_change", "failed", "rejected"]
+
+
+@dataclass(frozen=True, slots=True)
+class ImagePair:
+    """One before/after pair on disk.
+
+    Attributes:
+        key: Names every artefact of the pair; a safe, unique file name without a suffix.
+        source: The image before the edit.
+        target: The image after the edit.
+        caption: A short edit instruction that the data brought along (stage 1), if any.
+        prompt: A finished training prompt that the data brought along (stage 2), if any.
+    """
+
+    key: str
+    source: Path
+    target: Path
+    caption: str | None = None
+    prompt: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One turn of a chat: text and RGB images in the order in which the model sees them."""
+
+    role: Role
+    parts: tuple[str | Image, ...]
+
+
+Chat = tuple[Turn, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """What a model answered to one chat.
+
+    Attributes:
+        text: The answer without special tokens.
+        tokens: New tokens generated, the end token included.
+        truncated: Whether the token limit cut the answer before its end token.
+    """
+
+    text: str
+    tokens: int
+    truncated: bool
+
+
+class Label(BaseModel):
+    """A record of the journal: what a pair's label is and where it came from.
+
+    A record holds the identity of everything that it was made from, so that a later run can tell
+    which stage is stale. `caption_id` and `cot_id` are digests of all inputs of stage 1 and stage 2
+    (images, image settings, model, revision, prompt version, generation settings); the readable
+    fields beside them are for people.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    key: str
+    status: Status
+    caption: str | None = None
+    caption_cot: str | None = None
+    origin: Literal["model", "fixed", "brought", "human"] = "model"
+    model: str | None = None
+    revision: str | None = None
+    cot_model: str | None = None
+    cot_revision: str | None = None
+    caption_prompt: str | None = None
+    cot_prompt: str | None = None
+    generation: dict[str, object] | None = None
+    images: str | None = None
+    caption_id: str | None = None
+    cot_id: str | None = None
+    edited_by_human: bool = False
+    error: str | None = None
+    notes: tuple[str, ...] = ()
+    scores: dict[str, float] | None = None
+    seconds: float | None = None
+    time: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome(Generic[T]):
+    """What became of one item: a value or an error, never both."""
+
+    key: str
+    value: T | None = None
+    error: ChronoprepError | None = None

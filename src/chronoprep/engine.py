@@ -1,0 +1,75 @@
+"""How work runs: here, in threads. It knows nothing of images, models or files.
+
+The only currency is `Outcome`: an item's error is an outcome, any other exception stops the run.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from typing import TypeVar
+
+from chronoprep.data import Outcome
+from chronoprep.errors import PairError
+
+T = TypeVar("T")
+U = TypeVar("U")
+
+
+def cores() -> int:
+    """CPU cores that this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # macOS and Windows have no affinity call
+        return os.cpu_count() or 1
+
+
+def mapped(
+    function: Callable[[T], U],
+    items: Iterable[T],
+    *,
+    key: Callable[[T], str],
+    workers: int | None = None,
+    ahead: int | None = None,
+) -> Iterator[Outcome[U]]:
+    """Apply a function to items in threads; outcomes come in the order of the items.
+
+    Args:
+        function: Runs in a thread. A `PairError` becomes the item's outcome; anything else is
+            raised to the caller.
+        items: Read lazily, at most `ahead` items before the outcome that is next.
+        key: Names an item's outcome.
+        workers: Threads; by default one a core.
+        ahead: Results that may wait unread: bounds memory. By default twice the threads.
+    """
+    workers = workers or cores()
+    ahead = ahead or 2 * workers
+
+    def attempt(item: T) -> Outcome[U]:
+        try:
+            return Outcome(key(item), value=function(item))
+        except PairError as error:
+            return Outcome(key(item), error=error)
+
+    source = iter(items)
+    waiting: deque[Future[Outcome[U]]] = deque()
+    with ThreadPoolExecutor(workers, thread_name_prefix="chronoprep") as pool:
+        try:
+            waiting.extend(pool.submit(attempt, item) for item in islice(source, ahead))
+            while waiting:
+                outcome = waiting.popleft().result()
+                waiting.extend(pool.submit(attempt, item) for item in islice(source, 1))
+                yield outcome
+        finally:
+            # Ctrl-C or an error: what has not started must not start.
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Lists of `size` items; the last may be shorter."""
+    source = iter(items)
+    while batch := list(islice(source, size)):
+        yield batch

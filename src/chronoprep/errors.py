@@ -1,0 +1,33 @@
+"""The exceptions that chronoprep raises on purpose.
+
+Every message says what happened, to which file, and what to do about it. The command line turns
+them into one line and an exit code; a library user can catch `ChronoprepError` for all of them.
+"""
+
+from __future__ import annotations
+
+
+class ChronoprepError(Exception):
+    """Base of all errors raised on purpose.
+
+    Args:
+        message: What happened, and to which file.
+        hint: What the user can do about it; shown on a line of its own.
+    """
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class ConfigError(ChronoprepError):
+    """Wrong usage or configuration, found before any model loads (exit code 2)."""
+
+
+class BackendError(ChronoprepError):
+    """The machine, a model or an endpoint can't go on: the run stops and blames no pair."""
+
+
+class PairError(ChronoprepError):
+    """Something is wrong with one pair: it is recorded as failed and the run goes on."""

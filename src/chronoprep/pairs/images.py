@@ -1,0 +1,387 @@
+"""Images: files to RGB, a pair to one frame, a frame to what the model sees.
+
+A leaf: imports Pillow at its top. Knows nothing of models, videos or where pairs come from.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import stat
+import sys
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image, ImageCms, ImageColor, UnidentifiedImageError
+from PIL.Image import Resampling, Transpose
+
+from chronoprep.config import ImageSettings
+from chronoprep.data import ImagePair
+from chronoprep.errors import ConfigError, PairError
+
+# Named, so that a file called x.png can't reach the rarer decoders (EPS runs Ghostscript).
+FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "TIFF", "BMP", "AVIF", "GIF", "JPEG2000", "PPM")
+
+_RESAVE = "Open and save it again as PNG or JPEG, or remove the pair."
+_AGAIN = "Copy or download the file again, or remove the pair."
+
+_ORIENTATION_TAG = 0x0112
+_ORIENTATIONS = {
+    2: Transpose.FLIP_LEFT_RIGHT,
+    3: Transpose.ROTATE_180,
+    4: Transpose.FLIP_TOP_BOTTOM,
+    5: Transpose.TRANSPOSE,
+    6: Transpose.ROTATE_270,
+    7: Transpose.TRANSVERSE,
+    8: Transpose.ROTATE_90,
+}
+
+_MIB = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedPair:
+    """A pair in memory: two RGB images of equal size, and what was done to get there."""
+
+    pair: ImagePair
+    source: Image.Image
+    target: Image.Image
+    notes: tuple[str, ...] = ()
+
+
+def load_image(path: Path, settings: ImageSettings) -> tuple[Image.Image, tuple[str, ...]]:
+    """Load one file as an upright RGB image at full size.
+
+    Returns:
+        The image, and notes on what a user may not expect (first of many frames, transparency).
+
+    Raises:
+        PairError: The file is missing, unreadable, not an image, damaged, larger than
+            `max_pixels`, or has pixels that don't map to 8 bits (floating point).
+        ConfigError: `background` is no colour.
+    """
+    _colour(settings)  # a wrong setting is no pair's fault: found before a pair can be blamed
+    _require_file(path)
+    try:
+        with _pillow_rules(), Image.open(path, formats=FORMATS) as image:
+            width, height = image.size
+            if width < 1 or height < 1:
+                raise PairError(f"{path}: the image is empty ({width}×{height}).", hint=_AGAIN)
+            if width * height > settings.max_pixels:
+                raise PairError(
+                    f"{path}: {width}×{height} pixels are more than the limit of "
+                    f"{settings.max_pixels:,} pixels.",
+                    hint="Shrink the image, or raise max_pixels in [images].",
+                )
+            notes = _frame_notes(image)
+            image.load()
+            orientation = _orientation(image)
+            rgb = _to_rgb(image, path, settings, notes)
+            if orientation in _ORIENTATIONS:
+                rgb = rgb.transpose(_ORIENTATIONS[orientation])
+            return rgb, tuple(notes)
+    except PairError:
+        raise
+    except UnidentifiedImageError:
+        what, hint = _sniff(path)
+        raise PairError(f"{path}: {what}.", hint=hint) from None
+    except MemoryError:
+        raise PairError(f"{path}: not enough memory to decode it.", hint=_RESAVE) from None
+    except Exception as error:
+        # Pillow's plugins answer bad data with nearly any exception: SyntaxError, struct.error,
+        # zlib.error, ValueError, EOFError, IndexError, ...
+        reason = str(error).strip().rstrip(".") or type(error).__name__
+        raise PairError(f"{path}: the image is damaged: {reason}.", hint=_AGAIN) from error
+
+
+def load_pair(pair: ImagePair, settings: ImageSettings) -> LoadedPair:
+    """Load both images at full size, the target brought to the source's size by `settings.fit`.
+
+    Images of equal size are not resampled. Notes tell which image they speak of.
+
+    Raises:
+        PairError: As `load_image`; or the sizes differ and `fit` is `error`.
+        ConfigError: `background` is no colour.
+    """
+    source, source_notes = load_image(pair.source, settings)
+    target, target_notes = load_image(pair.target, settings)
+    notes = [f"source {note}" for note in source_notes]
+    notes += [f"target {note}" for note in target_notes]
+    if source.size != target.size:
+        was, now = (f"{width}×{height}" for width, height in (target.size, source.size))
+        if settings.fit == "error":
+            raise PairError(
+                f"{pair.key}: source {pair.source} is {now} but target {pair.target} is {was}.",
+                hint="Make them equal, or set fit to crop, pad or stretch in [images].",
+            )
+        target = _to_frame(target, source.size, settings)
+        notes.append(f"target {was} → {now} ({settings.fit})")
+    return LoadedPair(pair, source, target, tuple(notes))
+
+
+def bounded(image: Image.Image, settings: ImageSettings) -> Image.Image:
+    """Shrink an image for the model; never enlarges.
+
+    The shortest edge is at most `max_resolution`, and exactly that if it was longer; then the
+    longest edge is at most `max_long_edge` in the same way. Resampled once, the other edge rounded.
+    """
+    short, long = sorted(image.size)
+    new_short, new_long = short, long
+    if new_short > settings.max_resolution:
+        new_short = settings.max_resolution
+        new_long = _scaled(long, new_short, short)
+    if new_long > settings.max_long_edge:
+        new_long = settings.max_long_edge
+        new_short = _scaled(short, new_long, long)
+    if (new_short, new_long) == (short, long):
+        return image
+    portrait = image.height > image.width
+    size = (new_short, new_long) if portrait else (new_long, new_short)
+    return image.resize(size, Resampling.LANCZOS)
+
+
+def content_hash(pair: ImagePair) -> str:
+    """Digest of both files' bytes as 32 hex digits; source and target are not interchangeable.
+
+    Raises:
+        PairError: A file is missing or unreadable.
+    """
+    both = hashlib.blake2b(digest_size=16)
+    for path in (pair.source, pair.target):
+        _require_file(path)
+        one = hashlib.blake2b(digest_size=16)
+        try:
+            with path.open("rb") as file:
+                while chunk := file.read(_MIB):
+                    one.update(chunk)
+        except OSError as error:
+            raise PairError(
+                f"{path}: can't read the file: {error.strerror or error}.",
+                hint="Check its permissions and its disk, or remove the pair.",
+            ) from None
+        both.update(one.digest())
+    return both.hexdigest()
+
+
+def _require_file(path: Path) -> None:
+    """Refuse what can't be read as a file before anything opens it: a FIFO would block forever."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        what = "a link to a file that does not exist" if path.is_symlink() else "no such file"
+        raise PairError(f"{path}: {what}.", hint="Restore the file or remove the pair.") from None
+    except (OSError, ValueError) as error:
+        raise PairError(
+            f"{path}: can't read the file: {getattr(error, 'strerror', None) or error}.",
+            hint="Check the path and its permissions, or remove the pair.",
+        ) from None
+    if not stat.S_ISREG(status.st_mode):
+        what = "a folder" if stat.S_ISDIR(status.st_mode) else "a special file"
+        raise PairError(f"{path}: {what}, not an image.", hint="Rename it or remove the pair.")
+    if status.st_size == 0:
+        raise PairError(f"{path}: the file is empty (0 bytes).", hint=_AGAIN)
+
+
+_rules_lock = threading.Lock()
+_rules_users = 0
+_rules_exit: list[tuple[warnings.catch_warnings[None], int | None]] = []
+
+
+@contextmanager
+def _pillow_rules() -> Iterator[None]:
+    """Pillow's warnings off, and our own pixel limit in place of Pillow's, while in use.
+
+    Both are global to the process and images are loaded in threads: the first thread in sets them
+    and the last one out restores them, since `catch_warnings` in each would restore the wrong ones.
+    """
+    if getattr(sys.flags, "context_aware_warnings", False):  # free-threaded Python: per thread
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"PIL\.")
+            with _shared_rules():
+                yield
+        return
+    with _shared_rules():
+        yield
+
+
+@contextmanager
+def _shared_rules() -> Iterator[None]:
+    global _rules_users
+    with _rules_lock:
+        _rules_users += 1
+        if _rules_users == 1:
+            caught = warnings.catch_warnings()
+            caught.__enter__()
+            warnings.filterwarnings("ignore", module=r"PIL\.")
+            _rules_exit.append((caught, Image.MAX_IMAGE_PIXELS))
+            Image.MAX_IMAGE_PIXELS = None
+    try:
+        yield
+    finally:
+        with _rules_lock:
+            _rules_users -= 1
+            if _rules_users == 0:
+                caught, limit = _rules_exit.pop()
+                Image.MAX_IMAGE_PIXELS = limit
+                caught.__exit__(None, None, None)
+
+
+def _frame_notes(image: Image.Image) -> list[str]:
+    # MPO's further frames are thumbnails, depth and gain maps of the same photograph.
+    frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+    if frames == 1:
+        return []
+    image.seek(0)
+    kind, unit = ("multi-page", "pages") if image.format == "TIFF" else ("animated", "frames")
+    return [f"{kind}: first of {frames} {unit}"]
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation; damaged metadata around a good image counts as upright."""
+    try:
+        value = image.getexif().get(_ORIENTATION_TAG, 1)
+        return int(value)
+    except Exception:
+        return 1
+
+
+def _to_rgb(
+    image: Image.Image, path: Path, settings: ImageSettings, notes: list[str]
+) -> Image.Image:
+    """Any mode to RGB; appends to `notes`.
+
+    RGB with an embedded profile keeps its values: the trainer ignores profiles, so a conversion
+    here would show the model other colours than the editor learns from.
+    """
+    mode = image.mode
+    if mode == "F":
+        raise PairError(
+            f"{path}: floating-point pixels have no defined black and white.",
+            hint="Tone-map the image to 8 bits and save it as PNG or JPEG.",
+        )
+    if mode == "I" or mode.startswith("I;16"):
+        return _from_deep_gray(image, path).convert("RGB")
+    if mode == "CMYK":
+        return _from_cmyk(image, notes)
+    if mode == "LAB":
+        lab = ImageCms.createProfile("LAB")
+        rgb = ImageCms.profileToProfile(
+            image, lab, ImageCms.createProfile("sRGB"), outputMode="RGB"
+        )
+        return rgb if rgb is not None else image
+    if image.has_transparency_data:
+        straight = image.convert("LA") if mode == "La" else image
+        rgba = straight.convert("RGBA")
+        if rgba.getextrema()[3] != (255, 255):
+            notes.append(f"transparent: composited on {settings.background}")
+            canvas = Image.new("RGBA", rgba.size, (*_colour(settings), 255))
+            rgba = Image.alpha_composite(canvas, rgba)
+        return rgba.convert("RGB")
+    return image.copy() if mode == "RGB" else image.convert("RGB")
+
+
+def _from_deep_gray(image: Image.Image, path: Path) -> Image.Image:
+    """16 bits to 8 by dropping the low byte; Pillow's own conversion would clip at 255."""
+    import numpy as np
+
+    pixels = np.asarray(image)
+    if pixels.min() < 0 or pixels.max() > 0xFFFF:
+        raise PairError(
+            f"{path}: 32-bit pixels outside 0…65535 have no defined black and white.",
+            hint="Save the image with 8 or 16 bits.",
+        )
+    return Image.fromarray((pixels >> 8).astype(np.uint8))
+
+
+def _from_cmyk(image: Image.Image, notes: list[str]) -> Image.Image:
+    profile = image.info.get("icc_profile")
+    if profile:
+        try:
+            rgb = ImageCms.profileToProfile(
+                image,
+                ImageCms.ImageCmsProfile(io.BytesIO(profile)),
+                ImageCms.createProfile("sRGB"),
+                outputMode="RGB",
+            )
+            if rgb is not None:
+                return rgb
+        except (ImageCms.PyCMSError, OSError, ValueError):
+            notes.append("CMYK: converted without its unusable colour profile")
+    return image.convert("RGB")
+
+
+def _colour(settings: ImageSettings) -> tuple[int, int, int]:
+    try:
+        colour: tuple[int, ...] = ImageColor.getrgb(settings.background)
+    except ValueError:
+        raise ConfigError(
+            f"images.background = {settings.background!r} is not a colour.",
+            hint="Use a name or a hex value, such as white or #808080.",
+        ) from None
+    return colour[0], colour[1], colour[2]
+
+
+def _scaled(edge: int, numerator: int, denominator: int) -> int:
+    """edge · numerator / denominator, rounded half up in integers, at least 1."""
+    return max(1, (2 * edge * numerator + denominator) // (2 * denominator))
+
+
+def _to_frame(image: Image.Image, frame: tuple[int, int], settings: ImageSettings) -> Image.Image:
+    width, height = frame
+    if settings.fit == "stretch":
+        return image.resize(frame, Resampling.LANCZOS)
+    if settings.fit == "crop":
+        # The largest centred box of the frame's shape, cut and resampled in one step.
+        box_width = min(float(image.width), image.height * width / height)
+        box_height = min(float(image.height), image.width * height / width)
+        left, top = (image.width - box_width) / 2, (image.height - box_height) / 2
+        box = (left, top, left + box_width, top + box_height)
+        return image.resize(frame, Resampling.LANCZOS, box=box)
+    inner = (
+        min(width, _scaled(image.width, height, image.height)),
+        min(height, _scaled(image.height, width, image.width)),
+    )
+    canvas = Image.new("RGB", frame, _colour(settings))
+    offset = ((width - inner[0]) // 2, (height - inner[1]) // 2)
+    canvas.paste(image.resize(inner, Resampling.LANCZOS), offset)
+    return canvas
+
+
+_SIGNATURES = (
+    (b"version https://git-lfs", "a Git LFS pointer, not the image", "Run `git lfs pull`."),
+    (b"%PDF", "a PDF, not an image", _RESAVE),
+    (b"PK\x03\x04", "a ZIP archive, not an image", "Unpack it first, or remove the pair."),
+    (b"8BPS", "a Photoshop document, not an image", _RESAVE),
+    (b"<svg", "an SVG drawing, not a pixel image", "Render it to PNG first."),
+    (b"<!doctype html", "a web page, not an image", "The download failed: fetch it again."),
+    (b"<html", "a web page, not an image", "The download failed: fetch it again."),
+)
+_HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
+
+
+def _sniff(path: Path) -> tuple[str, str]:
+    """What a file is that Pillow does not know, and what to do about it."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(512)
+    except OSError as error:
+        return f"can't read the file: {error.strerror or error}", "Check its permissions."
+    start = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    for signature, what, hint in _SIGNATURES:
+        if start.startswith(signature.lower()):
+            return what, hint
+    if start.startswith(b"<?xml") and b"<svg" in start:
+        return "an SVG drawing, not a pixel image", "Render it to PNG first."
+    if head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS:
+        return "a HEIC image, which is not supported", "Convert it to JPEG or PNG first."
+    if head[4:8] == b"ftyp" and head[8:12] not in (b"avif", b"avis"):
+        return "a video, not an image", "Extract the frame first, or remove the pair."
+    if not head.strip(b"\0"):
+        return "nothing but zero bytes, not an image", _AGAIN
+    if all(byte >= 32 or byte in b"\t\r\n\f" for byte in head):
+        return "a text file, not an image", _AGAIN
+    return "not an image, or its header is damaged", _AGAIN

@@ -1,0 +1,83 @@
+"""Keys: names that every file system keeps and that pandas reads back unchanged.
+
+Knows nothing of pairs or folders: each function depends on its text alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import unicodedata
+
+# 255 bytes is the limit of a file name; the rest is for suffixes and the names of temporary files.
+MAX_KEY_BYTES = 200
+PREFIX = "pair-"
+
+# What `pandas.read_csv` takes for a missing value by default.
+_PANDAS_NA = frozenset(
+    (
+        *("#N/A", "#N/A N/A", "#NA", "N/A", "NA", "n/a", "<NA>", "NULL", "null", "None"),
+        *("NaN", "-NaN", "nan", "-nan", "1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN"),
+    )
+)
+_PANDAS_BOOL = frozenset({"true", "false"})
+# Wider than pandas' own number grammar on purpose: calling a text a number costs a prefix, the
+# opposite mistake costs a sample.
+_NUMBER = re.compile(
+    r"[+-]*\s*(?:\d[\d_]*\.?\d*|\.\d+|0[xob][\da-f]+|inf|infinity|nan)"
+    r"\s*(?:e\s*[+-]?\s*\d*)?\s*j?",
+    re.IGNORECASE,
+)
+
+_FORBIDDEN = re.compile(r'[<>:"/\\|?*]|\.{2,}')
+_WINDOWS_DEVICE = re.compile(
+    r"(?:con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[0-9¹²³])\s*(?:\..*)?",
+    re.IGNORECASE | re.DOTALL,
+)
+# Control characters, lone surrogates (bytes of a file name that aren't UTF-8) and line separators.
+_UNPRINTABLE = frozenset({"Cc", "Cs", "Zl", "Zp"})
+
+
+def pandas_reads_as_text(text: str) -> bool:
+    """Whether `pandas.read_csv` with its defaults reads `text` back as this exact string.
+
+    The answer holds for any column, also one in which every other value is a number. Errs on the
+    side of False.
+    """
+    stripped = text.strip()
+    if not stripped or "\0" in text:
+        return False
+    if stripped in _PANDAS_NA or stripped.casefold() in _PANDAS_BOOL:
+        return False
+    if _NUMBER.fullmatch(stripped):
+        return False
+    return not any(0xD800 <= ord(char) <= 0xDFFF for char in text)
+
+
+def safe_key(name: str) -> str:
+    """Turn any name into a key: a file name without a suffix, safe on every file system.
+
+    The result has no separators, no `..`, no control characters, no leading dot, nothing that
+    Windows refuses, at most `MAX_KEY_BYTES` bytes of UTF-8 (longer names end in a digest of the
+    whole), is NFC, and pandas reads it back as text. Deterministic, and a safe key is its own key.
+    Two names can share a key: the caller checks.
+    """
+    key = unicodedata.normalize("NFC", name)
+    if not (key.isascii() and key.isprintable()):
+        key = "".join("_" if unicodedata.category(char) in _UNPRINTABLE else char for char in key)
+    key = _FORBIDDEN.sub("_", key.strip()).lstrip(". \t").rstrip(". \t").strip()
+    if not key:
+        key = PREFIX + _digest(name)
+    elif not pandas_reads_as_text(key) or _WINDOWS_DEVICE.fullmatch(key):
+        key = PREFIX + key
+    encoded = key.encode()
+    if len(encoded) > MAX_KEY_BYTES:
+        digest = _digest(name)
+        head = encoded[: MAX_KEY_BYTES - len(digest) - 1].decode(errors="ignore")
+        key = f"{head}-{digest}"
+    return key
+
+
+def _digest(name: str) -> str:
+    normal = unicodedata.normalize("NFC", name).encode(errors="surrogatepass")
+    return hashlib.blake2b(normal, digest_size=8).hexdigest()

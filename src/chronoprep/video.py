@@ -1,0 +1,133 @@
+"""The 2-frame videos: frame 1 the source, frame 2 the target, 1 fps.
+
+`lossless` is x264 in RGB: the trainers' readers give back exactly the pixels that went in, at any
+size, odd ones included (measured with imageio, PyAV, OpenCV, decord and torchcodec). `h264` is
+4:4:4 in tv range, about half the size and visually the same. It knows nothing of pairs, labels or
+datasets.
+"""
+
+from __future__ import annotations
+
+import os
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, cast
+
+import av
+import numpy as np
+
+from chronoprep.errors import BackendError, PairError
+
+if TYPE_CHECKING:
+    from av.video.stream import VideoStream
+    from PIL.Image import Image
+
+Codec = Literal["lossless", "h264"]
+
+MAX_SIDE = 16384  # x264's own limit, in pixels
+MIN_PSNR = 40.0  # dB; crf 8 in 4:4:4 gives 48 on photographs
+
+# encoder, pixel format, options. `ultrafast` has no B-frames, so that frames lie in order.
+_CODECS: dict[Codec, tuple[str, str, dict[str, str]]] = {
+    "lossless": ("libx264rgb", "rgb24", {"qp": "0", "preset": "ultrafast"}),
+    "h264": ("libx264", "yuv444p", {"crf": "8", "preset": "ultrafast"}),
+}
+
+
+def write_video(source: Image, target: Image, path: Path, *, codec: Codec, stamp: str) -> None:
+    """Write two RGB images of equal size as an mp4, checked by decoding it before it takes its name.
+
+    Args:
+        stamp: Identity of what the video was made from; `read_stamp` gives it back.
+
+    Raises:
+        PairError: When the sizes differ, are beyond what x264 takes, or the file does not decode to
+            these two frames. Nothing is left behind.
+        BackendError: When the disk is full or the folder can't be written.
+    """
+    if source.size != target.size:
+        raise PairError(f"{path.name}: frames of different sizes, {source.size} and {target.size}")
+    if max(source.size) > MAX_SIDE:
+        raise PairError(
+            f"{path.name}: {source.width}×{source.height} is more than the {MAX_SIDE} pixels a side "
+            "that x264 takes",
+            hint="Scale the images down.",
+        )
+    frames = [np.asarray(image) for image in (source, target)]
+    temporary = path.with_name(f".{path.name}.tmp.mp4")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            _encode(frames, temporary, codec, stamp)
+            _check(frames, temporary, codec)
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except av.FFmpegError as error:
+        if isinstance(error, OSError) and error.errno in (13, 28, 30):
+            raise _unwritable(path, error) from None
+        raise PairError(f"{path.name}: can't be encoded: {error}") from None
+    except OSError as error:
+        raise _unwritable(path, error) from None
+
+
+def read_stamp(path: Path) -> str | None:
+    """The stamp of a complete video; None for a file that is missing, torn or not ours."""
+    try:
+        with av.open(str(path)) as container:
+            if len(container.streams.video) == 1 and container.streams.video[0].frames == 2:
+                return container.metadata.get("comment")
+    except (av.FFmpegError, OSError):
+        pass
+    return None
+
+
+def read_frames(path: Path) -> list[np.ndarray]:
+    """All frames as uint8 arrays [height, width, 3], RGB."""
+    with av.open(str(path)) as container:
+        return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+
+
+def _encode(frames: list[np.ndarray], path: Path, codec: Codec, stamp: str) -> None:
+    encoder, pixel_format, options = _CODECS[codec]
+    with av.open(str(path), "w", options={"movflags": "+faststart"}) as container:
+        container.metadata["comment"] = stamp
+        stream = cast("VideoStream", container.add_stream(encoder, rate=1, options=options))
+        stream.height, stream.width = frames[0].shape[:2]
+        stream.pix_fmt = pixel_format
+        # One thread: the bytes are the same on every machine; pairs are what runs in parallel.
+        stream.codec_context.thread_count = 1
+        stream.time_base = Fraction(1)
+        for number, pixels in enumerate(frames):
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            if codec == "h264":
+                # The readers assume BT.601 where a file says nothing.
+                frame = frame.reformat(
+                    format=pixel_format, dst_colorspace="ITU601", dst_color_range="MPEG"
+                )
+            frame.pts, frame.time_base = number, Fraction(1)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+
+def _check(frames: list[np.ndarray], path: Path, codec: Codec) -> None:
+    decoded = read_frames(path)
+    if len(decoded) != 2 or any(d.shape != f.shape for d, f in zip(decoded, frames, strict=True)):
+        raise PairError(f"{path.name}: the video does not decode to two frames of the right size")
+    for wanted, got in zip(frames, decoded, strict=True):
+        if codec == "lossless":
+            good = np.array_equal(wanted, got)
+        else:
+            error = float(np.mean((wanted.astype(np.float32) - got) ** 2))
+            good = error <= 255.0**2 / 10 ** (MIN_PSNR / 10)
+        if not good:
+            raise PairError(f"{path.name}: the decoded video differs too much from its images")
+
+
+def _unwritable(path: Path, error: OSError) -> BackendError:
+    return BackendError(
+        f"{path}: can't write: {error.strerror or error}",
+        hint="Free some space or choose another --dataset; what was done so far is kept.",
+    )

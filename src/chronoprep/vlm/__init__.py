@@ -1,0 +1,46 @@
+"""Vision-language models: chats in, texts out.
+
+A backend knows nothing of edits, chain-of-thought or files. Importing this room imports no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from chronoprep.data import Chat, Completion
+from chronoprep.vlm.registry import (
+    BACKENDS,
+    MODELS,
+    ModelSpec,
+    check_fits,
+    find,
+    load,
+)
+
+__all__ = [
+    "BACKENDS",
+    "MODELS",
+    "VLM",
+    "ModelSpec",
+    "check_fits",
+    "find",
+    "load",
+]
+
+
+class VLM(Protocol):
+    """A model that answers chats in batches."""
+
+    def generate(self, chats: Sequence[Chat]) -> list[Completion]:
+        """Answer each chat, in order.
+
+        Raises:
+            BackendError: When the machine can't go on.
+            ValueError: When a chat can't be processed (an extreme aspect ratio, say).
+        """
+        ...
+
+    def close(self) -> None:
+        """Give the model's memory back."""
+        ...

@@ -1,0 +1,135 @@
+"""Which models and backends there are, as tables; the heavy import happens on first use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from chronoprep import checkpoint
+from chronoprep.checkpoint import Checkpoint
+from chronoprep.config import VLMSettings
+from chronoprep.errors import ConfigError
+
+if TYPE_CHECKING:
+    from chronoprep.vlm import VLM
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """A known model.
+
+    Attributes:
+        name: Short name for --model.
+        id: Its id on the hub.
+        family: `model_type` of its config.
+        parameters: In billions, all experts counted.
+    """
+
+    name: str
+    id: str
+    family: str
+    parameters: float
+
+    @property
+    def memory(self) -> int:
+        """Bytes needed in bfloat16: the weights and a fifth more for activations and cache."""
+        return int(self.parameters * 1e9 * 2 * 1.2)
+
+
+MODELS = {
+    spec.name: spec
+    for spec in (
+        ModelSpec("qwen3-vl-2b", "Qwen/Qwen3-VL-2B-Instruct", "qwen3_vl", 2.1),
+        ModelSpec("qwen3-vl-4b", "Qwen/Qwen3-VL-4B-Instruct", "qwen3_vl", 4.4),
+        ModelSpec("qwen3-vl-8b", "Qwen/Qwen3-VL-8B-Instruct", "qwen3_vl", 8.8),
+        ModelSpec("qwen3-vl-32b", "Qwen/Qwen3-VL-32B-Instruct", "qwen3_vl", 33.4),
+        ModelSpec("qwen3-vl-30b", "Qwen/Qwen3-VL-30B-A3B-Instruct", "qwen3_vl_moe", 31.1),
+        ModelSpec("qwen3-vl-235b", "Qwen/Qwen3-VL-235B-A22B-Instruct", "qwen3_vl_moe", 235.7),
+        ModelSpec("qwen2.5-vl-3b", "Qwen/Qwen2.5-VL-3B-Instruct", "qwen2_5_vl", 3.8),
+        ModelSpec("qwen2.5-vl-7b", "Qwen/Qwen2.5-VL-7B-Instruct", "qwen2_5_vl", 8.3),
+        ModelSpec("qwen2.5-vl-32b", "Qwen/Qwen2.5-VL-32B-Instruct", "qwen2_5_vl", 33.5),
+        ModelSpec("qwen2.5-vl-72b", "Qwen/Qwen2.5-VL-72B-Instruct", "qwen2_5_vl", 73.4),
+        ModelSpec("qwen3-omni-30b", "Qwen/Qwen3-Omni-30B-A3B-Instruct", "qwen3_omni_moe", 31.7),
+    )
+}
+_BY_ID = {spec.id.lower(): spec for spec in MODELS.values()}
+
+
+def _transformers(settings: VLMSettings, folder: Path) -> VLM:
+    from chronoprep.vlm.transformers_backend import TransformersVLM
+
+    return TransformersVLM(
+        folder,
+        dtype=settings.dtype,
+        device=settings.device,
+        max_new_tokens=settings.max_new_tokens,
+    )
+
+
+BACKENDS: dict[str, Callable[[VLMSettings, Path], VLM]] = {"transformers": _transformers}
+
+
+def find(settings: VLMSettings) -> Checkpoint:
+    """Where the model is, before anything heavy is imported.
+
+    Raises:
+        ConfigError: Within two seconds, when it is incomplete, no vision-language model, or
+            neither cached nor to be had.
+    """
+    spec = _spec(settings.model)
+    name = spec.id if spec else settings.model
+    return checkpoint.find(name, revision=settings.revision, check=_check)
+
+
+def check_fits(settings: VLMSettings, found: Checkpoint) -> None:
+    """Whether the model fits this machine's memory.
+
+    Raises:
+        ConfigError: Saying what it needs and the ways out.
+    """
+    spec = _spec(settings.model)
+    if found.bytes is not None:
+        needed = int(found.bytes * 1.2)
+        if settings.dtype == "float32" and _saved_in_16_bits(found.config):
+            needed *= 2
+    elif spec is not None:
+        needed = spec.memory * (2 if settings.dtype == "float32" else 1)
+    else:
+        return  # an unknown model that is still on the hub: its size shows when it is here
+    checkpoint.check_memory(needed, settings.device, settings.model)
+
+
+def load(settings: VLMSettings, found: Checkpoint) -> VLM:
+    """Load a model; downloads it first if need be.
+
+    Raises:
+        BackendError: When the download or the loading fails.
+    """
+    backend = "transformers" if settings.backend == "auto" else settings.backend
+    return BACKENDS[backend](settings, checkpoint.ensure(found))
+
+
+def _spec(name: str) -> ModelSpec | None:
+    return MODELS.get(name.lower()) or _BY_ID.get(name.lower())
+
+
+def _check(folder: Path) -> dict[str, object]:
+    config = checkpoint.read_config(folder)
+    if "vision_config" not in config and "thinker_config" not in config:
+        raise ConfigError(
+            f"{folder}: {config.get('model_type', 'this')!r} is no vision-language model: its "
+            "config.json has no vision part.",
+            hint="`chronoprep models` lists models that work.",
+        )
+    checkpoint.check_weights(folder)
+    checkpoint.require(folder, "tokenizer.json", "vocab.json", "tokenizer.model")
+    checkpoint.require(folder, "preprocessor_config.json", "processor_config.json")
+    return config
+
+
+def _saved_in_16_bits(config: dict[str, Any]) -> bool:
+    places = (config, config.get("text_config") or {}, config.get("thinker_config") or {})
+    dtypes = {str(place.get(name)) for place in places for name in ("dtype", "torch_dtype")}
+    return bool(dtypes & {"bfloat16", "float16"})

@@ -1,0 +1,309 @@
+"""What the commands do, as functions: a researcher's script calls the same ones.
+
+Each takes where the pairs are, a dataset folder and `Settings`, and returns a `Summary`. None
+prints or exits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from chronoprep import pairs as rooms_pairs
+from chronoprep.config import Settings
+from chronoprep.data import ImagePair, Label
+from chronoprep.dataset import Dataset, replacing
+from chronoprep.errors import ConfigError
+from chronoprep.pairs import Discovery
+from chronoprep.workflows import artefacts
+from chronoprep.workflows.labels import (
+    Captions,
+    label_by_model,
+    label_by_text,
+    label_one,
+    normal_caption,
+)
+from chronoprep.workflows.report import Reporter, Silent, Summary
+
+__all__ = [
+    "Reporter",
+    "Silent",
+    "Summary",
+    "add_cot",
+    "build_csv",
+    "caption_pairs",
+    "discover",
+    "embed_prompts",
+    "label_one",
+    "prepare",
+    "video_one",
+    "write_text",
+    "write_videos",
+]
+
+
+def discover(where: Path, settings: Settings, reporter: Reporter) -> tuple[Discovery, Summary]:
+    """Find the pairs and say what was passed over.
+
+    Returns:
+        The pairs, and a summary whose failures are the pairs that can't be used.
+
+    Raises:
+        ConfigError: When there are no pairs, the roles are ambiguous, or with `strict` anything
+            was passed over.
+    """
+    found = rooms_pairs.discover(where, settings.pairs)
+    summary = Summary("pairs", done=len(found.pairs))
+    reporter.say(f"{len(found.pairs)} pairs in {where} ({found.layout})")
+    if found.unmatched:
+        names = ", ".join(path.name for path in found.unmatched[:5])
+        more = ", …" if len(found.unmatched) > 5 else ""
+        summary.notes.append(f"without a partner: {len(found.unmatched)} ({names}{more})")
+    if found.ambiguous:
+        summary.notes.append(
+            f"ambiguous: {len(found.ambiguous)} ({'; '.join(found.ambiguous[:3])})"
+        )
+    if found.renamed:
+        renames = ", ".join(f"{old!r} → {new!r}" for old, new in found.renamed[:3])
+        summary.notes.append(f"keys made safe: {len(found.renamed)} ({renames})")
+    for outcome in found.bad:
+        summary.fail(outcome.key, outcome.error.message if outcome.error else "can't be used")
+    return found, summary.finish()
+
+
+def caption_pairs(
+    where: Path,
+    folder: Path,
+    settings: Settings,
+    *,
+    with_cot: bool = False,
+    reporter: Reporter | None = None,
+    dry_run: bool = False,
+) -> list[Summary]:
+    """Caption all pairs into the dataset's journal; with `with_cot`, both stages."""
+    return _label(where, folder, settings, "model", with_cot, reporter, dry_run)
+
+
+def add_cot(
+    where: Path,
+    folder: Path,
+    settings: Settings,
+    *,
+    reporter: Reporter | None = None,
+    dry_run: bool = False,
+) -> list[Summary]:
+    """Stage 2 alone, from the captions that the data brings or the journal holds."""
+    return _label(where, folder, settings, "existing", True, reporter, dry_run)
+
+
+def _label(
+    where: Path,
+    folder: Path,
+    settings: Settings,
+    captions: Captions,
+    with_cot: bool,
+    reporter: Reporter | None,
+    dry_run: bool,
+) -> list[Summary]:
+    reporter = reporter or Silent()
+    found, summary = discover(where, settings, reporter)
+    dataset = Dataset(folder)
+    with _opened(dataset, dry_run):
+        labels = _labels(found.pairs, dataset, settings, captions, with_cot, reporter, dry_run)
+    return [summary, *labels]
+
+
+def _labels(
+    pairs: tuple[ImagePair, ...],
+    dataset: Dataset,
+    settings: Settings,
+    captions: Captions,
+    with_cot: bool,
+    reporter: Reporter,
+    dry_run: bool,
+) -> list[Summary]:
+    """Labels by the cheapest way that the settings allow: a fixed text, a brought one, a model."""
+    fixed = settings.labels.prompt
+    if fixed is not None:
+        return [label_by_text(pairs, dataset, fixed=fixed, reporter=reporter, dry_run=dry_run)]
+    finished: list[ImagePair] = []
+    rest: list[ImagePair] = []
+    for pair in pairs:
+        whole = pair.prompt or normal_caption(pair.caption) == "no change"
+        (finished if whole and captions == "brought" else rest).append(pair)
+    done = []
+    if finished:
+        done.append(label_by_text(finished, dataset, reporter=reporter, dry_run=dry_run))
+    if rest:
+        done.append(
+            label_by_model(
+                rest,
+                dataset,
+                settings,
+                with_cot=with_cot,
+                captions=captions,
+                reporter=reporter,
+                dry_run=dry_run,
+            )
+        )
+    return done
+
+
+def write_videos(
+    where: Path,
+    folder: Path,
+    settings: Settings,
+    *,
+    reporter: Reporter | None = None,
+    dry_run: bool = False,
+) -> list[Summary]:
+    """Write a 2-frame video of every pair."""
+    reporter = reporter or Silent()
+    found, summary = discover(where, settings, reporter)
+    dataset = Dataset(folder)
+    with _opened(dataset, dry_run):
+        return [
+            summary,
+            artefacts.write_videos(
+                found.pairs, dataset, settings, reporter=reporter, dry_run=dry_run
+            ),
+        ]
+
+
+def video_one(source: Path, target: Path, path: Path, settings: Settings) -> tuple[str, ...]:
+    """Write the video of a single pair; returns notes on what was done to the images.
+
+    Raises:
+        PairError: When an image can't be used or the video can't be read back.
+    """
+    from chronoprep.pairs.images import content_hash, load_pair
+    from chronoprep.video import write_video
+
+    pair = ImagePair(source.stem, source, target)
+    loaded = load_pair(pair, settings.images)
+    stamp = artefacts.video_stamp(content_hash(pair), settings)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_video(loaded.source, loaded.target, path, codec=settings.video.codec, stamp=stamp)
+    return loaded.notes
+
+
+def build_csv(
+    where: Path,
+    folder: Path,
+    settings: Settings,
+    *,
+    reporter: Reporter | None = None,
+    dry_run: bool = False,
+) -> list[Summary]:
+    """metadata.csv from a folder of pairs, with no model: missing videos are written, prompts come
+    from the journal, the data itself (a column, sidecars) or one fixed text."""
+    reporter = reporter or Silent()
+    found, summary = discover(where, settings, reporter)
+    dataset = Dataset(folder)
+    with _opened(dataset, dry_run):
+        labelled = dataset.labels()
+        fixed = settings.labels.prompt
+        brought = [
+            pair
+            for pair in found.pairs
+            if fixed is not None or _brings_label(pair, labelled.get(pair.key))
+        ]
+        done = [summary]
+        if brought:
+            done.append(
+                label_by_text(
+                    brought,
+                    dataset,
+                    fixed=fixed,
+                    reporter=reporter,
+                    dry_run=dry_run,
+                )
+            )
+        return done + _artefacts(found, dataset, settings, reporter, dry_run)
+
+
+def prepare(
+    where: Path,
+    folder: Path,
+    settings: Settings,
+    *,
+    with_umt5: bool = False,
+    reporter: Reporter | None = None,
+    dry_run: bool = False,
+) -> list[Summary]:
+    """Everything: labels, videos, metadata.csv and, if asked for, embeddings. Resumable."""
+    reporter = reporter or Silent()
+    found, summary = discover(where, settings, reporter)
+    dataset = Dataset(folder)
+    with _opened(dataset, dry_run):
+        if with_umt5:
+            # Found missing now, and not after hours of captioning.
+            from chronoprep import umt5
+
+            umt5.find_encoder(settings.umt5)
+        done = [summary]
+        done += _labels(found.pairs, dataset, settings, "brought", True, reporter, dry_run)
+        done += _artefacts(found, dataset, settings, reporter, dry_run)
+        if with_umt5 and not dry_run:
+            done.append(artefacts.embed_prompts(dataset.csv, settings, reporter=reporter))
+    return done
+
+
+def embed_prompts(
+    csv: Path, settings: Settings, *, reporter: Reporter | None = None, dry_run: bool = False
+) -> list[Summary]:
+    """Embeddings and the `umt5` column for any metadata.csv."""
+    if not csv.is_file():
+        raise ConfigError(
+            f"{csv}: no such file.", hint="`chronoprep build-csv` or `prepare` writes one."
+        )
+    with _opened(Dataset(csv.parent), dry_run):
+        return [
+            artefacts.embed_prompts(csv, settings, reporter=reporter or Silent(), dry_run=dry_run)
+        ]
+
+
+def _brings_label(pair: ImagePair, label: Label | None) -> bool:
+    """Whether a pair's own text is its label: the journal's comes first, unless it is that text's
+    earlier state or a failure."""
+    if not (pair.prompt or pair.caption):
+        return False
+    if label is None or label.status == "failed":
+        return True
+    return label.origin == "brought" and label.cot_model is None
+
+
+def _artefacts(
+    found: Discovery, dataset: Dataset, settings: Settings, reporter: Reporter, dry_run: bool
+) -> list[Summary]:
+    """Videos of the pairs that will stand in the CSV, then the CSV."""
+    labels = dataset.labels()
+    labelled = [
+        pair
+        for pair in found.pairs
+        if (label := labels.get(pair.key)) is not None
+        and label.status == "ok"
+        and artefacts.prompt_of(label, settings)
+    ]
+    videos = artefacts.write_videos(labelled, dataset, settings, reporter=reporter, dry_run=dry_run)
+    if dry_run:
+        return [videos]
+    wanted = {pair.key for pair in found.pairs}
+    return [videos, artefacts.build_csv(dataset, settings, wanted=wanted)]
+
+
+@contextmanager
+def _opened(dataset: Dataset, dry_run: bool) -> Iterator[None]:
+    """Hold the dataset's lock; a dry run writes nothing, not even the lock."""
+    if dry_run:
+        yield
+        return
+    with dataset.locked():
+        yield
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically as UTF-8, making its folder."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")

@@ -1,0 +1,249 @@
+"""From pairs and labels to what the trainer reads: videos, metadata.csv, embeddings."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from chronoprep.config import Settings
+from chronoprep.data import ImagePair, Label
+from chronoprep.dataset import Dataset, read_table, write_table
+from chronoprep.engine import batched, mapped
+from chronoprep.errors import BackendError, ConfigError, PairError
+from chronoprep.pairs import pandas_reads_as_text, safe_key
+from chronoprep.workflows.labels import digest, view_settings
+from chronoprep.workflows.report import Reporter, Summary
+
+
+def write_videos(
+    pairs: Sequence[ImagePair],
+    dataset: Dataset,
+    settings: Settings,
+    *,
+    reporter: Reporter,
+    dry_run: bool = False,
+) -> Summary:
+    """Write the missing and the stale videos; each carries a stamp of what it was made from."""
+    from chronoprep.pairs.images import content_hash, load_pair
+    from chronoprep.video import read_stamp, write_video
+
+    summary = Summary("videos")
+
+    def stale(pair: ImagePair) -> str | None:
+        stamp = video_stamp(content_hash(pair), settings)
+        return None if read_stamp(dataset.video(pair.key)) == stamp else stamp
+
+    todo: list[tuple[ImagePair, str]] = []
+    for pair, outcome in zip(pairs, mapped(stale, pairs, key=lambda p: p.key), strict=True):
+        if outcome.error is not None:
+            summary.fail(pair.key, outcome.error.message)
+        elif outcome.value is None:
+            summary.skipped += 1
+        else:
+            todo.append((pair, outcome.value))
+    if dry_run:
+        summary.todo = len(todo)
+        return summary.finish()
+
+    def write(item: tuple[ImagePair, str]) -> tuple[str, ...]:
+        pair, stamp = item
+        loaded = load_pair(pair, settings.images)
+        write_video(
+            loaded.source,
+            loaded.target,
+            dataset.video(pair.key),
+            codec=settings.video.codec,
+            stamp=stamp,
+        )
+        return loaded.notes
+
+    if todo:
+        reporter.start("videos", len(todo))
+    for written in mapped(write, todo, key=lambda item: item[0].key):
+        if written.error is not None:
+            # What lies there shows other images than the pair does now.
+            dataset.video(written.key).unlink(missing_ok=True)
+            summary.fail(written.key, written.error.message)
+            reporter.advance("failed")
+            continue
+        for note in written.value or ():
+            reporter.say(f"{written.key}: {note}")
+        summary.done += 1
+        reporter.advance("ok")
+    return summary.finish()
+
+
+def video_stamp(images: str, settings: Settings) -> str:
+    """What a video is made from: its images, how they were brought together, the codec."""
+    look = view_settings(settings.images)
+    return "chronoprep:" + digest(images, look["background"], look["fit"], settings.video.codec)
+
+
+def prompt_of(label: Label, settings: Settings) -> str | None:
+    """The text that the editor trains on, or None when the label has none."""
+    prompt = label.caption_cot
+    if prompt is None and settings.labels.allow_caption_as_prompt:
+        prompt = label.caption
+    return prompt if prompt and prompt.strip() else None
+
+
+def build_csv(dataset: Dataset, settings: Settings, *, wanted: set[str] | None = None) -> Summary:
+    """Write metadata.csv from the journal and the files.
+
+    Labels that are not `ok`, have no prompt or whose video is missing are left out and counted.
+    A prompt that `pandas.read_csv` would not give back as this text (`NA`, `0001`) is put in
+    double quotes, since CSV quoting alone does not help there.
+
+    Args:
+        wanted: The keys of the pairs at hand, to say what else the journal holds.
+    """
+    summary = Summary("metadata.csv")
+    videos, pickles = _names(dataset.video("x").parent), _names(dataset.embedding("x").parent)
+    embedded = dataset.embedding_ids()
+    rows: list[dict[str, str]] = []
+    left_out: dict[str, int] = {}
+    repaired = others = 0
+    for key, label in sorted(dataset.labels().items()):
+        prompt = prompt_of(label, settings)
+        reason = (
+            label.status.replace("_", " ")
+            if label.status != "ok"
+            else "without a prompt (no CoT; --allow-caption-as-prompt takes the caption)"
+            if prompt is None
+            else "without a video"
+            if f"{key}.mp4" not in videos
+            else None
+        )
+        if reason or prompt is None:
+            left_out[str(reason)] = left_out.get(str(reason), 0) + 1
+            continue
+        if not pandas_reads_as_text(prompt):
+            prompt = f'"{prompt}"'
+            repaired += 1
+        others += wanted is not None and key not in wanted
+        pickle = f"{key}.pkl"
+        fresh = pickle in pickles and embedded.get(key, "").startswith(digest(prompt))
+        umt5 = f"umt5/{pickle}" if fresh else ""
+        rows.append({"key": key, "video": f"videos/{key}.mp4", "prompt": prompt, "umt5": umt5})
+    dataset.write_csv(rows)
+    summary.done = len(rows)
+    summary.notes += [f"left out: {count} {reason}" for reason, count in sorted(left_out.items())]
+    if repaired:
+        summary.notes.append(f"{repaired} prompt(s) put in quotes: pandas reads them as no text")
+    if others:
+        summary.notes.append(f"{others} row(s) of earlier pairs in this dataset were kept")
+    return summary.finish()
+
+
+def embed_prompts(
+    csv: Path, settings: Settings, *, reporter: Reporter, dry_run: bool = False
+) -> Summary:
+    """Embed the prompts of a metadata.csv and fill its `umt5` column.
+
+    Unknown columns and the order of rows stay. A row that fails keeps its old cell.
+
+    Raises:
+        ConfigError: When the file has no `prompt` column or neither `key` nor `video`, or when
+            the encoder is not at hand.
+    """
+    import polars
+
+    from chronoprep import umt5
+
+    summary = Summary("embeddings")
+    table = read_table(csv)
+    if "prompt" not in table.columns or not {"key", "video"} & set(table.columns):
+        raise ConfigError(f"{csv}: needs the columns prompt and key (or video).")
+    prompts = table["prompt"].to_list()
+    keys = _row_keys(table.to_dict(as_series=False), csv)
+    encoder = umt5.find_encoder(settings.umt5)
+    dataset = Dataset(csv.parent)
+    recorded, pickles = dataset.embedding_ids(), _names(dataset.embedding("x").parent)
+
+    ids: dict[str, str] = {}
+    todo: list[int] = []
+    for row, (key, prompt) in enumerate(zip(keys, prompts, strict=True)):
+        if not prompt.strip() or not pandas_reads_as_text(prompt):
+            summary.fail(key, f"row {row + 1}: the prompt {prompt!r} is empty or reads as no text")
+            continue
+        ids[key] = (
+            digest(prompt)
+            + ":"
+            + digest(encoder.name, encoder.revision, settings.umt5.tokenizer, settings.umt5.dtype)
+        )
+        if recorded.get(key) == ids[key] and f"{key}.pkl" in pickles:
+            summary.skipped += 1
+        else:
+            todo.append(row)
+    if dry_run:
+        summary.todo = len(todo)
+        return summary.finish()
+    if todo:
+        _check_disk(csv.parent, len(todo))
+        reporter.say(f"Loading {settings.umt5.model} …")
+        reporter.start("embeddings", len(todo))
+        model = umt5.UMT5Encoder(encoder, settings.umt5)
+        # Sorted by length over a window, so that batches are level and memory stays bounded.
+        for rows in batched(todo, 64 * settings.umt5.batch_size):
+            fresh: dict[str, str] = {}
+            embeddings = model.encode([prompts[row] for row in rows])
+            for row, embedding in zip(rows, embeddings, strict=True):
+                key = keys[row]
+                if isinstance(embedding, PairError):
+                    summary.fail(key, embedding.message)
+                    reporter.advance("failed")
+                    continue
+                umt5.save(embedding, dataset.embedding(key))
+                if embedding.truncated:
+                    summary.notes.append(
+                        f"{key}: the prompt has {embedding.tokens} tokens and was cut at 512"
+                    )
+                fresh[key] = ids[key]
+                summary.done += 1
+                reporter.advance("ok")
+            dataset.append_embedding_ids(fresh)
+    good = set(ids) - {key for key, _ in summary.failures}
+    old = table["umt5"].to_list() if "umt5" in table.columns else [""] * len(keys)
+    cells = [f"umt5/{k}.pkl" if k in good else cell for k, cell in zip(keys, old, strict=True)]
+    if cells != old or "umt5" not in table.columns:
+        write_table(table.with_columns(polars.Series("umt5", cells, dtype=polars.String)), csv)
+    return summary.finish()
+
+
+def _row_keys(columns: Mapping[str, list[str]], csv: Path) -> list[str]:
+    """A safe, unique key for each row: its key, else its video's path without `videos/`."""
+    if "key" in columns:
+        keys = [safe_key(key) for key in columns["key"]]
+    else:
+        names = (
+            str(Path(video).with_suffix("")).removeprefix("videos/") for video in columns["video"]
+        )
+        keys = [safe_key(name.replace("/", "__")) for name in names]
+    seen: set[str] = set()
+    for row, key in enumerate(keys):
+        if key.casefold() in seen:
+            raise ConfigError(f"{csv}: row {row + 1}: the key {key!r} stands there twice.")
+        seen.add(key.casefold())
+    return keys
+
+
+def _check_disk(folder: Path, prompts: int) -> None:
+    """Refuse before the disk is full: a prompt of 110 tokens takes 0.9 MB."""
+    needed, free = prompts * 901_538, shutil.disk_usage(folder).free
+    if needed > free:
+        raise BackendError(
+            f"{folder}: {prompts} embeddings need about {needed / 1e9:.1f} GB, "
+            f"{free / 1e9:.1f} GB are free.",
+            hint="Free some space, or embed on another disk.",
+        )
+
+
+def _names(folder: Path) -> set[str]:
+    """File names in a folder; one directory scan is far cheaper than a stat a name."""
+    try:
+        with os.scandir(folder) as entries:
+            return {entry.name for entry in entries}
+    except FileNotFoundError:
+        return set()

@@ -1,0 +1,66 @@
+"""What a workflow tells while it runs, and what it returns at the end."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from chronoprep.data import Status
+
+
+class Reporter(Protocol):
+    """Where a workflow's news go; the command line draws them."""
+
+    def start(self, what: str, total: int) -> None:
+        """A stage begins, with `total` items to do."""
+
+    def advance(self, status: Status) -> None:
+        """One item of the stage is done."""
+
+    def say(self, message: str) -> None:
+        """Something that the user should know."""
+
+
+class Silent:
+    """A reporter for library use: says nothing."""
+
+    def start(self, what: str, total: int) -> None: ...
+
+    def advance(self, status: Status) -> None: ...
+
+    def say(self, message: str) -> None: ...
+
+
+@dataclass
+class Summary:
+    """What a workflow did.
+
+    Attributes:
+        what: The stage, for example "labels".
+        done, no_change, failed, skipped: Counts; skipped items were up to date already.
+        failures: Key and reason of every failure, in order.
+        notes: What was changed or left out on the way, readable.
+        todo: With a dry run: how many items would be worked on.
+    """
+
+    what: str
+    done: int = 0
+    no_change: int = 0
+    skipped: int = 0
+    failures: list[tuple[str, str]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    todo: int | None = None
+    seconds: float = 0.0
+    started: float = field(default_factory=time.monotonic, repr=False)
+
+    @property
+    def failed(self) -> int:
+        return len(self.failures)
+
+    def fail(self, key: str, reason: str) -> None:
+        self.failures.append((key, reason))
+
+    def finish(self) -> Summary:
+        self.seconds = round(time.monotonic() - self.started, 3)
+        return self
