@@ -54,7 +54,10 @@ def build_vlm(folder: Path, family: str, seed: int = 0) -> Path:
             {
                 "image_processor_type": "Qwen2VLImageProcessorFast",
                 "processor_class": name,
-                "size": {"shortest_edge": 4 * (2 * patch) ** 2, "longest_edge": 36 * (2 * patch) ** 2},
+                "size": {
+                    "shortest_edge": 4 * (2 * patch) ** 2,
+                    "longest_edge": 36 * (2 * patch) ** 2,
+                },
                 "patch_size": patch,
                 "temporal_patch_size": 2,
                 "merge_size": 2,
@@ -171,7 +174,9 @@ def _model(family: str, ids: dict[str, int]) -> transformers.PreTrainedModel:
         config = transformers.Qwen3VLConfig(text_config=text, vision_config=vision, **tokens)
         return transformers.Qwen3VLForConditionalGeneration(config)
     if family == "qwen3_vl_moe":
-        config = transformers.Qwen3VLMoeConfig(text_config=text | moe, vision_config=vision, **tokens)
+        config = transformers.Qwen3VLMoeConfig(
+            text_config=text | moe, vision_config=vision, **tokens
+        )
         return transformers.Qwen3VLMoeForConditionalGeneration(config)
     thinker = {
         "text_config": text | moe,

@@ -302,10 +302,13 @@ def _ask_hub(name: str, revision: str | None) -> str:
 
     hint = WAYS_OUT.format(name=name)
     if constants.HF_HUB_OFFLINE:
-        raise ConfigError(f"{name} is not cached, and HF_HUB_OFFLINE forbids a download.", hint=hint)
+        raise ConfigError(
+            f"{name} is not cached, and HF_HUB_OFFLINE forbids a download.", hint=hint
+        )
     try:
         commit = _within(
-            HUB_SECONDS, lambda: HfApi().model_info(name, revision=revision, timeout=HUB_SECONDS).sha
+            HUB_SECONDS,
+            lambda: HfApi().model_info(name, revision=revision, timeout=HUB_SECONDS).sha,
         )
     except GatedRepoError:
         raise ConfigError(

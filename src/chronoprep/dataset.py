@@ -146,9 +146,8 @@ def read_table(path: Path) -> polars.DataFrame:
 
 def write_table(table: polars.DataFrame, path: Path) -> None:
     """Write a CSV atomically, every field quoted, so that a reader sees the old or the new one."""
-    with replacing(path) as temporary:
-        with temporary.open("wb") as file:
-            table.write_csv(file, quote_style="always")
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        table.write_csv(file, quote_style="always")
 
 
 @contextmanager

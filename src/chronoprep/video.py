@@ -8,7 +8,7 @@ datasets.
 
 from __future__ import annotations
 
-import os
+import errno
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Literal, cast
 import av
 import numpy as np
 
-from chronoprep.errors import BackendError, PairError
+from chronoprep.dataset import replacing
+from chronoprep.errors import PairError
 
 if TYPE_CHECKING:
     from av.video.stream import VideoStream
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 Codec = Literal["lossless", "h264"]
 
 MAX_SIDE = 16384  # x264's own limit, in pixels
+# What the machine, and not the pair, is to blame for.
+_DISK_ERRORS = (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT)
 MIN_PSNR = 40.0  # dB; crf 8 in 4:4:4 gives 48 on photographs
 
 # encoder, pixel format, options. `ultrafast` has no B-frames, so that frames lie in order.
@@ -35,7 +38,7 @@ _CODECS: dict[Codec, tuple[str, str, dict[str, str]]] = {
 
 
 def write_video(source: Image, target: Image, path: Path, *, codec: Codec, stamp: str) -> None:
-    """Write two RGB images of equal size as an mp4, checked by decoding it before it takes its name.
+    """Write two RGB images of equal size as an mp4, decoded back before it takes its name.
 
     Args:
         stamp: Identity of what the video was made from; `read_stamp` gives it back.
@@ -49,28 +52,19 @@ def write_video(source: Image, target: Image, path: Path, *, codec: Codec, stamp
         raise PairError(f"{path.name}: frames of different sizes, {source.size} and {target.size}")
     if max(source.size) > MAX_SIDE:
         raise PairError(
-            f"{path.name}: {source.width}×{source.height} is more than the {MAX_SIDE} pixels a side "
-            "that x264 takes",
+            f"{path.name}: {source.width}×{source.height}: x264 takes at most {MAX_SIDE} "
+            "pixels a side",
             hint="Scale the images down.",
         )
     frames = [np.asarray(image) for image in (source, target)]
-    temporary = path.with_name(f".{path.name}.tmp.mp4")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
         try:
             _encode(frames, temporary, codec, stamp)
-            _check(frames, temporary, codec)
-            with temporary.open("rb+") as file:
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except av.FFmpegError as error:
-        if isinstance(error, OSError) and error.errno in (13, 28, 30):
-            raise _unwritable(path, error) from None
-        raise PairError(f"{path.name}: can't be encoded: {error}") from None
-    except OSError as error:
-        raise _unwritable(path, error) from None
+            _check(frames, temporary, codec, path.name)
+        except av.FFmpegError as error:
+            if error.errno in _DISK_ERRORS:
+                raise OSError(error.errno, error.strerror) from None
+            raise PairError(f"{path.name}: can't be encoded: {error}") from None
 
 
 def read_stamp(path: Path) -> str | None:
@@ -78,7 +72,7 @@ def read_stamp(path: Path) -> str | None:
     try:
         with av.open(str(path)) as container:
             if len(container.streams.video) == 1 and container.streams.video[0].frames == 2:
-                return container.metadata.get("comment")
+                return str(container.metadata.get("comment"))
     except (av.FFmpegError, OSError):
         pass
     return None
@@ -92,7 +86,7 @@ def read_frames(path: Path) -> list[np.ndarray]:
 
 def _encode(frames: list[np.ndarray], path: Path, codec: Codec, stamp: str) -> None:
     encoder, pixel_format, options = _CODECS[codec]
-    with av.open(str(path), "w", options={"movflags": "+faststart"}) as container:
+    with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as container:
         container.metadata["comment"] = stamp
         stream = cast("VideoStream", container.add_stream(encoder, rate=1, options=options))
         stream.height, stream.width = frames[0].shape[:2]
@@ -112,10 +106,10 @@ def _encode(frames: list[np.ndarray], path: Path, codec: Codec, stamp: str) -> N
         container.mux(stream.encode(None))
 
 
-def _check(frames: list[np.ndarray], path: Path, codec: Codec) -> None:
+def _check(frames: list[np.ndarray], path: Path, codec: Codec, name: str) -> None:
     decoded = read_frames(path)
     if len(decoded) != 2 or any(d.shape != f.shape for d, f in zip(decoded, frames, strict=True)):
-        raise PairError(f"{path.name}: the video does not decode to two frames of the right size")
+        raise PairError(f"{name}: the video does not decode to two frames of the right size")
     for wanted, got in zip(frames, decoded, strict=True):
         if codec == "lossless":
             good = np.array_equal(wanted, got)
@@ -123,11 +117,4 @@ def _check(frames: list[np.ndarray], path: Path, codec: Codec) -> None:
             error = float(np.mean((wanted.astype(np.float32) - got) ** 2))
             good = error <= 255.0**2 / 10 ** (MIN_PSNR / 10)
         if not good:
-            raise PairError(f"{path.name}: the decoded video differs too much from its images")
-
-
-def _unwritable(path: Path, error: OSError) -> BackendError:
-    return BackendError(
-        f"{path}: can't write: {error.strerror or error}",
-        hint="Free some space or choose another --dataset; what was done so far is kept.",
-    )
+            raise PairError(f"{name}: the decoded video differs too much from its images")

@@ -147,6 +147,27 @@ def show_summaries(summaries: Sequence[Summary], where: str, *, as_json: bool) -
         console.print(where, markup=False)
 
 
+def show_models(models: Sequence[dict[str, Any]], *, as_json: bool) -> None:
+    """The registry as a table, or as JSON."""
+    if as_json:
+        print_json(list(models))
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("name", "hub id", "needs", "runs here on", "cached"):
+        table.add_column(name, justify="right" if name == "needs" else "left")
+    for model in models:
+        table.add_row(
+            model["name"],
+            model["id"],
+            f"{model['memory_gb']:.0f} GB",
+            model["runs_on"] or "too large",
+            "yes" if model["cached"] else "",
+        )
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(table)
+    console.print("--model also takes any other image-text-to-text hub id, or a folder.")
+
+
 def summary_json(summary: Summary) -> dict[str, Any]:
     values = asdict(summary)
     del values["started"]

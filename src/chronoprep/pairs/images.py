@@ -5,6 +5,7 @@ A leaf: imports Pillow at its top. Knows nothing of models, videos or where pair
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import io
 import stat
@@ -23,8 +24,9 @@ from chronoprep.config import ImageSettings
 from chronoprep.data import ImagePair
 from chronoprep.errors import ConfigError, PairError
 
-# Named, so that a file called x.png can't reach the rarer decoders (EPS runs Ghostscript).
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "TIFF", "BMP", "AVIF", "GIF", "JPEG2000", "PPM")
+# Named, so that a file called x.png can't reach the rarer decoders (EPS runs Ghostscript). JPEG
+# opens MPO too.
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "AVIF", "GIF", "JPEG2000", "PPM")
 
 _RESAVE = "Open and save it again as PNG or JPEG, or remove the pair."
 _AGAIN = "Copy or download the file again, or remove the pair."
@@ -276,7 +278,7 @@ def _to_rgb(
     if image.has_transparency_data:
         straight = image.convert("LA") if mode == "La" else image
         rgba = straight.convert("RGBA")
-        if rgba.getextrema()[3] != (255, 255):
+        if rgba.getchannel("A").getextrema() != (255, 255):
             notes.append(f"transparent: composited on {settings.background}")
             canvas = Image.new("RGBA", rgba.size, (*_colour(settings), 255))
             rgba = Image.alpha_composite(canvas, rgba)
@@ -360,6 +362,7 @@ _SIGNATURES = (
     (b"<!doctype html", "a web page, not an image", "The download failed: fetch it again."),
     (b"<html", "a web page, not an image", "The download failed: fetch it again."),
 )
+_IMAGE_STARTS = (b"\x89PNG", b"\xff\xd8", b"GIF8", b"RIFF", b"II*\0", b"MM\0*", b"BM")
 _HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
 
 
@@ -382,6 +385,13 @@ def _sniff(path: Path) -> tuple[str, str]:
         return "a video, not an image", "Extract the frame first, or remove the pair."
     if not head.strip(b"\0"):
         return "nothing but zero bytes, not an image", _AGAIN
-    if all(byte >= 32 or byte in b"\t\r\n\f" for byte in head):
+    if head.startswith(_IMAGE_STARTS):
+        return "an image whose header is damaged or cut off", _AGAIN
+    # The cut at the end of `head` may split a character: an incremental decoder waits for the rest.
+    try:
+        text = codecs.getincrementaldecoder("utf-8")().decode(head)
+    except UnicodeDecodeError:
+        text = "\0"
+    if all(char.isprintable() or char.isspace() for char in text):
         return "a text file, not an image", _AGAIN
     return "not an image, or its header is damaged", _AGAIN

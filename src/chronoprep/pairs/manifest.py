@@ -5,8 +5,10 @@ Knows columns, rows and their paths; keys are made safe and unique elsewhere.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -255,7 +257,7 @@ class Sidecars:
 
     def __init__(self, root: str) -> None:
         self._root = root
-        self._listed: dict[str, frozenset[str]] = {}
+        self._listed: dict[str, dict[str, str]] = {}
 
     def read(self, pair: Candidate) -> tuple[str | None, str | None]:
         """Caption and prompt of a pair, if any.
@@ -271,8 +273,9 @@ class Sidecars:
         prompts: dict[str, str] = {}
         for place in folders:
             for suffix in (".txt", ".json"):
-                if name + suffix in self._list(place):
-                    path = os.path.join(place, name + suffix)  # noqa: PTH118
+                file = self._list(place).get(name + suffix)
+                if file:
+                    path = os.path.join(place, file)  # noqa: PTH118
                     caption, prompt = _read_sidecar(path)
                     if caption:
                         captions.setdefault(caption, path)
@@ -286,15 +289,14 @@ class Sidecars:
                 )
         return next(iter(captions), None), next(iter(prompts), None)
 
-    def _list(self, folder: str) -> frozenset[str]:
+    def _list(self, folder: str) -> dict[str, str]:
+        """Sidecars of a folder: composed name → name on disk (macOS writes it decomposed)."""
         if folder not in self._listed:
-            try:
-                names = frozenset(
-                    name
-                    for name in os.listdir(folder)  # noqa: PTH208 if name.endswith((".txt", ".json"))
-                )
-            except OSError:
-                names = frozenset()
+            names: dict[str, str] = {}
+            with contextlib.suppress(OSError), os.scandir(folder) as entries:
+                for entry in entries:
+                    if entry.name.endswith((".txt", ".json")):
+                        names[unicodedata.normalize("NFC", entry.name)] = entry.name
             self._listed[folder] = names
         return self._listed[folder]
 

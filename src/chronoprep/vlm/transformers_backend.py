@@ -59,8 +59,9 @@ class TransformersVLM:
                 hint="Choose a smaller model, or --device auto to spread it.",
             ) from None
         except (OSError, ValueError, RuntimeError, KeyError, ImportError, AttributeError) as error:
+            reason = str(error).strip() or type(error).__name__
             raise BackendError(
-                f"{folder}: the model can't be loaded: {str(error).strip() or type(error).__name__}",
+                f"{folder}: the model can't be loaded: {reason}",
                 hint="`chronoprep models` lists models that work; --debug shows the traceback.",
             ) from error
         tokenizer = self.processor.tokenizer
@@ -175,7 +176,7 @@ def _is_half(config: Any) -> bool:
 _QWEN = ("qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_omni_moe")
 
 
-class _ImageOnlyProcessor(transformers.Qwen3VLProcessor):  # type: ignore[misc]
+class _ImageOnlyProcessor(transformers.Qwen3VLProcessor):
     """The Qwen families' processor less its video half, which is what asks for torchvision.
 
     For images all of them do the same: one placeholder an image, expanded to its merged patches.
@@ -188,7 +189,9 @@ class _ImageOnlyProcessor(transformers.Qwen3VLProcessor):  # type: ignore[misc]
         chat_template: str | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(image_processor, tokenizer, None, chat_template=chat_template, **kwargs)
+        super().__init__(  # type: ignore[no-untyped-call]
+            image_processor, tokenizer, None, chat_template=chat_template, **kwargs
+        )
 
 
 def _processor(folder: Path, config: Any) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from chronoprep import pairs as rooms_pairs
 from chronoprep.config import Settings
@@ -35,6 +36,7 @@ __all__ = [
     "caption_pairs",
     "discover",
     "embed_prompts",
+    "known_models",
     "label_one",
     "prepare",
     "video_one",
@@ -307,3 +309,27 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file atomically as UTF-8, making its folder."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def known_models() -> list[dict[str, Any]]:
+    """The registry, what each model needs in bfloat16, and what this machine has.
+
+    `runs on` is "GPU", "CPU" (slowly) or "" where neither holds the model.
+    """
+    import psutil
+
+    from chronoprep import checkpoint, vlm
+
+    gpu, ram = sum(checkpoint.gpu_memory()), psutil.virtual_memory().available
+    return [
+        {
+            "name": spec.name,
+            "id": spec.id,
+            "family": spec.family,
+            "parameters_b": spec.parameters,
+            "memory_gb": round(spec.memory / 1e9, 1),
+            "runs_on": "GPU" if spec.memory <= gpu else "CPU" if spec.memory <= ram else "",
+            "cached": checkpoint.is_cached(spec.id),
+        }
+        for spec in vlm.MODELS.values()
+    ]

@@ -1,0 +1,98 @@
+"""Shared parts: an offline machine, real photos, tiny checkpoints and the command line."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+# Before any library reads them.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ["COLUMNS"] = "200"
+
+EXAMPLES = Path(__file__).parent.parent / "examples" / "pairs"
+
+
+@dataclass
+class Result:
+    code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.stdout)
+
+
+@pytest.fixture
+def run(capfd: pytest.CaptureFixture[str]) -> Callable[..., Result]:
+    """Run the command line in this process: exit code and what a user sees."""
+    from chronoprep.cli import app
+
+    def run(*args: object) -> Result:
+        capfd.readouterr()
+        try:
+            app([str(arg) for arg in args])
+            code = 0
+        except SystemExit as exit:
+            code = int(exit.code or 0)
+        out, err = capfd.readouterr()
+        return Result(code, out, err)
+
+    return run
+
+
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test starts in an empty folder, with no settings from outside."""
+    for name in list(os.environ):
+        if name.startswith("CHRONOPREP_"):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """A tiny checkpoint of a family, built once."""
+    built: dict[str, Path] = {}
+
+    def get(family: str) -> Path:
+        if family not in built:
+            from tiny_checkpoints import build_vlm
+
+            built[family] = build_vlm(tmp_path_factory.mktemp("models") / family, family)
+        return built[family]
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def tiny_umt5(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from tiny_umt5 import build_umt5
+
+    return build_umt5(tmp_path_factory.mktemp("umt5") / "tiny-umt5")
+
+
+def photo(seed: int, size: tuple[int, int] = (96, 72)) -> Image.Image:
+    """A smooth random picture, different for every seed."""
+    rng = np.random.default_rng(seed)
+    coarse = Image.fromarray(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8))
+    return coarse.resize(size, Image.Resampling.BICUBIC)
+
+
+def write_pairs(folder: Path, names: list[str], size: tuple[int, int] = (96, 72)) -> Path:
+    """A folder of pairs in `input` and `output`, as PNG."""
+    for number, name in enumerate(names):
+        for offset, side in enumerate(("input", "output")):
+            path = folder / side / f"{name}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            photo(2 * number + offset, size).save(path)
+    return folder
