@@ -13,7 +13,7 @@ import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from chronoprep import checkpoint
 from chronoprep.checkpoint import Checkpoint
@@ -65,6 +65,9 @@ def find_encoder(settings: UMT5Settings) -> Checkpoint:
             machine, or neither cached nor to be had.
     """
 
+    if settings.tokenizer is not None:
+        _tokenizer_folder(Path(), settings)  # a wrong --tokenizer shows before any download
+
     def check(folder: Path) -> dict[str, object]:
         weights = _weights_folder(folder)
         config = checkpoint.read_config(weights)
@@ -84,8 +87,7 @@ def find_encoder(settings: UMT5Settings) -> Checkpoint:
         patterns=_PIPELINE_FILES if settings.model.endswith("-Diffusers") else None,
     )
     if found.folder is not None:
-        # Weights in 16 bits hold the encoder in `dtype`; float32 takes twice as much.
-        size = checkpoint.weights_bytes(_weights_folder(found.folder))
+        size = _encoder_bytes(found.config, settings.dtype)
         checkpoint.check_memory(int(size * 1.15), settings.device, settings.model)
     return found
 
@@ -94,8 +96,9 @@ class UMT5Encoder:
     """The encoder in memory.
 
     Raises:
-        BackendError: When the weights can't be loaded, or their embedding table is all zero: the
-            trainer would silently see no text.
+        ConfigError: When the device is not there, or the tokenizer is another model's.
+        BackendError: When the weights can't be loaded, lack a part of the encoder, or their
+            embedding table is all zero: the trainer would silently see no text.
     """
 
     def __init__(self, found: Checkpoint, settings: UMT5Settings) -> None:
@@ -109,19 +112,40 @@ class UMT5Encoder:
         device = settings.device
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
+        if device.startswith("cuda") and not torch.cuda.is_available():
+            raise ConfigError(
+                f"--device {device}: torch sees no GPU here.", hint="Use --device cpu or auto."
+            )
         dtype: Any = "auto" if settings.dtype == "auto" else getattr(torch, settings.dtype)
         try:
             self.tokenizer = _tokenizer(_tokenizer_folder(folder, settings))
-            model: Any = transformers.UMT5EncoderModel.from_pretrained(
-                _weights_folder(folder), dtype=dtype, attn_implementation="eager"
+            model: Any
+            model, report = transformers.UMT5EncoderModel.from_pretrained(
+                _weights_folder(folder),
+                dtype=dtype,
+                attn_implementation="eager",
+                output_loading_info=True,
             )
             self.model = model.to(device).eval()
         except (OSError, ValueError, RuntimeError, KeyError) as error:
             raise BackendError(f"{folder}: the encoder can't be loaded: {error}") from error
+        if report["missing_keys"]:
+            # transformers fills them with random numbers and only warns.
+            raise BackendError(
+                f"{folder}: the checkpoint lacks {len(report['missing_keys'])} of the encoder's "
+                f"weights, among them {min(report['missing_keys'])}.",
+                hint="Download it again, or point --model at a UMT5 encoder.",
+            )
         if not bool(self.model.get_input_embeddings().weight.any()):
             raise BackendError(
                 f"{folder}: the token embeddings are all zero after loading.",
                 hint="The checkpoint lacks shared.weight / encoder.embed_tokens.weight.",
+            )
+        if len(self.tokenizer) > self.model.config.vocab_size:
+            raise ConfigError(
+                f"{folder}: the tokenizer has {len(self.tokenizer)} tokens, the encoder "
+                f"{self.model.config.vocab_size}.",
+                hint="Point --tokenizer at the tokenizer of the same model.",
             )
         self._end = self.tokenizer.eos_token_id
         self._pad = self.tokenizer.pad_token_id or 0
@@ -138,23 +162,25 @@ class UMT5Encoder:
         sum to zero.
 
         Raises:
-            BackendError: When the GPU's memory does not hold a batch.
+            BackendError: When the GPU's memory does not hold a batch, or the numbers overflow.
         """
-        tokens = {prompt: self.token_ids(prompt) for prompt in dict.fromkeys(prompts)}
-        order = sorted(tokens, key=lambda prompt: len(tokens[prompt]))
+        # Prompts that the cleaning makes equal are one.
+        cleaned = [clean(prompt) for prompt in prompts]
+        tokens = {text: self.token_ids(text) for text in dict.fromkeys(cleaned)}
+        order = sorted(tokens, key=lambda text: len(tokens[text]))
         done: dict[str, Embedding | PairError] = {}
         for start in range(0, len(order), self._batch_size):
             batch = order[start : start + self._batch_size]
-            tensors = self._forward([self._cut(tokens[prompt]) for prompt in batch])
-            for prompt, tensor in zip(batch, tensors, strict=True):
+            tensors = self._forward([self._cut(tokens[text]) for text in batch])
+            for text, tensor in zip(batch, tensors, strict=True):
                 if int(tensor.sum(-1).nonzero().shape[0]) != tensor.shape[0]:
-                    done[prompt] = PairError(
+                    done[text] = PairError(
                         "a row of the embedding sums to zero: the trainer would lose that token",
                         hint="Reword the prompt.",
                     )
                 else:
-                    done[prompt] = Embedding(tensor, len(tokens[prompt]))
-        return [done[prompt] for prompt in prompts]
+                    done[text] = Embedding(tensor, len(tokens[text]))
+        return [done[text] for text in cleaned]
 
     def _cut(self, ids: list[int]) -> list[int]:
         return ids if len(ids) <= MAX_TOKENS else [*ids[: MAX_TOKENS - 1], self._end]
@@ -179,6 +205,10 @@ class UMT5Encoder:
                 hint="Lower --batch-size; what was done so far is kept.",
             ) from None
         hidden = output.last_hidden_state.to(torch.bfloat16).cpu()
+        if not bool(hidden[mask == 1].isfinite().all()):
+            raise BackendError(
+                "The encoder gives numbers that are not finite.", hint="Use --dtype bfloat16."
+            )
         # A clone: a slice would be pickled with the storage of the whole batch.
         return [hidden[row, : len(tokens)].clone() for row, tokens in enumerate(batch)]
 
@@ -195,7 +225,21 @@ def save(embedding: Embedding, path: Path) -> None:
 
 def _weights_folder(folder: Path) -> Path:
     """The folder itself, or the text encoder of a diffusers pipeline."""
-    return folder / "text_encoder" if (folder / "model_index.json").is_file() else folder
+    part = folder / "text_encoder"
+    return part if (part / "config.json").is_file() else folder
+
+
+def _encoder_bytes(config: dict[str, object], dtype: str) -> int:
+    """Bytes that the encoder takes in memory; its files may hold a decoder as well."""
+    names = ("vocab_size", "d_model", "num_layers", "num_heads", "d_kv", "d_ff")
+    sizes = [config.get(name) for name in names]
+    if not all(isinstance(size, int) for size in sizes):
+        raise ConfigError(f"The encoder's config.json lacks one of {', '.join(names)}.")
+    vocabulary, width, layers, heads, head, inner = cast("list[int]", sizes)
+    parameters = vocabulary * width + layers * width * (4 * heads * head + 3 * inner)
+    if dtype == "auto":
+        dtype = str(config.get("dtype") or config.get("torch_dtype") or "float32")
+    return parameters * (4 if dtype == "float32" else 2)
 
 
 def _tokenizer_folder(folder: Path, settings: UMT5Settings) -> Path:
@@ -209,6 +253,8 @@ def _tokenizer_folder(folder: Path, settings: UMT5Settings) -> Path:
         places = [place, place / "tokenizer"]
     else:
         places = [folder, folder / "tokenizer"]
+        if folder.name == "text_encoder":
+            places.append(folder.parent / "tokenizer")
     for place in places:
         if place.is_file() or any(
             (place / name).is_file() for name in ("tokenizer.json", "spiece.model")

@@ -9,9 +9,11 @@ datasets.
 from __future__ import annotations
 
 import errno
+import os
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, BinaryIO, Literal, cast
 
 import av
 import numpy as np
@@ -27,7 +29,15 @@ Codec = Literal["lossless", "h264"]
 
 MAX_SIDE = 16384  # x264's own limit, in pixels
 # What the machine, and not the pair, is to blame for.
-_DISK_ERRORS = (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT)
+_DISK_ERRORS = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EACCES,
+    errno.EROFS,
+    errno.EIO,
+    errno.ENOENT,
+)
 MIN_PSNR = 40.0  # dB; crf 8 in 4:4:4 gives 48 on photographs
 
 # encoder, pixel format, options. `ultrafast` has no B-frames, so that frames lie in order.
@@ -68,14 +78,23 @@ def write_video(source: Image, target: Image, path: Path, *, codec: Codec, stamp
 
 
 def read_stamp(path: Path) -> str | None:
-    """The stamp of a complete video; None for a file that is missing, torn or not ours."""
+    """The stamp of a complete 2-frame video; None for a file that is missing, torn or foreign.
+
+    It looks at the boxes of the mp4 alone, some hundred times quicker than a demuxer: resuming asks
+    for thousands of stamps.
+    """
     try:
-        with av.open(str(path)) as container:
-            if len(container.streams.video) == 1 and container.streams.video[0].frames == 2:
-                return str(container.metadata.get("comment"))
-    except (av.FFmpegError, OSError):
-        pass
-    return None
+        with path.open("rb") as file:
+            movie = _movie_box(file)
+    except OSError:
+        return None
+    samples = _box(movie, b"trak", b"mdia", b"minf", b"stbl", b"stsz")
+    # Behind the version and the common sample size stands the number of frames.
+    if samples[8:12] != b"\0\0\0\2":
+        return None
+    # `meta` opens with a version, so that its children start 4 bytes later.
+    comment = _box(_box(movie, b"udta", b"meta")[4:], b"ilst", b"\xa9cmt", b"data")
+    return comment[8:].decode("utf-8", "replace") or None
 
 
 def read_frames(path: Path) -> list[np.ndarray]:
@@ -86,7 +105,7 @@ def read_frames(path: Path) -> list[np.ndarray]:
 
 def _encode(frames: list[np.ndarray], path: Path, codec: Codec, stamp: str) -> None:
     encoder, pixel_format, options = _CODECS[codec]
-    with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as container:
+    with av.open(str(path), "w", format="mp4") as container:
         container.metadata["comment"] = stamp
         stream = cast("VideoStream", container.add_stream(encoder, rate=1, options=options))
         stream.height, stream.width = frames[0].shape[:2]
@@ -118,3 +137,37 @@ def _check(frames: list[np.ndarray], path: Path, codec: Codec, name: str) -> Non
             good = error <= 255.0**2 / 10 ** (MIN_PSNR / 10)
         if not good:
             raise PairError(f"{name}: the decoded video differs too much from its images")
+
+
+def _movie_box(file: BinaryIO) -> bytes:
+    """The content of `moov`; empty unless the file ends where its last box does."""
+    size = os.fstat(file.fileno()).st_size
+    position, movie = 0, b""
+    while position < size:
+        file.seek(position)
+        header = file.read(16)
+        length = int.from_bytes(header[:4], "big")
+        if length == 1:  # a box of more than 4 GB
+            length = int.from_bytes(header[8:], "big")
+        if length < 8 or position + length > size:
+            return b""
+        if header[4:8] == b"moov":
+            file.seek(position + 8)
+            movie = file.read(length - 8)
+        position += length
+    return movie
+
+
+def _box(data: bytes, *names: bytes) -> bytes:
+    """The content of the box at a path of names; empty if there is none."""
+    for name in names:
+        data = next((content for kind, content in _boxes(data) if kind == name), b"")
+    return data
+
+
+def _boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    position = 0
+    while position + 8 <= len(data):
+        length = int.from_bytes(data[position : position + 4], "big")
+        yield data[position + 4 : position + 8], data[position + 8 : position + length]
+        position += max(length, 8)
