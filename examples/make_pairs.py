@@ -100,7 +100,7 @@ PAIRS: dict[str, tuple[str, Callable[[Image.Image], Image.Image] | None, str, st
         "The user wants to put a pair of black sunglasses on the woman: two dark, rounded "
         "lenses with a thin bridge sit level over both eyes, each with a faint grey "
         "reflection. Everything else stays as it is: her wide smile, face shape, skin tone, "
-        "age and short blond hair, the orange space suit with its patches, white straps and "
+        "age and short blond hair, the orange space suit with its patches and "
         "dark collar ring, the white helmet in front of her, the flag on the left and the "
         "model of the space shuttle on the right. The framing, the soft studio light and the "
         "look of an official portrait photograph stay unchanged.",

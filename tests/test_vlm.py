@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 
 from chronoprep import vlm
 from chronoprep.config import LabelSettings, VLMSettings
 from chronoprep.data import Chat
-from chronoprep.errors import ConfigError
+from chronoprep.errors import BackendError, ConfigError
 from chronoprep.prompts import load_prompts
 from conftest import photo
 from tiny_checkpoints import FAMILIES
@@ -179,6 +180,15 @@ def test_a_missing_shard_is_named(tiny: Callable[[str], Path], tmp_path: Path) -
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(ConfigError, match="model-00001-of-00002"):
         find(folder)
+
+
+def test_missing_weights_are_not_made_up(tiny: Callable[[str], Path], tmp_path: Path) -> None:
+    folder = copied(tiny("qwen3_vl"), tmp_path / "model")
+    tensors = load_file(folder / "model.safetensors")
+    tensors = {name: t for name, t in tensors.items() if "layers.1.mlp" not in name}
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(BackendError, match="missing"):
+        loaded(folder)
 
 
 def test_a_text_model_is_refused(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,14 +21,25 @@ class Sample:
     umt5: Any
 
 
+def read_video(path: Path) -> list[np.ndarray]:
+    """All frames as uint8 arrays [height, width, 3] of a video of 1 fps."""
+    reader = imageio.get_reader(path)
+    try:
+        assert reader.get_meta_data()["fps"] == 1
+        return [np.asarray(reader.get_data(i)) for i in range(int(reader.count_frames()))]
+    finally:
+        with warnings.catch_warnings():
+            # imageio leaves the pipes of its ffmpeg to the garbage collector.
+            warnings.simplefilter("ignore", ResourceWarning)
+            reader.close()
+
+
 def read_dataset(folder: Path) -> list[Sample]:
     """Every sample; raises where the trainer would drop one."""
     samples = []
     for row in pandas.read_csv(folder / "metadata.csv").to_dict("records"):
-        reader = imageio.get_reader(folder / row["video"])
-        frames = [np.asarray(reader.get_data(i)) for i in range(int(reader.count_frames()))]
-        assert reader.get_meta_data()["fps"] == 1
-        reader.close()
+        assert isinstance(row["prompt"], str)
+        frames = read_video(folder / row["video"])
         assert len(frames) == 2
         embedding = None
         if isinstance(row["umt5"], str):

@@ -97,7 +97,9 @@ class UMT5Settings(Section):
         "nvidia/ChronoEdit-14B-Diffusers", description="Id or folder: umt5 or a diffusers pipeline."
     )
     revision: str | None = None
-    tokenizer: str | None = Field(None, description="Id or folder, if not beside the weights.")
+    tokenizer: str | None = Field(
+        None, description="Folder or tokenizer.json, if not beside the weights."
+    )
     dtype: Dtype = "bfloat16"
     device: str = "auto"
     batch_size: int = Field(8, ge=1, description="Prompts a batch.")

@@ -119,13 +119,13 @@ class UMT5Encoder:
         dtype: Any = "auto" if settings.dtype == "auto" else getattr(torch, settings.dtype)
         try:
             self.tokenizer = _tokenizer(_tokenizer_folder(folder, settings))
-            model: Any
-            model, report = transformers.UMT5EncoderModel.from_pretrained(
+            loaded: Any = transformers.UMT5EncoderModel.from_pretrained(
                 _weights_folder(folder),
                 dtype=dtype,
                 attn_implementation="eager",
                 output_loading_info=True,
             )
+            model, report = loaded
             self.model = model.to(device).eval()
         except (OSError, ValueError, RuntimeError, KeyError) as error:
             raise BackendError(f"{folder}: the encoder can't be loaded: {error}") from error

@@ -159,9 +159,14 @@ def _model(folder: Path, config: Any, dtype: str, device: str) -> Any:
     if config.model_type == "qwen3_omni_moe":
         # The thinker alone: the talker, which speaks, would be 8 GB for nothing.
         kind: Any = transformers.Qwen3OmniMoeThinkerForConditionalGeneration
-        model = kind.from_pretrained(folder, config=config.thinker_config, **options)
+        options["config"] = config.thinker_config
     else:
-        model = transformers.AutoModelForImageTextToText.from_pretrained(folder, **options)
+        kind = transformers.AutoModelForImageTextToText
+    model, report = kind.from_pretrained(folder, output_loading_info=True, **options)
+    if report["missing_keys"]:
+        # transformers fills what is missing with random numbers: labels would be noise.
+        names = sorted(report["missing_keys"])
+        raise ValueError(f"{len(names)} weights are missing, the first is {names[0]}")
     if options["device_map"] is None:
         mps = device == "auto" and torch.backends.mps.is_available()
         model = model.to("mps" if mps else "cpu" if device == "auto" else device)

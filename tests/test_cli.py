@@ -1,0 +1,464 @@
+"""The commands as a user types them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bad_inputs import write_bad_inputs
+from chronoprep import vlm
+from chronoprep.data import Label
+from chronoprep.dataset import Dataset
+from conftest import EXAMPLES, Result, photo, write_pairs
+from test_captioning import Queue
+from trainer import read_dataset, read_video
+
+Run = Callable[..., Result]
+NAMES = [f"p{i:02}" for i in range(6)]
+
+
+class Model:
+    """What `prepare` asks of the model in one run: chats, counted by stage."""
+
+    def __init__(self, *, answer: Callable[[str], str] | None = None) -> None:
+        self.calls = {"caption": 0, "cot": 0}
+        self.answer = answer or (lambda stage: "Add a hat" if stage == "caption" else "The user …")
+
+    def generate(self, chats: list) -> list:  # type: ignore[type-arg]
+        queue = Queue()
+        for chat in chats:
+            text = str(chat[-1].parts[-1])
+            stage = "cot" if text.startswith("The edit that leads") else "caption"
+            self.calls[stage] += 1
+            queue.answers.append(self.answer(stage))
+        return queue.generate(chats)
+
+    def close(self) -> None: ...
+
+
+@pytest.fixture
+def model(monkeypatch: pytest.MonkeyPatch, tiny: Callable[[str], Path]) -> Model:
+    """A counted stand-in behind a real checkpoint folder: what is asked is the point here."""
+    counted = Model()
+    monkeypatch.setattr(vlm, "load", lambda *_: counted)
+    monkeypatch.setenv("CHRONOPREP_VLM_MODEL", str(tiny("qwen3_vl")))
+    return counted
+
+
+def counts(result: Result, what: str = "labels") -> tuple[int, int, int]:
+    (summary,) = [s for s in result.json if s["what"] == what]
+    return summary["done"], summary["skipped"], summary["failed"]
+
+
+@pytest.mark.parametrize("family", ["qwen3_vl", "qwen2_5_vl", "qwen3_vl_moe", "qwen3_omni_moe"])
+def test_prepare_with_a_real_checkpoint(
+    family: str, run: Run, tmp_path: Path, tiny: Callable[[str], Path], tiny_umt5: Path
+) -> None:
+    write_pairs(tmp_path / "pairs", NAMES)
+    result = run(
+        "prepare", tmp_path / "pairs", "-d", tmp_path / "data", "--model", tiny(family),
+        "--max-new-tokens", 12, "--no-guard", "--batch-size", 4, "--device", "cpu",
+        "--umt5", "--umt5-model", tiny_umt5,
+    )  # fmt: skip
+    assert result.code == 0, result.stderr
+    samples = read_dataset(tmp_path / "data")
+    assert [s.key for s in samples] == NAMES
+    assert len({s.prompt for s in samples}) > 1
+    labels = Dataset(tmp_path / "data").labels()
+    for number, sample in enumerate(samples):
+        assert np.array_equal(sample.frames[0], np.asarray(photo(2 * number)))
+        assert sample.prompt.strip('"') == labels[sample.key].caption_cot
+        label = labels[sample.key]
+        assert (label.model, label.status) == (family, "ok")
+        assert label.revision.startswith("folder-")  # type: ignore[union-attr]
+        assert str(label.caption_prompt).startswith("default@")
+
+
+def test_the_order_of_batches_does_not_change_the_labels(
+    run: Run, tmp_path: Path, tiny: Callable[[str], Path]
+) -> None:
+    write_pairs(tmp_path / "pairs", NAMES)
+    texts = []
+    for size in (1, 4):
+        run("caption", tmp_path / "pairs", "-d", tmp_path / f"d{size}", "--generate-cot", "--model",
+            "caption", tmp_path / "pairs", "-d", tmp_path / f"d{size}", "--generate-cot",
+            "--model",
+        labels = Dataset(tmp_path / f"d{size}").labels().values()
+        texts.append([(label.caption, label.caption_cot) for label in labels])
+    assert texts[0] == texts[1]
+    assert len(texts[0]) == len(NAMES)
+
+
+def test_a_second_run_asks_nothing(run: Run, tmp_path: Path, model: Model) -> None:
+    write_pairs(tmp_path / "pairs", NAMES)
+    first = run("prepare", tmp_path / "pairs", "-d", "data", "--json")
+    assert first.code == 0, first.stderr
+    assert counts(first) == (6, 0, 0)
+    asked = dict(model.calls)
+    again = run("prepare", tmp_path / "pairs", "-d", "data", "--json")
+    assert counts(again) == (0, 6, 0)
+    assert counts(again, "videos") == (0, 6, 0)
+    assert model.calls == asked == {"caption": 6, "cot": 6}
+
+
+@pytest.mark.usefixtures("model")
+def test_a_changed_image_touches_its_pair_alone(run: Run, tmp_path: Path) -> None:
+    pairs = write_pairs(tmp_path / "pairs", NAMES)
+    run("prepare", pairs, "-d", "data")
+    photo(99).save(pairs / "output" / "p03.png")
+    result = run("prepare", pairs, "-d", "data", "--json")
+    assert counts(result) == (1, 5, 0)
+    assert counts(result, "videos") == (1, 5, 0)
+    assert np.array_equal(read_video(Path("data/videos/p03.mp4"))[1], np.asarray(photo(99)))
+
+
+def test_a_changed_cot_prompt_keeps_the_captions(run: Run, tmp_path: Path, model: Model) -> None:
+    pairs = write_pairs(tmp_path / "pairs", NAMES)
+    run("prepare", pairs, "-d", "data")
+    (tmp_path / "cot.txt").write_text(
+        "[[user]]\n{source}{target}\nThe edit that leads here is {caption}. Say it longer."
+    )
+    result = run("prepare", pairs, "-d", "data", "--cot-prompt", tmp_path / "cot.txt", "--json")
+    assert counts(result) == (6, 0, 0)
+    assert model.calls == {"caption": 6, "cot": 12}
+
+
+@pytest.mark.usefixtures("model")
+def test_a_changed_model_labels_all_again(
+    run: Run, tmp_path: Path, tiny: Callable[[str], Path]
+) -> None:
+    pairs = write_pairs(tmp_path / "pairs", NAMES)
+    run("prepare", pairs, "-d", "data")
+    result = run("prepare", pairs, "-d", "data", "--model", tiny("qwen2_5_vl"), "--json")
+    assert counts(result) == (6, 0, 0)
+
+
+def test_failures_are_tried_again(run: Run, tmp_path: Path, model: Model) -> None:
+    pairs = write_pairs(tmp_path / "pairs", NAMES)
+    good = model.answer
+    model.answer = lambda stage: good(stage) if stage == "caption" else ""
+    first = run("prepare", pairs, "-d", "data", "--json")
+    assert first.code == 1
+    assert counts(first) == (0, 0, 6)
+    assert "empty" in first.json[1]["failures"][0]["reason"]
+    model.answer = good
+    again = run("prepare", pairs, "-d", "data", "--json")
+    assert again.code == 0
+    assert counts(again) == (6, 0, 0)
+    assert model.calls == {"caption": 6, "cot": 12}, "the captions were good and are kept"
+
+
+@pytest.mark.usefixtures("model")
+def test_a_human_edit_is_never_overwritten(run: Run, tmp_path: Path) -> None:
+    pairs = write_pairs(tmp_path / "pairs", NAMES)
+    run("prepare", pairs, "-d", "data")
+    edited = Label(key="p01", status="ok", caption="Mine", caption_cot="My own words.",
+                   edited_by_human=True)  # fmt: skip
+    Dataset(Path("data")).append([edited])
+    photo(99).save(pairs / "output" / "p01.png")
+    run("prepare", pairs, "-d", "data", "--preset", "detail")
+    run("prepare", pairs, "-d", "data", "--prompt", "Fixed.")
+    labels = Dataset(Path("data")).labels()
+    assert labels["p01"].caption_cot == "My own words."
+    assert labels["p02"].caption_cot == "Fixed."
+
+
+def test_no_change_is_left_out_and_counted(run: Run, tmp_path: Path, model: Model) -> None:
+    pairs = write_pairs(tmp_path / "pairs", NAMES)
+    model.answer = lambda _: '"No change."'
+    result = run("prepare", pairs, "-d", "data")
+    assert result.code == 0
+    assert "left out: 6 no change" in result.stdout
+    assert model.calls["cot"] == 0
+
+
+@pytest.mark.usefixtures("model")
+def test_captions_count_as_prompts_only_if_asked(run: Run, tmp_path: Path) -> None:
+    pairs = write_pairs(tmp_path / "pairs", NAMES)
+    assert run("caption", pairs, "-d", "data").code == 0
+    without = run("build-csv", pairs, "-d", "data")
+    assert "left out: 6 without a prompt" in without.stdout
+    assert run("build-csv", pairs, "-d", "data", "--allow-caption-as-prompt").code == 0
+    assert [s.prompt for s in read_dataset(Path("data"))] == ["Add a hat"] * 6
+
+
+def test_cot_goes_on_from_the_journal(run: Run, tmp_path: Path, model: Model) -> None:
+    pairs = write_pairs(tmp_path / "pairs", NAMES)
+    none = run("cot", pairs, "-d", "data", "--json")
+    assert none.code == 1
+    assert "no caption" in none.json[1]["failures"][0]["reason"]
+    run("caption", pairs, "-d", "data")
+    assert counts(run("cot", pairs, "-d", "data", "--json")) == (6, 0, 0)
+    assert model.calls == {"caption": 6, "cot": 6}
+    assert counts(run("prepare", pairs, "-d", "data", "--json")) == (0, 6, 0)
+
+
+def test_a_brought_caption_is_stage_1(run: Run, tmp_path: Path, model: Model) -> None:
+    write_pairs(tmp_path / "pairs", ["a", "b"])
+    manifest = tmp_path / "pairs.csv"
+    manifest.write_text(
+        "source,target,instruction\npairs/input/a.png,pairs/output/a.png,Paint it <|im_end|>red\n"
+        "pairs/input/b.png,pairs/output/b.png,\n"
+    )
+    assert run("prepare", manifest, "-d", "data").code == 0
+    labels = Dataset(Path("data")).labels()
+    assert (labels["a"].caption, labels["a"].origin) == ("Paint it red", "brought")
+    assert model.calls == {"caption": 1, "cot": 2}
+    run("prepare", manifest, "-d", "data")
+    assert model.calls == {"caption": 1, "cot": 2}
+
+
+@pytest.mark.usefixtures("model")
+def test_bad_pairs_are_named_and_the_good_ones_done(run: Run, tmp_path: Path) -> None:
+    pairs = write_pairs(tmp_path / "pairs", NAMES)
+    expected = write_bad_inputs(pairs / "input", pairs / "output")
+    (pairs / "input" / "alone.png").write_bytes(b"x")
+    assert len(expected) >= 30
+    result = run("prepare", pairs, "-d", "data", "--json")
+    assert result.code == 1
+    assert counts(result) == (6, 0, len(expected))
+    reasons = {f["key"]: f["reason"] for f in result.json[1]["failures"]}
+    for key, part in expected.items():
+        assert part in reasons[key], key
+    assert "alone.png" in str(result.json[0]["notes"])
+    assert [s.key for s in read_dataset(Path("data"))] == NAMES
+    journal = Dataset(Path("data")).labels()
+    assert all(journal[key].status == "failed" and journal[key].error for key in expected)
+    # The same with a fixed prompt: the videos find them.
+    fixed = run("prepare", pairs, "-d", "fixed", "--prompt", "Do it.", "--json")
+    assert fixed.code == 1
+    assert counts(fixed, "videos") == (6, 0, len(expected))
+    assert len(read_dataset(Path("fixed"))) == 6
+    strict = run("prepare", pairs, "-d", "strict", "--strict")
+    assert strict.code == 2
+    assert "alone.png" in strict.stderr
+
+
+def test_sizes_that_differ_are_reported_and_fitted(run: Run, tmp_path: Path) -> None:
+    pairs = write_pairs(tmp_path / "pairs", ["a"])
+    photo(5, (200, 100)).save(pairs / "output" / "a.png")
+    result = run("pair2video", pairs, "-d", "data")
+    assert result.code == 0
+    assert "200×100" in result.stderr
+    assert read_video(Path("data/videos/a.mp4"))[1].shape == (72, 96, 3)
+    refused = run("pair2video", pairs, "-d", "data", "--fit", "error")
+    assert refused.code == 1
+    assert not Path("data/videos/a.mp4").exists(), "the old video shows what is now refused"
+
+
+def test_one_pair_like_the_reference_script(
+    run: Run, tmp_path: Path, tiny: Callable[[str], Path]
+) -> None:
+    options = ("--model", tiny("qwen3_vl"), "--max-new-tokens", 8, "--no-guard")
+    lost = run("caption", *options)
+    assert lost.code == 2
+    assert "--input-image A.jpg" in lost.stderr
+    assert "FOLDER --dataset" in lost.stderr
+    folder = tmp_path / "assets" / "images"
+    folder.mkdir(parents=True)
+    photo(1).save(folder / "input.jpg")
+    photo(2).save(folder / "output.jpg")
+    assert run("caption", *options).code == 0
+    text = (tmp_path / "assets/captions/caption.txt").read_text("utf-8")
+    # A folder's name holds ".txt", too, and must not be rewritten.
+    (tmp_path / "a.txt.d").mkdir()
+    both = run("caption", *options, "--generate-cot", "--output-file", "a.txt.d/label.txt")
+    label = json.loads((tmp_path / "a.txt.d" / "label.json").read_text("utf-8"))
+    assert set(label) == {"caption", "caption_cot"}
+    assert label["caption"] == text.strip()
+    assert label["caption_cot"] in both.stdout
+    bare = run("caption", *options, "--output-file", "bare.txt")
+    assert bare.code == 0
+    assert (tmp_path / "bare.txt").is_file()
+    piped = run("caption", *options, "--output-file", "-")
+    assert piped.stdout.strip() == text.strip()
+    given = run("cot", *options, "--caption", "Add a hat", "--output-file", "-")
+    assert json.loads(given.stdout)["caption"] == "Add a hat"
+
+
+def test_one_video(run: Run) -> None:
+    photo(1, (33, 21)).save("a.png")
+    photo(2, (33, 21)).save("b.png")
+    options = ("--input-image", "a.png", "--output-image", "b.png", "--output-file")
+    assert run("pair2video", *options, "sub/x.mp4").code == 0
+    assert len(read_video(Path("sub/x.mp4"))) == 2
+    assert run("pair2video", *options, "x.gif").code == 2
+    Path("b.png").write_text("no image")
+    bad = run("pair2video", *options, "y.mp4")
+    assert bad.code == 1
+    assert "b.png" in bad.stderr
+    assert not Path("y.mp4").exists()
+
+
+def test_a_dry_run_writes_nothing(run: Run, tmp_path: Path, model: Model) -> None:
+    pairs = write_pairs(tmp_path / "pairs", NAMES)
+    for command in ("prepare", "caption", "pair2video"):
+        result = run(command, pairs, "-d", "data", "--dry-run", "--json")
+        assert result.code == 0, result.stderr
+        assert result.json[1]["todo"] == 6
+    assert not Path("data").exists()
+    assert model.calls == {"caption": 0, "cot": 0}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["prepare", "nowhere", "-d", "d"], "nowhere"),
+        (["prepare", "pairs", "-d", "d", "--model", "./no-model"], "no-model"),
+        (["prepare", "pairs", "-d", "d", "--model", "Qwen/Qwen3-VL-4B-Instruct"], "--prompt"),
+        (["prepare", "pairs", "-d", "d", "--prompt", " "], "--prompt"),
+        (["prepare", "pairs", "-d", "d", "--preset", "nope"], "nope"),
+        (["prepare", "pairs", "-d", "d", "--max-resolution", "3"], "max_resolution"),
+        (["prepare", "pairs", "-d", "d", "--codec", "vhs"], "vhs"),
+        (["prepare", "pairs", "-d", "d", "--backend", "vhs"], "vhs"),
+        (["caption", "pairs"], "--dataset"),
+        (["caption", "pairs", "-d", "d", "--input-image", "x.png"], "Either"),
+        (["cot", "--input-image", "x.png"], "x.png"),
+        (["umt5", "--csv", "nowhere.csv"], "nowhere.csv"),
+        (["prepare", "pairs"], "--dataset"),
+        (["frobnicate"], "frobnicate"),
+    ],
+)
+def test_wrong_usage_is_exit_2_with_a_remedy(
+    arguments: list[str], part: str, run: Run, tmp_path: Path
+) -> None:
+    write_pairs(tmp_path / "pairs", ["a"])
+    result = run(*arguments)
+    assert result.code == 2
+    assert part in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not Path("d/labels.jsonl").exists()
+
+
+def test_settings_come_from_flags_then_environment_then_file(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pairs = write_pairs(tmp_path / "pairs", ["a"])
+
+    def prompt() -> str | None:
+        return Dataset(Path("data")).labels()["a"].caption_cot
+
+    Path("chronoprep.toml").write_text('[labels]\nprompt = "From the file."\n')
+    run("prepare", pairs, "-d", "data")
+    assert prompt() == "From the file."
+    monkeypatch.setenv("CHRONOPREP_LABELS_PROMPT", "From the environment.")
+    run("prepare", pairs, "-d", "data")
+    assert prompt() == "From the environment."
+    run("prepare", pairs, "-d", "data", "--prompt", "From the flag.")
+    assert prompt() == "From the flag."
+
+
+@pytest.mark.parametrize(
+    ("toml", "part"),
+    [("[vlm]\nbatchsize = 2", "batch_size"), ("[vml]\nmodel = 'x'", "[vlm]"),
+     ("model = 'x'", "[vlm]"), ("[vlm]\nbatch_size = 'many'", "batch_size"), ("[vlm", "TOML")],
+)  # fmt: skip
+def test_a_wrong_setting_names_the_right_one(
+    toml: str, part: str, run: Run, tmp_path: Path
+) -> None:
+    pairs = write_pairs(tmp_path / "pairs", ["a"])
+    Path("chronoprep.toml").write_text(toml)
+    result = run("prepare", pairs, "-d", "data", "--prompt", "X.")
+    assert result.code == 2
+    assert part in result.stderr
+    assert "chronoprep.toml" in result.stderr
+
+
+def test_an_unknown_variable_names_the_nearest(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pairs = write_pairs(tmp_path / "pairs", ["a"])
+    monkeypatch.setenv("CHRONOPREP_VLM_BATCHSIZE", "3")
+    result = run("prepare", pairs, "-d", "data", "--prompt", "X.")
+    assert result.code == 2
+    assert "CHRONOPREP_VLM_BATCH_SIZE" in result.stderr
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from chronoprep.cli import app\n"
+        "for words in (['--help'], ['prepare', '--help']):\n"
+        "    try: app(words)\n"
+        "    except SystemExit: pass\n"
+        "heavy = {'torch', 'transformers', 'polars', 'av', 'PIL', 'numpy', 'huggingface_hub'}\n"
+        "sys.exit(str(sorted(heavy & set(sys.modules))) if heavy & set(sys.modules) else 0)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+
+
+def test_ctrl_c_keeps_what_is_done(run: Run, tmp_path: Path, model: Model) -> None:
+    pairs = write_pairs(tmp_path / "pairs", NAMES)
+    good = model.answer
+
+    def stop_at_the_third(stage: str) -> str:
+        if model.calls["caption"] > 2:
+            raise KeyboardInterrupt
+        return good(stage)
+
+    model.answer = stop_at_the_third
+    result = run("prepare", pairs, "-d", "data", "--batch-size", 2)
+    assert result.code == 130
+    assert len(Dataset(Path("data")).labels()) == 2
+    model.answer = good
+    assert counts(run("prepare", pairs, "-d", "data", "--json")) == (4, 2, 0)
+
+
+def test_the_examples_become_a_dataset(run: Run) -> None:
+    result = run("prepare", EXAMPLES, "-d", "data")
+    assert result.code == 0
+    samples = read_dataset(Path("data"))
+    assert len(samples) == 5
+    for sample in samples:
+        assert sample.prompt.startswith("The user wants to ")
+        assert 80 <= len(sample.prompt.split()) <= 100
+        for frame, side in zip(sample.frames, ("input", "output"), strict=True):
+            with Image.open(EXAMPLES / side / f"{sample.key}.jpg") as image:
+                assert np.array_equal(frame, np.asarray(image.convert("RGB")))
+
+
+def test_models_lists_the_registry(run: Run) -> None:
+    names = {row["name"] for row in run("models", "--json").json}
+    assert {"qwen3-vl-30b", "qwen2.5-vl-7b", "qwen3-omni-30b"} <= names
+    assert "Qwen/Qwen3-VL-30B-A3B-Instruct" in run("models").stdout
+
+
+def test_every_command_of_the_readme_runs(tmp_path: Path, tiny: Callable[[str], Path],
+                                          tiny_umt5: Path) -> None:  # fmt: skip
+    """The README's shell blocks, with the tiny checkpoints in place of the large ones."""
+    root = Path(__file__).parent.parent
+    shutil.copytree(root / "examples", tmp_path / "examples")
+    for side, name in (("input", "before.jpg"), ("output", "after.jpg")):
+        shutil.copy(EXAMPLES / side / "cat_party_hat.jpg", tmp_path / name)
+    blocks = (root / "README.md").read_text("utf-8").split("```")[1::2]
+    lines = [line for block in blocks if block.startswith("bash\n") for line in
+             block.removeprefix("bash\n").replace("\\\n", " ").splitlines()]  # fmt: skip
+    commands = [line for line in lines if line.startswith("chronoprep ")]
+    assert len(commands) >= 8
+    environment = os.environ | {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "CHRONOPREP_VLM_MODEL": str(tiny("qwen3_vl")),
+        "CHRONOPREP_VLM_MAX_NEW_TOKENS": "8",
+        "CHRONOPREP_LABELS_GUARD": "false",
+        "CHRONOPREP_UMT5_MODEL": str(tiny_umt5),
+    }
+    for command in commands:
+        words = command.replace(" --model qwen3-vl-8b", "")
+        result = subprocess.run(
+            words, shell=True, env=environment, cwd=tmp_path, capture_output=True, text=True
+        )
+        assert result.returncode == 0, f"{command}\n{result.stdout}{result.stderr}"
+    targets = {line for line in lines if line.startswith("make ")}
+    makefile = (root / "Makefile").read_text("utf-8")
+    assert all(f"\n{target.split()[1]}:" in makefile for target in targets)
+    scripts = [line.split()[1] for line in lines if line.startswith("python ")]
+    assert all((root / script).is_file() for script in scripts)
