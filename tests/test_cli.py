@@ -89,9 +89,11 @@ def test_the_order_of_batches_does_not_change_the_labels(
     write_pairs(tmp_path / "pairs", NAMES)
     texts = []
     for size in (1, 4):
-        run("caption", tmp_path / "pairs", "-d", tmp_path / f"d{size}", "--generate-cot", "--model",
+        run(
             "caption", tmp_path / "pairs", "-d", tmp_path / f"d{size}", "--generate-cot",
-            "--model",
+            "--model", tiny("qwen3_vl"), "--max-new-tokens", 12, "--no-guard",
+            "--batch-size", size,
+        )  # fmt: skip
         labels = Dataset(tmp_path / f"d{size}").labels().values()
         texts.append([(label.caption, label.caption_cot) for label in labels])
     assert texts[0] == texts[1]
