@@ -193,6 +193,18 @@ def test_captions_count_as_prompts_only_if_asked(run: Run, tmp_path: Path) -> No
     assert [s.prompt for s in read_dataset(Path("data"))] == ["Add a hat"] * 6
 
 
+@pytest.mark.usefixtures("model")
+def test_a_label_of_other_images_stays_out_of_the_csv(run: Run, tmp_path: Path) -> None:
+    pairs = write_pairs(tmp_path / "pairs", NAMES)
+    run("prepare", pairs, "-d", "data")
+    photo(99).save(pairs / "output" / "p03.png")
+    result = run("build-csv", pairs, "-d", "data")
+    assert "left out: 1 labelled for other images" in result.stdout
+    assert "p03" not in [s.key for s in read_dataset(Path("data"))]
+    run("prepare", pairs, "-d", "data")
+    assert "p03" in [s.key for s in read_dataset(Path("data"))]
+
+
 def test_cot_goes_on_from_the_journal(run: Run, tmp_path: Path, model: Model) -> None:
     pairs = write_pairs(tmp_path / "pairs", NAMES)
     none = run("cot", pairs, "-d", "data", "--json")
@@ -250,7 +262,7 @@ def test_sizes_that_differ_are_reported_and_fitted(run: Run, tmp_path: Path) -> 
     photo(5, (200, 100)).save(pairs / "output" / "a.png")
     result = run("pair2video", pairs, "-d", "data")
     assert result.code == 0
-    assert "200×100" in result.stderr
+    assert "images adjusted: 1 (a: target 200×100" in result.stdout
     assert read_video(Path("data/videos/a.mp4"))[1].shape == (72, 96, 3)
     refused = run("pair2video", pairs, "-d", "data", "--fit", "error")
     assert refused.code == 1
@@ -439,6 +451,8 @@ def test_every_command_of_the_readme_runs(tmp_path: Path, tiny: Callable[[str], 
     """The README's shell blocks, with the tiny checkpoints in place of the large ones."""
     root = Path(__file__).parent.parent
     shutil.copytree(root / "examples", tmp_path / "examples")
+    ignored = shutil.ignore_patterns("*.json")
+    shutil.copytree(EXAMPLES, tmp_path / "my-pairs", ignore=ignored)
     for side, name in (("input", "before.jpg"), ("output", "after.jpg")):
         shutil.copy(EXAMPLES / side / "cat_party_hat.jpg", tmp_path / name)
     blocks = (root / "README.md").read_text("utf-8").split("```")[1::2]
@@ -454,7 +468,7 @@ def test_every_command_of_the_readme_runs(tmp_path: Path, tiny: Callable[[str], 
         "CHRONOPREP_UMT5_MODEL": str(tiny_umt5),
     }
     for command in commands:
-        words = command.replace(" --model qwen3-vl-8b", "")
+        words = command.replace("--model qwen3-vl-8b", "--json")
         result = subprocess.run(
             words, shell=True, env=environment, cwd=tmp_path, capture_output=True, text=True
         )

@@ -68,8 +68,7 @@ def write_videos(
             summary.fail(written.key, written.error.message)
             reporter.advance("failed")
             continue
-        for note in written.value or ():
-            reporter.say(f"{written.key}: {note}")
+        summary.adjusted(written.key, written.value or ())
         summary.done += 1
         reporter.advance("ok")
     return summary.finish()
@@ -97,7 +96,8 @@ def build_csv(dataset: Dataset, settings: Settings, *, wanted: set[str] | None =
     double quotes, since CSV quoting alone does not help there.
 
     Args:
-        wanted: The keys of the pairs at hand, to say what else the journal holds.
+        wanted: The keys of the pairs at hand, whose videos are fresh: their labels have to be of
+            the same images. What else the journal holds is kept, and counted.
     """
     summary = Summary("metadata.csv")
     videos, pickles = _names(dataset.video("x").parent), _names(dataset.embedding("x").parent)
@@ -107,17 +107,13 @@ def build_csv(dataset: Dataset, settings: Settings, *, wanted: set[str] | None =
     repaired = others = 0
     for key, label in sorted(dataset.labels().items()):
         prompt = prompt_of(label, settings)
-        reason = (
-            label.status.replace("_", " ")
-            if label.status != "ok"
-            else "without a prompt (no CoT; --allow-caption-as-prompt takes the caption)"
-            if prompt is None
-            else "without a video"
-            if f"{key}.mp4" not in videos
-            else None
-        )
+        reason = _why_not(label, prompt, f"{key}.mp4" in videos)
+        checked = reason is None and wanted is not None and key in wanted
+        if checked and label.images is not None and _shows_others(dataset, label, settings):
+            # A prompt beside images that it was not written for would poison the training.
+            reason = "labelled for other images (`chronoprep caption` renews them)"
         if reason or prompt is None:
-            left_out[str(reason)] = left_out.get(str(reason), 0) + 1
+            left_out[reason or ""] = left_out.get(reason or "", 0) + 1
             continue
         if not pandas_reads_as_text(prompt):
             prompt = f'"{prompt}"'
@@ -135,6 +131,22 @@ def build_csv(dataset: Dataset, settings: Settings, *, wanted: set[str] | None =
     if others:
         summary.notes.append(f"{others} row(s) of earlier pairs in this dataset were kept")
     return summary.finish()
+
+
+def _why_not(label: Label, prompt: str | None, has_video: bool) -> str | None:
+    """Why a label stands in no row, if so."""
+    if label.status != "ok":
+        return label.status.replace("_", " ")
+    if prompt is None:
+        return "without a prompt (no CoT; --allow-caption-as-prompt takes the caption)"
+    return None if has_video else "without a video"
+
+
+def _shows_others(dataset: Dataset, label: Label, settings: Settings) -> bool:
+    """Whether a label's video shows other images than those that were labelled."""
+    from chronoprep.video import read_stamp
+
+    return read_stamp(dataset.video(label.key)) != video_stamp(label.images or "", settings)
 
 
 def embed_prompts(

@@ -246,6 +246,7 @@ def label_by_model(
             dataset.append(_worth_recording(entries, journal))
             for entry in entries:
                 reporter.advance(entry.status)
+                summary.adjusted(entry.key, entry.notes)
                 if entry.status == "failed":
                     summary.fail(entry.key, entry.error or "failed")
                 elif entry.status == "no_change":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -40,6 +41,7 @@ class Summary:
         what: The stage, for example "labels".
         done, no_change, failed, skipped: Counts; skipped items were up to date already.
         failures: Key and reason of every failure, in order.
+        adjustments: What was done to the images of a pair: fitted, composited, first of n frames.
         notes: What was changed or left out on the way, readable.
         todo: With a dry run: how many items would be worked on.
     """
@@ -50,6 +52,7 @@ class Summary:
     skipped: int = 0
     failures: list[tuple[str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    adjustments: list[str] = field(default_factory=list)
     todo: int | None = None
     seconds: float = 0.0
     started: float = field(default_factory=time.monotonic, repr=False)
@@ -61,6 +64,14 @@ class Summary:
     def fail(self, key: str, reason: str) -> None:
         self.failures.append((key, reason))
 
+    def adjusted(self, key: str, notes: Sequence[str]) -> None:
+        """Remember what was done to a pair's images; the first few are shown."""
+        if notes:
+            self.adjustments.append(f"{key}: {', '.join(notes)}")
+
     def finish(self) -> Summary:
+        if self.adjustments:
+            shown = "; ".join(self.adjustments[:3]) + ("; …" if len(self.adjustments) > 3 else "")
+            self.notes.append(f"images adjusted: {len(self.adjustments)} ({shown})")
         self.seconds = round(time.monotonic() - self.started, 3)
         return self
