@@ -50,10 +50,10 @@ def main() -> None:
             result = subprocess.run(command, check=True, capture_output=True, text=True)
             seconds = time.perf_counter() - began
             labels = next(s for s in json.loads(result.stdout) if s["what"] == "labels")
-            torch = any(line.endswith("| torch") for line in result.stderr.splitlines())
+            imported = {line.split("|")[-1].strip() for line in result.stderr.splitlines()}
             print(
                 f"{run:8} {seconds:8.2f} {labels['done']:9} {labels['skipped']:11} "
-                f"{'yes' if torch else 'no':>13}"
+                f"{'yes' if 'torch' in imported else 'no':>13}"
             )
 
 

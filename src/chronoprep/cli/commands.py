@@ -7,17 +7,20 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from chronoprep import workflows
 from chronoprep.cli import options as o
 from chronoprep.cli import render
 from chronoprep.config import Settings, load_settings
-from chronoprep.data import Label
 from chronoprep.errors import ChronoprepError, ConfigError
-from chronoprep.workflows import Summary
+
+if TYPE_CHECKING:
+    from chronoprep.data import Label
+    from chronoprep.workflows import Summary
+
+# Each command imports `workflows` itself, so that --help does without it.
 
 app = typer.Typer(
     name="chronoprep",
@@ -170,6 +173,8 @@ def caption(
     debug: o.Debug = False,
 ) -> None:
     """Write the edit instruction of one pair, or of all pairs into a dataset's journal."""
+    from chronoprep import workflows
+
     settings = _settings(ctx)
     _not_both(pairs, input_image, output_image, output_file)
     if pairs is not None:
@@ -225,6 +230,8 @@ def cot(
     debug: o.Debug = False,
 ) -> None:
     """Expand captions that exist into chain-of-thought prompts (stage 2 alone)."""
+    from chronoprep import workflows
+
     settings = _settings(ctx)
     _not_both(pairs, input_image, output_image, output_file, caption)
     if pairs is not None:
@@ -253,6 +260,8 @@ def cot(
 
 def _show_label(label: Label, destination: Path, *, with_cot: bool, as_json: bool) -> None:
     """Write a single label to its file and show it."""
+    from chronoprep import workflows
+
     pair = {"caption": label.caption, "caption_cot": label.caption_cot}
     content = json.dumps(pair, ensure_ascii=False, indent=2) if with_cot else str(label.caption)
     if str(destination) == "-":
@@ -293,6 +302,8 @@ def pair2video(
     debug: o.Debug = False,
 ) -> None:
     """Write 2-frame videos: frame 1 the source, frame 2 the target, 1 fps."""
+    from chronoprep import workflows
+
     settings = _settings(ctx)
     _not_both(pairs, input_image, output_image, output_file)
     if pairs is not None:
@@ -341,6 +352,8 @@ def build_csv(
     debug: o.Debug = False,
 ) -> None:
     """Write metadata.csv from pairs and the labels that exist; no model runs."""
+    from chronoprep import workflows
+
     settings = _settings(ctx)
     _run(
         ctx,
@@ -371,6 +384,8 @@ def umt5(
     debug: o.Debug = False,
 ) -> None:
     """Embed the prompts of a metadata.csv with UMT5 and fill its umt5 column."""
+    from chronoprep import workflows
+
     settings = _settings(ctx, section="umt5")
     _run(
         ctx,
@@ -414,6 +429,8 @@ def prepare(
     debug: o.Debug = False,
 ) -> None:
     """Labels, videos, metadata.csv and embeddings in one go; run it again to go on."""
+    from chronoprep import workflows
+
     settings = _settings(ctx)
     _run(
         ctx,
@@ -427,4 +444,6 @@ def prepare(
 @command("models")
 def models(as_json: o.Json = False, debug: o.Debug = False) -> None:
     """List the known models, what they need and what fits this machine."""
+    from chronoprep import workflows
+
     render.show_models(workflows.known_models(), as_json=as_json)

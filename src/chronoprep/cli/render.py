@@ -9,25 +9,18 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.table import Table
 
-from chronoprep.data import Status
 from chronoprep.errors import ChronoprepError
-from chronoprep.workflows.report import Summary
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+    from chronoprep.data import Status
+    from chronoprep.workflows.report import Summary
 
 SHOWN_FAILURES = 8
 PLAIN_INTERVAL = 10.0  # seconds between progress lines when nobody watches a terminal
@@ -50,6 +43,16 @@ class TerminalReporter:
         self._began = self._printed = time.monotonic()
         if self.quiet or not self.console.is_terminal:
             return
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            SpinnerColumn,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+
         self._progress = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
@@ -110,6 +113,8 @@ def show_summaries(summaries: Sequence[Summary], where: str, *, as_json: bool) -
         print_json([summary_json(summary) for summary in summaries])
         return
     console = Console(highlight=False, soft_wrap=True)
+    from rich.table import Table
+
     table = Table(box=None, pad_edge=False, header_style="bold")
     columns = ("", "done", "no change", "failed", "up to date", "seconds")
     for name in columns:
@@ -152,6 +157,8 @@ def show_models(models: Sequence[dict[str, Any]], *, as_json: bool) -> None:
     if as_json:
         print_json(list(models))
         return
+    from rich.table import Table
+
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("name", "hub id", "needs", "runs here on", "cached"):
         table.add_column(name, justify="right" if name == "needs" else "left")
