@@ -83,6 +83,38 @@ def test_prepare_with_a_real_checkpoint(
         assert str(label.caption_prompt).startswith("default@")
 
 
+def test_a_pair_that_the_processor_refuses_fails_alone(
+    run: Run, tmp_path: Path, tiny: Callable[[str], Path]
+) -> None:
+    pairs = write_pairs(tmp_path / "pairs", NAMES)
+    for side in ("input", "output"):
+        photo(7, (2400, 8)).save(pairs / side / "p02.png")  # over the family's ratio of 200
+    result = run(
+        "prepare", pairs, "-d", "data", "--model", tiny("qwen3_vl"), "--max-new-tokens", 8,
+        "--no-guard", "--json",
+    )  # fmt: skip
+    assert result.code == 1
+    assert counts(result) == (5, 0, 1)
+    assert "aspect ratio" in result.json[1]["failures"][0]["reason"]
+
+
+def test_the_command_line_shows_any_text_on_any_terminal(tmp_path: Path) -> None:
+    write_pairs(tmp_path / "pairs", ["a"])
+    command = [sys.executable, "-m", "chronoprep", "prepare", "pairs", "-d", "d", "--prompt", "X."]
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    result = subprocess.run(command, env=environment, capture_output=True, check=False)
+    assert result.returncode == 0, result.stderr
+
+
+def test_a_fixed_prompt_in_the_file_is_not_for_caption(
+    run: Run, tmp_path: Path, model: Model
+) -> None:
+    pairs = write_pairs(tmp_path / "pairs", ["a"])
+    Path("chronoprep.toml").write_text('[labels]\nprompt = "From the file."\n')
+    assert run("caption", pairs, "-d", "data").code == 0
+    assert model.calls["caption"] == 1
+
+
 def test_the_order_of_batches_does_not_change_the_labels(
     run: Run, tmp_path: Path, tiny: Callable[[str], Path]
 ) -> None:

@@ -1,11 +1,13 @@
 """Where a model's files are, whether they are complete, and whether they fit this machine.
 
-Everything here happens before torch is imported or a byte is downloaded, so that a run which can't
-work says so at once. It does not know what the model is for.
+Everything here happens before torch is imported or more than a config.json is downloaded, so that a
+run which can't work says so at once. It does not know what the model is for.
 """
 
 from __future__ import annotations
 
+import fnmatch
+import glob
 import hashlib
 import json
 import os
@@ -14,12 +16,15 @@ import shutil
 import struct
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from chronoprep.errors import BackendError, ConfigError
+
+if TYPE_CHECKING:
+    from huggingface_hub import ModelInfo
 
 T = TypeVar("T")
 
@@ -29,8 +34,12 @@ WAYS_OUT = (
 )
 HUB_SECONDS = 1.5  # a reachable hub answers in a tenth of this; the library's own retries take 23 s
 WEIGHTS = (".safetensors", ".bin", ".pth", ".pt")
-# Files of a repository that a model in safetensors form never reads.
-NOT_NEEDED = ["*.bin", "*.pth", "*.pt", "*.h5", "*.msgpack", "*.onnx", "*.gguf", "original/*"]
+CONFIG_SECONDS = 10.0  # for config.json, once the hub has answered
+# Other frameworks' files, which are never read; and PyTorch's own where safetensors lie beside it.
+FOREIGN = ("*.h5", "*.msgpack", "*.onnx", "*.gguf", "original/*", "onnx/*")
+PICKLED = ("*.bin", "*.pth", "*.pt")
+# What a GPU's driver leaves in /dev: NVIDIA, AMD, Windows' subsystem for Linux.
+GPU_DEVICES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
 
 
 @dataclass(frozen=True)
@@ -41,9 +50,9 @@ class Checkpoint:
         name: The hub id, or the folder's own name: no path of this machine.
         folder: Where it lies; None while it still has to be downloaded.
         revision: The commit on the hub, or a digest of the folder's content.
-        config: Its config.json; empty while it still has to be downloaded.
+        config: Its config.json; empty where the hub's could not be had.
         bytes: Size of its weights, if known.
-        patterns: The files to download; None for all but other formats' weights.
+        files: What to download of it; none when it is here.
     """
 
     name: str
@@ -51,7 +60,7 @@ class Checkpoint:
     revision: str
     config: dict[str, object]
     bytes: int | None = None
-    patterns: tuple[str, ...] | None = None
+    files: tuple[str, ...] = ()
 
 
 def find(
@@ -84,15 +93,16 @@ def find(
             "Instruct, or a short name from `chronoprep models`.",
         )
     cached = _cached(name, revision)
+    state = "not cached"
     if cached is not None:
         try:
             config = check(cached)
-        except ConfigError:
-            pass  # a download that was broken off: the hub completes it
+        except ConfigError as error:
+            # A download that was broken off, which the hub completes; or no use at all.
+            state = f"in the cache, but of no use there ({error.message})"
         else:
             return Checkpoint(name, cached, cached.name, config, weights_bytes(cached))
-    commit = _ask_hub(name, revision)
-    return Checkpoint(name, None, commit, {}, patterns=patterns)
+    return _on_hub(name, revision, patterns, state)
 
 
 def ensure(checkpoint: Checkpoint) -> Path:
@@ -110,8 +120,7 @@ def ensure(checkpoint: Checkpoint) -> Path:
             snapshot_download(
                 checkpoint.name,
                 revision=checkpoint.revision,
-                allow_patterns=list(checkpoint.patterns) if checkpoint.patterns else None,
-                ignore_patterns=None if checkpoint.patterns else NOT_NEEDED,
+                allow_patterns=[glob.escape(file) for file in checkpoint.files],
             )
         )
     except Exception as error:  # the library raises its own, the HTTP client's and OSError
@@ -153,7 +162,7 @@ def check_weights(folder: Path) -> None:
         if index.is_file():
             try:
                 shards = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
-            except (ValueError, KeyError, AttributeError):
+            except (OSError, ValueError, KeyError, AttributeError, TypeError):
                 raise ConfigError(f"{index}: not a weight index; download it again.") from None
             break
         if (folder / kind).is_file():
@@ -229,34 +238,63 @@ def check_memory(needed: int, device: str, what: str) -> None:
 
     ram = psutil.virtual_memory().available
     gpus = [] if device in ("cpu", "mps") else gpu_memory()
-    there = sum(gpus) if device.startswith("cuda") else sum(gpus) + ram
-    if device.startswith("cuda:") and device[5:].isdigit() and int(device[5:]) < len(gpus):
-        there = gpus[int(device[5:])]
+    if not gpus and device not in ("cpu", "mps") and _has_unmeasured_gpu():
+        return  # a GPU without nvidia-smi: whether it is large enough shows when the model loads
+    there, have = sum(gpus) + ram, f"{ram / 1e9:.0f} GB of free memory"
+    if device.startswith("cuda"):
+        # The whole model goes to one GPU; only "auto" spreads it.
+        number = int(device[5:]) if device[5:].isdigit() else 0
+        there = gpus[number] if number < len(gpus) else 0
+        have = f"{there / 1e9:.0f} GB on {device}" if there else f"no GPU {number}"
+    elif gpus:
+        have = f"{sum(gpus) / 1e9:.0f} GB of GPU memory and {have}"
+    elif device == "auto":
+        have = f"no GPU and {have}"
     if needed > there:
-        kinds = f"{sum(gpus) / 1e9:.0f} GB of GPU memory and " if gpus else "no GPU and "
+        size = f"{needed / 1e9:.0f} GB" if needed >= 1e9 else f"{max(needed >> 20, 1)} MB"
         raise ConfigError(
-            f"{what} needs about {needed / 1e9:.0f} GB; this machine has {kinds}"
-            f"{ram / 1e9:.0f} GB of free memory.",
-            hint="Ways out: a smaller model (`chronoprep models`), --dtype bfloat16, a machine "
-            "with more memory, or a fixed prompt without any model: --prompt TEXT.",
+            f"{what} needs about {size}; this machine has {have}.",
+            hint="Ways out: a smaller model (`chronoprep models`), --dtype bfloat16, --device "
+            "auto, a machine with more memory, or a fixed prompt without any model: --prompt TEXT.",
         )
 
 
 def gpu_memory() -> list[int]:
-    """Bytes of memory of each NVIDIA GPU, without importing torch; empty where there is none."""
+    """Bytes of each NVIDIA GPU that torch would see, without importing it; empty for none.
+
+    `CUDA_VISIBLE_DEVICES` is respected, by number and by UUID.
+    """
     if shutil.which("nvidia-smi") is None:
         return []
-    query = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    query = ["nvidia-smi", "--query-gpu=uuid,memory.total", "--format=csv,noheader,nounits"]
     try:
         result = subprocess.run(query, capture_output=True, text=True, timeout=5, check=True)
     except (OSError, subprocess.SubprocessError):
         return []
-    return [int(line) << 20 for line in result.stdout.split() if line.strip().isdigit()]
+    rows = [line.replace(" ", "").split(",") for line in result.stdout.splitlines()]
+    # A GPU that shares the machine's memory says "[N/A]".
+    sizes = {row[0]: int(row[1]) << 20 for row in rows if len(row) == 2 and row[1].isdigit()}
+    sizes |= {str(number): size for number, size in enumerate(list(sizes.values()))}
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        return [size for name, size in sizes.items() if name.isdigit()]
+    return [sizes[name] for name in visible.replace(" ", "").split(",") if name in sizes]
+
+
+def _has_unmeasured_gpu() -> bool:
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
+    return not hidden and any(Path(device).exists() for device in GPU_DEVICES)
 
 
 def is_cached(name: str) -> bool:
-    """Whether any snapshot of a hub id lies in the local cache."""
-    return _cached(name, None) is not None
+    """Whether a hub id's weights lie in the local cache, all of them."""
+    folder = _cached(name, None)
+    try:
+        if folder is not None:
+            check_weights(folder)
+    except ConfigError:
+        return False
+    return folder is not None
 
 
 def _files(folder: Path) -> Iterator[Path]:
@@ -295,35 +333,85 @@ def _cached(name: str, revision: str | None) -> Path | None:
     return None
 
 
-def _ask_hub(name: str, revision: str | None) -> str:
-    """The commit of a revision on the hub, or a ConfigError within two seconds."""
-    from huggingface_hub import HfApi, constants
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
+def _on_hub(
+    name: str, revision: str | None, patterns: tuple[str, ...] | None, state: str
+) -> Checkpoint:
+    """What the hub says of a model, or a ConfigError within two seconds if it says nothing.
+
+    Args:
+        state: Why the local cache does not do, for the message.
+    """
+    from huggingface_hub import HfApi, constants, hf_hub_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
     hint = WAYS_OUT.format(name=name)
     if constants.HF_HUB_OFFLINE:
-        raise ConfigError(
-            f"{name} is not cached, and HF_HUB_OFFLINE forbids a download.", hint=hint
-        )
+        raise ConfigError(f"{name} is {state}, and HF_HUB_OFFLINE forbids a download.", hint=hint)
+
+    def ask() -> ModelInfo:
+        return HfApi().model_info(name, revision=revision, timeout=HUB_SECONDS, files_metadata=True)
+
     try:
-        commit = _within(
-            HUB_SECONDS,
-            lambda: HfApi().model_info(name, revision=revision, timeout=HUB_SECONDS).sha,
-        )
+        info = _within(HUB_SECONDS, ask)
+        commit = info.sha or revision or "main"
+        sizes = _needed({file.rfilename: file.size or 0 for file in info.siblings or ()}, patterns)
+        config: dict[str, object] = {}
+        if "config.json" in sizes:
+            try:
+                # It also shows whether the files of a gated model may be read; its page always may.
+                path = _within(
+                    CONFIG_SECONDS, lambda: hf_hub_download(name, "config.json", revision=commit)
+                )
+                config = read_config(Path(path).parent)
+            except TimeoutError:
+                pass  # slow, but there: the check waits for the download
     except GatedRepoError:
         raise ConfigError(
-            f"{name}: its licence has to be accepted on the hub first.",
+            f"{name} is {state}, and its licence has to be accepted on the hub first.",
             hint="Accept it on the model's page, then `hf auth login`.",
         ) from None
-    except (RepositoryNotFoundError, HfHubHTTPError) as error:
-        raise ConfigError(f"{name}: the hub refuses it: {error}", hint=hint) from None
+    except RevisionNotFoundError:
+        raise ConfigError(
+            f"{name}: the hub has no revision {revision!r} of it.",
+            hint="Give a branch, tag or commit that the model's page lists.",
+        ) from None
+    except RepositoryNotFoundError:
+        raise ConfigError(
+            f"{name} is {state}, and the hub has no such model, or a private one.",
+            hint="Check the spelling; `hf auth login` opens private models.",
+        ) from None
+    except HfHubHTTPError as error:
+        status = f"HTTP {error.response.status_code}"
+        raise ConfigError(
+            f"{name} is {state}, and the hub refuses it: {status}.", hint=hint
+        ) from None
+    except ConfigError:
+        raise
     except Exception as error:  # the HTTP client's own: no route, no name, too slow, a proxy
         raise ConfigError(
-            f"{name} is not cached, and the hub at {constants.ENDPOINT} can't be reached "
+            f"{name} is {state}, and the hub at {constants.ENDPOINT} can't be reached "
             f"({type(error).__name__}).",
             hint=hint,
         ) from None
-    return commit or revision or "main"
+    weights = sum(size for file, size in sizes.items() if Path(file).suffix in WEIGHTS)
+    return Checkpoint(name, None, commit, config, weights or None, tuple(sizes))
+
+
+def _needed(sizes: dict[str, int], patterns: tuple[str, ...] | None) -> dict[str, int]:
+    """The files of a repository to download: no weights twice."""
+
+    def matches(file: str, globs: Iterable[str]) -> bool:
+        return any(fnmatch.fnmatch(file, pattern) for pattern in globs)
+
+    needed = {f: n for f, n in sizes.items() if patterns is None or matches(f, patterns)}
+    safe = any(file.endswith(".safetensors") for file in needed)
+    skip = (*FOREIGN, *PICKLED) if safe else FOREIGN
+    return {file: size for file, size in needed.items() if not matches(file, skip)}
 
 
 def _within(seconds: float, function: Callable[[], T]) -> T:

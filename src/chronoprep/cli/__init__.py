@@ -1,10 +1,17 @@
 """The command line: parse, call one workflow, render. The only place that prints or exits."""
 
+import io
+import sys
+
 from chronoprep.cli.commands import app
 
 
 def main() -> None:
     """The `chronoprep` console script."""
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that can't show a character must not end a run.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     app()
 
 

@@ -80,7 +80,10 @@ def find(settings: VLMSettings) -> Checkpoint:
     """
     spec = _spec(settings.model)
     name = spec.id if spec else settings.model
-    return checkpoint.find(name, revision=settings.revision, check=_check)
+    found = checkpoint.find(name, revision=settings.revision, check=_check)
+    if found.folder is None and found.config:
+        _check_vision(name, found.config)  # before gigabytes are downloaded
+    return found
 
 
 def check_fits(settings: VLMSettings, found: Checkpoint) -> None:
@@ -90,14 +93,15 @@ def check_fits(settings: VLMSettings, found: Checkpoint) -> None:
         ConfigError: Saying what it needs and the ways out.
     """
     spec = _spec(settings.model)
+    asked = {"float32": 4, "bfloat16": 2, "float16": 2}.get(settings.dtype)
     if found.bytes is not None:
-        needed = int(found.bytes * 1.2)
-        if settings.dtype == "float32" and _saved_in_16_bits(found.config):
-            needed *= 2
+        saved = _saved_bytes(found.config)
+        ratio = asked / saved if asked and saved else 1
+        needed = int(found.bytes * ratio * 1.2)
     elif spec is not None:
-        needed = spec.memory * (2 if settings.dtype == "float32" else 1)
+        needed = spec.memory * (asked or 2) // 2
     else:
-        return  # an unknown model that is still on the hub: its size shows when it is here
+        return  # the hub does not say how large it is: that shows when it is here
     checkpoint.check_memory(needed, settings.device, settings.model)
 
 
@@ -117,19 +121,27 @@ def _spec(name: str) -> ModelSpec | None:
 
 def _check(folder: Path) -> dict[str, object]:
     config = checkpoint.read_config(folder)
-    if "vision_config" not in config and "thinker_config" not in config:
-        raise ConfigError(
-            f"{folder}: {config.get('model_type', 'this')!r} is no vision-language model: its "
-            "config.json has no vision part.",
-            hint="`chronoprep models` lists models that work.",
-        )
+    _check_vision(str(folder), config)
     checkpoint.check_weights(folder)
     checkpoint.require(folder, "tokenizer.json", "vocab.json", "tokenizer.model")
     checkpoint.require(folder, "preprocessor_config.json", "processor_config.json")
     return config
 
 
-def _saved_in_16_bits(config: dict[str, Any]) -> bool:
-    places = (config, config.get("text_config") or {}, config.get("thinker_config") or {})
-    dtypes = {str(place.get(name)) for place in places for name in ("dtype", "torch_dtype")}
-    return bool(dtypes & {"bfloat16", "float16"})
+def _check_vision(name: str, config: dict[str, Any]) -> None:
+    if "vision_config" not in config and "thinker_config" not in config:
+        raise ConfigError(
+            f"{name}: {config.get('model_type', 'this')!r} is no vision-language model: its "
+            "config.json has no vision part.",
+            hint="`chronoprep models` lists models that work.",
+        )
+
+
+def _saved_bytes(config: dict[str, Any]) -> int | None:
+    """Bytes a number in the checkpoint; None where its config does not say."""
+    thinker = config.get("thinker_config") or {}
+    for place in (config, config.get("text_config") or {}, thinker, thinker.get("text_config", {})):
+        name = str(place.get("dtype") or place.get("torch_dtype")).removeprefix("torch.")
+        if name in ("bfloat16", "float16", "float32"):
+            return 4 if name == "float32" else 2
+    return None

@@ -7,7 +7,7 @@ the processor is built here without one (its tensors are bit-identical for image
 from __future__ import annotations
 
 import gc
-import importlib.util
+import importlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +19,9 @@ import transformers
 from chronoprep.data import Chat, Completion
 from chronoprep.errors import BackendError
 
-_THINKING = re.compile(r"\A.*?</think>", re.DOTALL)
+# A thought that the limit cut has no end; one that the chat template began has no beginning.
+_THOUGHT = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
+_BEGUN_IN_THE_PROMPT = re.compile(r"\A.*?</think>", re.DOTALL)
 # Greedy, whatever the checkpoint's generation_config says: labels must be reproducible.
 _GREEDY: dict[str, Any] = {
     "do_sample": False,
@@ -58,7 +60,7 @@ class TransformersVLM:
                 f"{folder}: the GPU's memory does not hold this model.",
                 hint="Choose a smaller model, or --device auto to spread it.",
             ) from None
-        except (OSError, ValueError, RuntimeError, KeyError, ImportError, AttributeError) as error:
+        except Exception as error:  # whatever a broken file or a missing device makes torch raise
             reason = str(error).strip() or type(error).__name__
             raise BackendError(
                 f"{folder}: the model can't be loaded: {reason}",
@@ -69,7 +71,7 @@ class TransformersVLM:
             tokenizer.pad_token = tokenizer.eos_token
         ends = self.model.generation_config.eos_token_id
         ends = [ends] if isinstance(ends, int) else list(ends or [])
-        self._ends = set(ends) | {tokenizer.eos_token_id}
+        self._ends = {end for end in (*ends, tokenizer.eos_token_id) if end is not None}
 
     @torch.inference_mode()
     def generate(self, chats: Sequence[Chat]) -> list[Completion]:
@@ -90,18 +92,18 @@ class TransformersVLM:
         inputs = self.processor(
             text=texts, images=images, padding=True, padding_side="left", return_tensors="pt"
         )
-        inputs = inputs.to(self.model.device)
-        for name, value in inputs.items():
-            if torch.is_tensor(value) and value.is_floating_point():
-                inputs[name] = value.to(self.model.dtype)
-        if self.omni:
-            inputs.pop("mm_token_type_ids", None)
         try:
+            inputs = inputs.to(self.model.device)
+            for name, value in inputs.items():
+                if torch.is_tensor(value) and value.is_floating_point():
+                    inputs[name] = value.to(self.model.dtype)
+            if self.omni:
+                inputs.pop("mm_token_type_ids", None)
             output = self.model.generate(
                 **inputs,
                 **_GREEDY,
                 max_new_tokens=self.max_new_tokens,
-                eos_token_id=sorted(self._ends),
+                eos_token_id=sorted(self._ends) or None,
                 pad_token_id=self.processor.tokenizer.pad_token_id,
             )
         except torch.cuda.OutOfMemoryError:
@@ -109,6 +111,11 @@ class TransformersVLM:
                 f"The GPU's memory does not hold a batch of {len(chats)} pairs.",
                 hint="Lower --batch-size or --max-resolution; what was done so far is kept.",
             ) from None
+        except RuntimeError as error:  # out of main memory, a kernel that the device lacks, …
+            raise BackendError(
+                f"The model failed on a batch of {len(chats)} pairs: {error}",
+                hint="A smaller --batch-size or another --device or --dtype may help.",
+            ) from error
         start = inputs["input_ids"].shape[1]
         return [self._completion(row[start:].tolist()) for row in output]
 
@@ -119,17 +126,22 @@ class TransformersVLM:
             kept, skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
         return Completion(
-            text=_THINKING.sub("", text).strip(),
+            text=without_thoughts(text),
             tokens=len(kept) + (end is not None),
             truncated=end is None,
         )
 
     def close(self) -> None:
-        """Free the model, so that the next one finds an empty GPU."""
-        del self.model
+        """Free the model, so that the next one finds an empty GPU; a second time does nothing."""
+        self.model = None
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+
+def without_thoughts(text: str) -> str:
+    """An answer less the thinking before or within it, stripped."""
+    return _BEGUN_IN_THE_PROMPT.sub("", _THOUGHT.sub("", text)).strip()
 
 
 def _messages(chat: Chat) -> tuple[list[dict[str, Any]], list[Any]]:
@@ -150,11 +162,12 @@ def _messages(chat: Chat) -> tuple[list[dict[str, Any]], list[Any]]:
 def _model(folder: Path, config: Any, dtype: str, device: str) -> Any:
     on_gpu = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
     half = dtype in ("bfloat16", "float16") or (dtype == "auto" and _is_half(config))
-    flash = on_gpu and half and importlib.util.find_spec("flash_attn") is not None
+    flash = on_gpu and half and _works("flash_attn")
     options: dict[str, Any] = {
         "dtype": dtype if dtype == "auto" else getattr(torch, dtype),
         "attn_implementation": "flash_attention_2" if flash else "sdpa",
-        "device_map": "auto" if device == "auto" and on_gpu else None,
+        # Straight to where it belongs: the machine's memory may be smaller than the GPU's.
+        "device_map": _device_map(device),
     }
     if config.model_type == "qwen3_omni_moe":
         # The thinker alone: the talker, which speaks, would be 8 GB for nothing.
@@ -167,10 +180,15 @@ def _model(folder: Path, config: Any, dtype: str, device: str) -> Any:
         # transformers fills what is missing with random numbers: labels would be noise.
         names = sorted(report["missing_keys"])
         raise ValueError(f"{len(names)} weights are missing, the first is {names[0]}")
-    if options["device_map"] is None:
-        mps = device == "auto" and torch.backends.mps.is_available()
-        model = model.to("mps" if mps else "cpu" if device == "auto" else device)
     return model.eval()
+
+
+def _device_map(device: str) -> str:
+    if device != "auto":
+        return device
+    if torch.cuda.is_available():
+        return "auto"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 def _is_half(config: Any) -> bool:
@@ -200,17 +218,16 @@ class _ImageOnlyProcessor(transformers.Qwen3VLProcessor):
 
 
 def _processor(folder: Path, config: Any) -> Any:
-    if config.model_type in _QWEN and not _has_torchvision():
-        return _ImageOnlyProcessor.from_pretrained(folder, backend="pil")
+    if config.model_type in _QWEN:
+        backend = "torchvision" if _works("torchvision") else "pil"  # the former is faster
+        return _ImageOnlyProcessor.from_pretrained(folder, backend=backend)
     return transformers.AutoProcessor.from_pretrained(folder)
 
 
-def _has_torchvision() -> bool:
-    """Whether torchvision is there and works: a build for another torch breaks on import."""
-    if importlib.util.find_spec("torchvision") is None:
-        return False
+def _works(module: str) -> bool:
+    """Whether an optional module is there and works: a build for another torch breaks on import."""
     try:
-        import torchvision  # noqa: F401
+        importlib.import_module(module)
     except Exception:
         return False
     return True

@@ -125,9 +125,13 @@ def _labels(
     reporter: Reporter,
     dry_run: bool,
 ) -> list[Summary]:
-    """Labels by the cheapest way that the settings allow: a fixed text, a brought one, a model."""
+    """Labels by the cheapest way: a fixed text, one that the data brings, else the model.
+
+    `caption` and `cot` ask for the model by name; a fixed prompt in the configuration does not
+    concern them.
+    """
     fixed = settings.labels.prompt
-    if fixed is not None:
+    if fixed is not None and captions == "brought":
         return [label_by_text(pairs, dataset, fixed=fixed, reporter=reporter, dry_run=dry_run)]
     finished: list[ImagePair] = []
     rest: list[ImagePair] = []
@@ -185,7 +189,6 @@ def video_one(source: Path, target: Path, path: Path, settings: Settings) -> tup
     pair = ImagePair(source.stem, source, target)
     loaded = load_pair(pair, settings.images)
     stamp = artefacts.video_stamp(content_hash(pair), settings)
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_video(loaded.source, loaded.target, path, codec=settings.video.codec, stamp=stamp)
     return loaded.notes
 
