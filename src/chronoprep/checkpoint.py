@@ -37,6 +37,7 @@ WEIGHTS = (".safetensors", ".bin", ".pth", ".pt")
 CONFIG_SECONDS = 10.0  # for config.json, once the hub has answered
 # Other frameworks' files, which are never read; and PyTorch's own where safetensors lie beside it.
 FOREIGN = ("*.h5", "*.msgpack", "*.onnx", "*.gguf", "original/*", "onnx/*")
+MARKERS = ("config.json", "model_index.json")  # one of them is in every model's top folder
 PICKLED = ("*.bin", "*.pth", "*.pt")
 # What a GPU's driver leaves in /dev: NVIDIA, AMD, Windows' subsystem for Linux.
 GPU_DEVICES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
@@ -115,19 +116,24 @@ def ensure(checkpoint: Checkpoint) -> Path:
         return checkpoint.folder
     from huggingface_hub import snapshot_download
 
+    hint = "Run it again to go on where it stopped."
     try:
-        return Path(
+        folder = Path(
             snapshot_download(
                 checkpoint.name,
                 revision=checkpoint.revision,
-                allow_patterns=[glob.escape(file) for file in checkpoint.files],
+                allow_patterns=[glob.escape(file) for file in checkpoint.files] or None,
             )
         )
     except Exception as error:  # the library raises its own, the HTTP client's and OSError
+        raise BackendError(f"{checkpoint.name}: the download failed: {error}", hint=hint) from None
+    # When the hub goes away, the library settles for the part of a snapshot that is here.
+    missing = [file for file in checkpoint.files if not (folder / file).is_file()]
+    if missing:
         raise BackendError(
-            f"{checkpoint.name}: the download failed: {error}",
-            hint="Run it again to go on where it stopped.",
-        ) from None
+            f"{checkpoint.name}: the download failed: {missing[0]} did not come.", hint=hint
+        )
+    return folder
 
 
 def read_config(folder: Path) -> dict[str, object]:
@@ -238,7 +244,8 @@ def check_memory(needed: int, device: str, what: str) -> None:
 
     ram = psutil.virtual_memory().available
     gpus = [] if device in ("cpu", "mps") else gpu_memory()
-    if not gpus and device not in ("cpu", "mps") and _has_unmeasured_gpu():
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1") or device in ("cpu", "mps")
+    if not gpus and not hidden and any(Path(driver).exists() for driver in GPU_DEVICES):
         return  # a GPU without nvidia-smi: whether it is large enough shows when the model loads
     there, have = sum(gpus) + ram, f"{ram / 1e9:.0f} GB of free memory"
     if device.startswith("cuda"):
@@ -281,20 +288,16 @@ def gpu_memory() -> list[int]:
     return [sizes[name] for name in visible.replace(" ", "").split(",") if name in sizes]
 
 
-def _has_unmeasured_gpu() -> bool:
-    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
-    return not hidden and any(Path(device).exists() for device in GPU_DEVICES)
-
-
 def is_cached(name: str) -> bool:
     """Whether a hub id's weights lie in the local cache, all of them."""
     folder = _cached(name, None)
+    if folder is None:
+        return False
     try:
-        if folder is not None:
-            check_weights(folder)
+        check_weights(folder)
     except ConfigError:
         return False
-    return folder is not None
+    return True
 
 
 def _files(folder: Path) -> Iterator[Path]:
@@ -326,7 +329,7 @@ def _check_safetensors(path: Path) -> None:
 def _cached(name: str, revision: str | None) -> Path | None:
     from huggingface_hub import try_to_load_from_cache
 
-    for file in ("config.json", "model_index.json"):
+    for file in MARKERS:
         found = try_to_load_from_cache(name, file, revision=revision)
         if isinstance(found, str):
             return Path(found).parent
@@ -342,16 +345,12 @@ def _on_hub(
         state: Why the local cache does not do, for the message.
     """
     from huggingface_hub import HfApi, constants, hf_hub_download
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HfHubHTTPError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
 
-    hint = WAYS_OUT.format(name=name)
     if constants.HF_HUB_OFFLINE:
-        raise ConfigError(f"{name} is {state}, and HF_HUB_OFFLINE forbids a download.", hint=hint)
+        raise ConfigError(
+            f"{name} is {state}, and HF_HUB_OFFLINE forbids a download.",
+            hint=WAYS_OUT.format(name=name),
+        )
 
     def ask() -> ModelInfo:
         return HfApi().model_info(name, revision=revision, timeout=HUB_SECONDS, files_metadata=True)
@@ -361,45 +360,43 @@ def _on_hub(
         commit = info.sha or revision or "main"
         sizes = _needed({file.rfilename: file.size or 0 for file in info.siblings or ()}, patterns)
         config: dict[str, object] = {}
-        if "config.json" in sizes:
-            try:
-                # It also shows whether the files of a gated model may be read; its page always may.
-                path = _within(
-                    CONFIG_SECONDS, lambda: hf_hub_download(name, "config.json", revision=commit)
-                )
-                config = read_config(Path(path).parent)
-            except TimeoutError:
-                pass  # slow, but there: the check waits for the download
-    except GatedRepoError:
-        raise ConfigError(
-            f"{name} is {state}, and its licence has to be accepted on the hub first.",
-            hint="Accept it on the model's page, then `hf auth login`.",
-        ) from None
-    except RevisionNotFoundError:
-        raise ConfigError(
-            f"{name}: the hub has no revision {revision!r} of it.",
-            hint="Give a branch, tag or commit that the model's page lists.",
-        ) from None
-    except RepositoryNotFoundError:
-        raise ConfigError(
-            f"{name} is {state}, and the hub has no such model, or a private one.",
-            hint="Check the spelling; `hf auth login` opens private models.",
-        ) from None
-    except HfHubHTTPError as error:
-        status = f"HTTP {error.response.status_code}"
-        raise ConfigError(
-            f"{name} is {state}, and the hub refuses it: {status}.", hint=hint
-        ) from None
+        marker = next((file for file in MARKERS if file in sizes), None)
+        if marker is not None:
+            # Asked for by the revision's name, it leaves that name in the cache for the next run;
+            # and it shows whether a gated model's files may be read, as its page always may.
+            path = _within(
+                CONFIG_SECONDS, lambda: Path(hf_hub_download(name, marker, revision=revision))
+            )
+            commit = path.parent.name
+            config = read_config(path.parent) if marker == "config.json" else {}
     except ConfigError:
         raise
-    except Exception as error:  # the HTTP client's own: no route, no name, too slow, a proxy
+    except Exception as error:  # the library's own and the HTTP client's
+        why, hint = _refusal(error, revision)
         raise ConfigError(
-            f"{name} is {state}, and the hub at {constants.ENDPOINT} can't be reached "
-            f"({type(error).__name__}).",
-            hint=hint,
+            f"{name} is {state}, and {why}.", hint=hint or WAYS_OUT.format(name=name)
         ) from None
     weights = sum(size for file, size in sizes.items() if Path(file).suffix in WEIGHTS)
     return Checkpoint(name, None, commit, config, weights or None, tuple(sizes))
+
+
+def _refusal(error: Exception, revision: str | None) -> tuple[str, str | None]:
+    """Why the hub did not answer, and what helps; None where any other model's source does."""
+    from huggingface_hub import constants, errors
+
+    if isinstance(error, errors.GatedRepoError):
+        hint = "Accept it on the model's page, then `hf auth login`."
+        return "its licence has to be accepted on the hub first", hint
+    if isinstance(error, errors.RevisionNotFoundError):
+        hint = "Give a branch, tag or commit that the model's page lists."
+        return f"the hub has no revision {revision!r} of it", hint
+    if isinstance(error, errors.RepositoryNotFoundError):
+        hint = "Check the spelling; `hf auth login` opens private models."
+        return "the hub has no such model, or a private one", hint
+    if isinstance(error, errors.HfHubHTTPError):
+        return f"the hub refuses it: HTTP {error.response.status_code}", None
+    # No route, no name, too slow, a proxy.
+    return f"the hub at {constants.ENDPOINT} can't be reached ({type(error).__name__})", None
 
 
 def _needed(sizes: dict[str, int], patterns: tuple[str, ...] | None) -> dict[str, int]:
