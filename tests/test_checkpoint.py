@@ -183,6 +183,7 @@ class Hub:
                 self.served.append(name)
         if self.refusal and (self.refusal[1] != "GatedRepo" or "/resolve/" in path):
             status, headers["X-Error-Code"] = self.refusal
+            body = b'{"error": "refused"}'
         request.send_response(status)
         for name, value in headers.items():
             request.send_header(name, value)

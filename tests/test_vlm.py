@@ -16,11 +16,13 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from chronoprep import vlm
+from chronoprep.captioning import clean
 from chronoprep.config import LabelSettings, VLMSettings
 from chronoprep.data import Chat
+from chronoprep.dataset import Dataset
 from chronoprep.errors import BackendError
 from chronoprep.prompts import load_prompts
-from conftest import photo
+from conftest import Result, photo, write_pairs
 from tiny_checkpoints import FAMILIES
 
 TOKENS = 24
@@ -106,6 +108,29 @@ def test_batches_are_token_exact_with_a_plain_single_pair_loop(
     assert len(set(expected)) > 8, "the text must depend on the images"
     assert whole == expected
     assert parts == expected
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_command_is_token_exact_in_both_stages(
+    family: str, tiny: Callable[[str], Path], tmp_path: Path, run: Callable[..., Result]
+) -> None:
+    names = [f"p{i:02}" for i in range(16)]
+    pairs = write_pairs(tmp_path / "pairs", names)
+    result = run(
+        "caption", pairs, "-d", "data", "--generate-cot", "--model", tiny(family), "--no-guard",
+        "--max-new-tokens", TOKENS, "--batch-size", 5, "--device", "cpu",
+    )  # fmt: skip
+    assert result.code == 0, result.stderr
+    labels = list(Dataset(Path("data")).labels().values())
+    prompts = load_prompts(LabelSettings())
+    images = [(photo(2 * i), photo(2 * i + 1)) for i in range(16)]
+    captions = plain_loop(tiny(family), [prompts.caption.fill(*pair) for pair in images])
+    assert [label.caption for label in labels] == [clean(text) for text in captions]
+    asked = zip(images, labels, strict=True)
+    cots = plain_loop(
+        tiny(family), [prompts.cot.fill(*p, label.caption or "") for p, label in asked]
+    )
+    assert [label.caption_cot for label in labels] == [clean(text) for text in cots]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
