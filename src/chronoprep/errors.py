@@ -20,6 +20,11 @@ class ChronoprepError(Exception):
         self.message = message
         self.hint = hint
 
+    @property
+    def reason(self) -> str:
+        """Message and remedy in one line, for a record."""
+        return f"{self.message} {self.hint}" if self.hint else self.message
+
 
 class ConfigError(ChronoprepError):
     """Wrong usage or configuration, found before any model loads (exit code 2)."""

@@ -70,7 +70,7 @@ def discover(where: Path, settings: Settings, reporter: Reporter) -> tuple[Disco
         renames = ", ".join(f"{old!r} → {new!r}" for old, new in found.renamed[:3])
         summary.notes.append(f"keys made safe: {len(found.renamed)} ({renames})")
     for outcome in found.bad:
-        summary.fail(outcome.key, outcome.error.message if outcome.error else "can't be used")
+        summary.fail(outcome.key, outcome.error.reason if outcome.error else "can't be used")
     return found, summary.finish()
 
 

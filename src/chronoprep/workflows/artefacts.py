@@ -38,7 +38,7 @@ def write_videos(
     todo: list[tuple[ImagePair, str]] = []
     for pair, outcome in zip(pairs, mapped(stale, pairs, key=lambda p: p.key), strict=True):
         if outcome.error is not None:
-            summary.fail(pair.key, outcome.error.message)
+            summary.fail(pair.key, outcome.error.reason)
         elif outcome.value is None:
             summary.skipped += 1
         else:
@@ -65,7 +65,7 @@ def write_videos(
         if written.error is not None:
             # What lies there shows other images than the pair does now.
             dataset.video(written.key).unlink(missing_ok=True)
-            summary.fail(written.key, written.error.message)
+            summary.fail(written.key, written.error.reason)
             reporter.advance("failed")
             continue
         summary.adjusted(written.key, written.value or ())
@@ -204,7 +204,7 @@ def embed_prompts(
             for row, embedding in zip(rows, embeddings, strict=True):
                 key = keys[row]
                 if isinstance(embedding, PairError):
-                    summary.fail(key, embedding.message)
+                    summary.fail(key, embedding.reason)
                     reporter.advance("failed")
                     continue
                 umt5.save(embedding, dataset.embedding(key))

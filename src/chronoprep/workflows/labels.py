@@ -223,7 +223,7 @@ def label_by_model(
                 captions=captions,
             )
         except PairError as error:
-            summary.fail(pair.key, _reason(error))
+            summary.fail(pair.key, error.reason)
             if outcome.error is not None:
                 unreadable.append(_failed(pair, None, error))
             continue
@@ -369,11 +369,7 @@ def _worth_recording(entries: Iterable[Label], journal: dict[str, Label]) -> lis
 
 
 def _failed(pair: ImagePair, images: str | None, error: PairError) -> Label:
-    return Label(key=pair.key, status="failed", images=images, error=_reason(error), time=_now())
-
-
-def _reason(error: PairError) -> str:
-    return f"{error.message} {error.hint}" if error.hint else error.message
+    return Label(key=pair.key, status="failed", images=images, error=error.reason, time=_now())
 
 
 def _mention_torn_lines(dataset: Dataset, summary: Summary) -> None:
