@@ -9,7 +9,7 @@ import pytest
 
 from chronoprep.captioning import View, clean, is_no_change, label
 from chronoprep.config import LabelSettings
-from chronoprep.data import Chat, Completion
+from chronoprep.data import GREEDY, Chat, Completion, Sampling
 from chronoprep.errors import BackendError, ConfigError
 from chronoprep.prompts import load_prompts, parse, presets
 from conftest import photo
@@ -21,9 +21,11 @@ class Queue:
     def __init__(self, *answers: str | Exception | Completion) -> None:
         self.answers = list(answers)
         self.batches: list[list[Chat]] = []
+        self.samplings: list[Sampling] = []
 
-    def generate(self, chats: Sequence[Chat]) -> list[Completion]:
+    def generate(self, chats: Sequence[Chat], sampling: Sampling = GREEDY) -> list[Completion]:
         self.batches.append(list(chats))
+        self.samplings.append(sampling)
         done = []
         for _ in chats:
             answer = self.answers.pop(0)

@@ -33,14 +33,14 @@ class Model:
         self.calls = {"caption": 0, "cot": 0}
         self.answer = answer or (lambda stage: "Add a hat" if stage == "caption" else "The user …")
 
-    def generate(self, chats: list) -> list:  # type: ignore[type-arg]
+    def generate(self, chats: list, *sampling: object) -> list:  # type: ignore[type-arg]
         queue = Queue()
         for chat in chats:
             text = str(chat[-1].parts[-1])
             stage = "cot" if text.startswith("The edit that leads") else "caption"
             self.calls[stage] += 1
             queue.answers.append(self.answer(stage))
-        return queue.generate(chats)
+        return queue.generate(chats, *sampling)
 
     def close(self) -> None: ...
 

@@ -50,6 +50,24 @@ Chat = tuple[Turn, ...]
 
 
 @dataclass(frozen=True, slots=True)
+class Sampling:
+    """How a model picks its next token.
+
+    Attributes:
+        temperature: 0 is greedy: the same text on every run.
+        top_p: Share of the probability mass that is drawn from; without effect when greedy.
+        seed: Of the draws; without effect when greedy.
+    """
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+
+
+GREEDY = Sampling()
+
+
+@dataclass(frozen=True, slots=True)
 class Completion:
     """What a model answered to one chat.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from chronoprep.data import Chat, Completion
+from chronoprep.data import GREEDY, Chat, Completion, Sampling
 from chronoprep.vlm.registry import (
     BACKENDS,
     MODELS,
@@ -32,7 +32,7 @@ __all__ = [
 class VLM(Protocol):
     """A model that answers chats in batches."""
 
-    def generate(self, chats: Sequence[Chat]) -> list[Completion]:
+    def generate(self, chats: Sequence[Chat], sampling: Sampling = GREEDY) -> list[Completion]:
         """Answer each chat, in order.
 
         Raises:

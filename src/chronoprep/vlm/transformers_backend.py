@@ -16,14 +16,15 @@ from typing import Any
 import torch
 import transformers
 
-from chronoprep.data import Chat, Completion
+from chronoprep.data import GREEDY, Chat, Completion, Sampling
 from chronoprep.errors import BackendError
 
 # A thought that the limit cut has no end; one that the chat template began has no beginning.
 _THOUGHT = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
 _BEGUN_IN_THE_PROMPT = re.compile(r"\A.*?</think>", re.DOTALL)
-# Greedy, whatever the checkpoint's generation_config says: labels must be reproducible.
-_GREEDY: dict[str, Any] = {
+# Greedy unless asked, whatever the checkpoint's generation_config says: labels must be
+# reproducible.
+_PLAIN: dict[str, Any] = {
     "do_sample": False,
     "temperature": None,
     "top_p": None,
@@ -74,8 +75,8 @@ class TransformersVLM:
         self._ends = {end for end in (*ends, tokenizer.eos_token_id) if end is not None}
 
     @torch.inference_mode()
-    def generate(self, chats: Sequence[Chat]) -> list[Completion]:
-        """Answer chats in one left-padded batch, greedily."""
+    def generate(self, chats: Sequence[Chat], sampling: Sampling = GREEDY) -> list[Completion]:
+        """Answer chats in one left-padded batch."""
         if not chats:
             return []
         texts, images = [], []
@@ -101,7 +102,7 @@ class TransformersVLM:
                 inputs.pop("mm_token_type_ids", None)
             output = self.model.generate(
                 **inputs,
-                **_GREEDY,
+                **_decoding(sampling),
                 max_new_tokens=self.max_new_tokens,
                 eos_token_id=sorted(self._ends) or None,
                 pad_token_id=self.processor.tokenizer.pad_token_id,
@@ -137,6 +138,14 @@ class TransformersVLM:
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+
+def _decoding(sampling: Sampling) -> dict[str, Any]:
+    if not sampling.temperature:
+        return _PLAIN
+    torch.manual_seed(sampling.seed)
+    drawn = {"do_sample": True, "temperature": sampling.temperature, "top_p": sampling.top_p}
+    return _PLAIN | drawn
 
 
 def without_thoughts(text: str) -> str:
