@@ -27,6 +27,7 @@ import multiprocessing
 import random
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -300,6 +301,7 @@ class Trainee(nn.Module):
     def __init__(self, model: transformers.Qwen3VLForConditionalGeneration, tokenizer: object):
         super().__init__()
         self.model = model
+        model.set_attn_implementation("trainee")
         self.vision = model.model.visual
         self.text = model.model.language_model
         width = model.config.text_config.hidden_size
@@ -349,7 +351,7 @@ class Trainee(nn.Module):
                 attn.qkv(block.norm1(x)).view(n, 36, 3, attn.num_heads, -1).permute(2, 0, 3, 1, 4)
             )
             q, k = (_turned(t, cos, sin) for t in (heads[0], heads[1]))
-            y = F.scaled_dot_product_attention(q, k, heads[2])
+            y = _attend(q, k, heads[2], causal=False)
             x = x + attn.proj(y.transpose(1, 2).reshape(n, 36, -1))
             x = x + block.mlp(block.norm2(x))
             if i in vision.deepstack_visual_indexes:
@@ -451,6 +453,22 @@ class Trainee(nn.Module):
         return (loss * weight).sum() / weight.sum(), half
 
 
+def _attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool) -> torch.Tensor:
+    """[N, heads, L, d]; in float32, since the CPU's bfloat16 attention is ten times slower."""
+    with torch.autocast(q.device.type, enabled=False):
+        q, k, v = q.float(), k.float(), v.float()
+        return F.scaled_dot_product_attention(q, k, v, is_causal=causal)
+
+
+def _text_attention(
+    module: nn.Module, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: object, **_: object
+) -> tuple[torch.Tensor, None]:
+    return _attend(q, k, v, causal=True).transpose(1, 2), None
+
+
+transformers.AttentionInterface.register("trainee", _text_attention)
+
+
 def _turned(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
     a, b = x.chunk(2, -1)
     return x * cos + torch.cat([-b, a], -1) * sin
@@ -515,6 +533,8 @@ def train(arguments: argparse.Namespace) -> None:
     log = (folder / "training.jsonl").open("w")
     began, sums, steps_summed = time.monotonic(), dict.fromkeys(shares, 0.0), 0
     step = 0
+    loader = ThreadPoolExecutor(1)  # the next batch is made meanwhile
+    ahead = loader.submit(next, batches)
     while True:
         spent = time.monotonic() - began
         done = max(
@@ -527,7 +547,8 @@ def train(arguments: argparse.Namespace) -> None:
         for optimizer in optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = arguments.lr * rate
-        batch = next(batches)
+        batch = ahead.result()
+        ahead = loader.submit(next, batches)
         with torch.autocast("cpu", torch.bfloat16, enabled=arguments.bf16):
             losses = trainee(batch, weights)
             loss = sum(share * losses[name] for name, share in shares.items() if name in losses)
@@ -554,6 +575,8 @@ def train(arguments: argparse.Namespace) -> None:
             sums, steps_summed = dict.fromkeys(shares, 0.0), 0
         if step % 1000 == 0:
             save(trainee, folder)
+    ahead.result()
+    loader.shutdown()
     save(trainee, folder)
 
 
@@ -575,7 +598,9 @@ def check(trainee: Trainee, folder: Path) -> None:
         [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
     )
     inputs = processor(text=[chat], images=[list(sample.pictures(200))], return_tensors="pt")
+    trainee.model.set_attn_implementation("sdpa")
     want = trainee.model(**inputs).logits[0, -1]
+    trainee.model.set_attn_implementation("trainee")
     pixels = torch.from_numpy(np.stack([np.asarray(i) for i in images])).float().permute(0, 3, 1, 2)
     seen, deep = trainee.see(pixels / 127.5 - 1)
     tokens = inputs["input_ids"]
