@@ -174,7 +174,9 @@ def _prompt_text(stage: str, caption: str = "") -> str:
     blank = Image.new("RGB", (1, 1))
     (turn,) = getattr(templates, stage).fill(blank, blank, caption)
     source, target, text = turn.parts
-    assert isinstance(text, str) and source is blank and target is blank
+    assert isinstance(text, str)
+    assert source is blank
+    assert target is blank
     return text
 
 
@@ -461,7 +463,12 @@ def _attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool) 
 
 
 def _text_attention(
-    module: nn.Module, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: object, **_: object
+    _module: nn.Module,
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    _mask: object,
+    **_: object,
 ) -> tuple[torch.Tensor, None]:
     return _attend(q, k, v, causal=True).transpose(1, 2), None
 
