@@ -115,14 +115,16 @@ def test_model_text_is_cleaned(raw: str, cleaned: str) -> None:
     assert clean(cleaned) == cleaned
 
 
-def test_both_stages_share_their_longest_prefix() -> None:
+def test_both_stages_share_all_up_to_and_with_the_images() -> None:
     for preset in presets():
         prompts = load_prompts(LabelSettings(preset=preset))
         source, target = photo(0), photo(1)
-        one, two = prompts.caption.fill(source, target), prompts.cot.fill(source, target, "Add it")
-        assert one[0] == two[0]
-        assert one[1].parts[:2] == two[1].parts[:2] == (source, target)
-        assert "Add it" in words(two)
+        chats = prompts.caption.fill(source, target), prompts.cot.fill(source, target, "Add it")
+        one, two = ([(turn.role, part) for turn in chat for part in turn.parts] for chat in chats)
+        shared = one[: one.index(("user", target)) + 1]
+        assert ("user", source) in shared
+        assert two[: len(shared)] == shared
+        assert "Add it" in words(chats[1])
 
 
 def test_stage_2_sees_the_clean_caption() -> None:

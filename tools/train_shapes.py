@@ -542,14 +542,8 @@ def train(arguments: argparse.Namespace) -> None:
     step = 0
     loader = ThreadPoolExecutor(1)  # the next batch is made meanwhile
     ahead = loader.submit(next, batches)
-    while True:
-        spent = time.monotonic() - began
-        done = max(
-            step / arguments.steps if arguments.steps else 0,
-            spent / (60 * arguments.minutes) if arguments.minutes else 0,
-        )
-        if done >= 1:
-            break
+    while step < arguments.steps:
+        done = step / arguments.steps
         rate = min(1.0, (step + 1) / 200) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
         for optimizer in optimizers:
             for group in optimizer.param_groups:
@@ -625,11 +619,10 @@ def check(trainee: Trainee, folder: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, default=Path("shapes"))
-    parser.add_argument("--pairs", type=int, default=100_000)
+    parser.add_argument("--pairs", type=int, default=60_000)
     parser.add_argument("--cache", type=Path, help="keeps the drawn pictures (.npy)")
     parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--steps", type=int, default=0)
-    parser.add_argument("--minutes", type=float, default=0)
+    parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--lr", type=float, default=3e-3)
     parser.add_argument("--bf16", action="store_true")
     train(parser.parse_args())

@@ -74,7 +74,9 @@ class VLMSettings(Section):
 class LabelSettings(Section):
     """How labels are asked for and which ones become prompts."""
 
-    preset: str = Field("default", description="Prompt templates for both stages.")
+    preset: str | None = Field(
+        None, description="Prompt templates for both stages; by default the model's own."
+    )
     caption_prompt: Path | None = Field(None, description="Own template for stage 1.")
     cot_prompt: Path | None = Field(None, description="Own template for stage 2.")
     prompt: str | None = Field(None, description="One fixed prompt for every pair; no model.")

@@ -57,6 +57,12 @@ _MIRRORED_PLACE = (2, 1, 0, 5, 4, 3, 8, 7, 6)
 
 # Radius as a share of the picture's side. A cell is a third wide: a large shape just fits.
 _RADIUS = {"small": 0.082, "large": 0.143}
+# Corners as (share of the radius, angle from the top, clockwise).
+_CORNERS = {
+    "square": [(1.15, math.pi * (0.25 + i / 2)) for i in range(4)],
+    "triangle": [(1.15, math.pi * 2 * i / 3) for i in range(3)],
+    "star": [(1.12 if i % 2 == 0 else 0.45, math.pi * i / 5) for i in range(10)],
+}
 _OBJECT_KINDS: tuple[Kind, ...] = ("recolour", "move", "remove", "add", "replace", "resize")
 
 
@@ -92,8 +98,33 @@ class Thing:
     @property
     def box(self) -> tuple[float, float, float, float]:
         """Left, top, right, bottom as shares of the picture's sides."""
-        (x, y), r = self.centre, _RADIUS[self.size] * self.scale
-        return (max(0.0, x - r), max(0.0, y - r), min(1.0, x + r), min(1.0, y + r))
+        points = self.outline
+        if points is None:
+            (x, y), r = self.centre, self.radius
+            points = [(x - r, y - r), (x + r, y + r)]
+        across, down = zip(*points, strict=True)
+        return (
+            max(0.0, min(across)),
+            max(0.0, min(down)),
+            min(1.0, max(across)),
+            min(1.0, max(down)),
+        )
+
+    @property
+    def radius(self) -> float:
+        """As a share of the picture's side."""
+        return _RADIUS[self.size] * self.scale
+
+    @property
+    def outline(self) -> list[tuple[float, float]] | None:
+        """The corners as shares of the picture's sides; None for what is round."""
+        if self.shape not in _CORNERS:
+            return None
+        (x, y), turn = self.centre, math.radians(self.turn)
+        return [
+            (x + self.radius * r * math.sin(a + turn), y - self.radius * r * math.cos(a + turn))
+            for r, a in _CORNERS[self.shape]
+        ]
 
     @property
     def centre(self) -> tuple[float, float]:
@@ -264,7 +295,7 @@ def where(place: int) -> str:
 def sample(seed: int, index: int) -> Sample:
     """The sample number `index` of the endless series `seed`; any order, any subset.
 
-    About one in seven shows no change, one in ten a new background, one in nine two edits.
+    About one in seven shows no change, one in ten a new background, one in six two edits.
     """
     name = f"{seed}/{index}"
     rng = random.Random(name)
@@ -274,13 +305,13 @@ def sample(seed: int, index: int) -> Sample:
         return Sample(name, source, source, ())
     first: Kind = "background" if drawn < 0.24 else rng.choice(_OBJECT_KINDS)
     kinds = [first]
-    if rng.random() < 0.13:
+    if rng.random() < 0.2:
         kinds.append(rng.choice([k for k in (*_OBJECT_KINDS, "background") if k != first]))
     target, edits = source, list[Edit]()
     for kind in kinds:
         edit = _edit(kind, target, edits, rng)
-        if edit is None:
-            continue  # the first edit took the only object
+        if edit is None or _confusable(edit, edits):
+            continue
         edits.append(edit)
         target = _apply(target, edit)
     if not edits:
@@ -397,6 +428,16 @@ def _tint(rng: random.Random, most: int) -> tuple[int, int, int]:
     return (rng.randint(-most, most), rng.randint(-most, most), rng.randint(-most, most))
 
 
+def _confusable(edit: Edit, done: Sequence[Edit]) -> bool:
+    """Whether two edits concern things of one name, and so can be told in another way: a star that
+    goes here and one that comes there are also a star that moves."""
+
+    def names(one: Edit) -> set[str]:
+        return {part.noun for part in (one.before, one.after) if isinstance(part, Thing)}
+
+    return any(names(edit) & names(other) for other in done)
+
+
 def _edit(kind: Kind, scene: Scene, done: Sequence[Edit], rng: random.Random) -> Edit | None:
     if kind == "background":
         old = scene.backdrop
@@ -463,29 +504,14 @@ def _draw_pattern(draw: ImageDraw, backdrop: Backdrop, side: int) -> None:
 
 
 def _draw_thing(draw: ImageDraw, thing: Thing, side: int, dx: float, dy: float) -> None:
-    x, y = ((c + d) * side for c, d in zip(thing.centre, (dx, dy), strict=True))
-    radius = _RADIUS[thing.size] * thing.scale * side
     fill = _tinted(COLOURS[thing.colour], thing.tint)
+    if thing.outline is not None:
+        draw.polygon([((x + dx) * side, (y + dy) * side) for x, y in thing.outline], fill=fill)
+        return
+    x, y = ((c + d) * side for c, d in zip(thing.centre, (dx, dy), strict=True))
+    radius = thing.radius * side
+    box = (x - radius, y - radius, x + radius, y + radius)
     if thing.shape == "circle":
-        draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=fill)
-    elif thing.shape == "ring":
-        width = round(radius * 0.42)
-        draw.ellipse((x - radius, y - radius, x + radius, y + radius), outline=fill, width=width)
+        draw.ellipse(box, fill=fill)
     else:
-        corners = _CORNERS[thing.shape]
-        turn = math.radians(thing.turn)
-        draw.polygon(
-            [
-                (x + radius * r * math.sin(a + turn), y - radius * r * math.cos(a + turn))
-                for r, a in corners
-            ],
-            fill=fill,
-        )
-
-
-# Corners as (share of the radius, angle from the top, clockwise).
-_CORNERS = {
-    "square": [(1.15, math.pi * (0.25 + i / 2)) for i in range(4)],
-    "triangle": [(1.15, math.pi * 2 * i / 3) for i in range(3)],
-    "star": [(1.12 if i % 2 == 0 else 0.45, math.pi * i / 5) for i in range(10)],
-}
+        draw.ellipse(box, outline=fill, width=round(radius * 0.42))

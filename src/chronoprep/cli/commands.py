@@ -441,6 +441,31 @@ def prepare(
     )
 
 
+@command("synth")
+def synth(
+    ctx: typer.Context,
+    count: Annotated[int, typer.Argument(metavar="N", min=1, help="How many pairs.")],
+    output: Annotated[
+        Path, typer.Option("--output", "--dataset", "-o", help="A new folder for the pairs.")
+    ],
+    seed: Annotated[int, typer.Option("--seed", help="Another seed gives other pairs.")] = 0,
+    size: Annotated[int, typer.Option("--size", min=32, help="Side of the images, pixels.")] = 256,
+    as_json: o.Json = False,
+    quiet: o.Quiet = False,
+    debug: o.Debug = False,
+) -> None:
+    """Draw synthetic pairs whose true labels are known, for trying things out."""
+    from chronoprep import workflows
+
+    _run(
+        ctx,
+        lambda reporter: [
+            workflows.write_synthetic(output, count, seed=seed, size=size, reporter=reporter)
+        ],
+        f"Pairs: {output}; their true labels: {output / 'truth.jsonl'}",
+    )
+
+
 @command("models")
 def models(as_json: o.Json = False, debug: o.Debug = False) -> None:
     """List the known models, what they need and what fits this machine."""

@@ -122,7 +122,7 @@ Preset = Annotated[
         "labels",
         "preset",
         "--preset",
-        help="Prompt templates: default, detail, lighting, video.",
+        help="Prompt templates: default, detail, lighting, video, compact; else the model's own.",
         rich_help_panel=LABELS,
     ),
 ]

@@ -166,7 +166,7 @@ def show_models(models: Sequence[dict[str, Any]], *, as_json: bool) -> None:
         table.add_row(
             model["name"],
             model["id"],
-            f"{model['memory_gb']:.0f} GB",
+            f"{model['memory_gb']:.0f} GB" if model["memory_gb"] >= 1 else "< 1 GB",
             model["runs_on"] or "too large",
             "yes" if model["cached"] else "",
         )

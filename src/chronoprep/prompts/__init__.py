@@ -73,20 +73,22 @@ def presets() -> list[str]:
     return sorted(name.removesuffix(".caption.txt") for name in names if ".caption." in name)
 
 
-def load_prompts(settings: LabelSettings) -> Prompts:
+def load_prompts(settings: LabelSettings, default: str = "default") -> Prompts:
     """The templates of a preset, each replaced by the user's own file where one is given.
+
+    Args:
+        default: The preset where the settings name none: the one that a model was trained for.
 
     Raises:
         ConfigError: For an unknown preset, an unreadable file or a template that lacks an image
             or, in stage 2, the caption.
     """
-    if settings.preset not in presets():
-        raise ConfigError(
-            f"Unknown preset {settings.preset!r}.", hint=f"There are: {', '.join(presets())}."
-        )
+    preset = settings.preset or default
+    if preset not in presets():
+        raise ConfigError(f"Unknown preset {preset!r}.", hint=f"There are: {', '.join(presets())}.")
     return Prompts(
-        caption=_load(settings.preset, "caption", settings.caption_prompt),
-        cot=_load(settings.preset, "cot", settings.cot_prompt),
+        caption=_load(preset, "caption", settings.caption_prompt),
+        cot=_load(preset, "cot", settings.cot_prompt),
     )
 
 

@@ -16,6 +16,7 @@ from chronoprep.vlm.registry import (
     check_fits,
     find,
     load,
+    preset,
 )
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "check_fits",
     "find",
     "load",
+    "preset",
 ]
 
 

@@ -25,12 +25,16 @@ class ModelSpec:
         id: Its id on the hub.
         family: `model_type` of its config.
         parameters: In billions, all experts counted.
+        preset: The prompt templates that suit it: those that it was trained for, if any.
+        folder: Where it lies if it comes with this package.
     """
 
     name: str
     id: str
     family: str
     parameters: float
+    preset: str = "default"
+    folder: Path | None = None
 
     @property
     def memory(self) -> int:
@@ -79,7 +83,7 @@ def find(settings: VLMSettings) -> Checkpoint:
             neither cached nor to be had.
     """
     spec = _spec(settings.model)
-    name = spec.id if spec else settings.model
+    name = str(spec.folder or spec.id) if spec else settings.model
     found = checkpoint.find(name, revision=settings.revision, check=_check)
     if found.folder is None and found.config:
         _check_vision(name, found.config)  # before gigabytes are downloaded
@@ -103,6 +107,12 @@ def check_fits(settings: VLMSettings, found: Checkpoint) -> None:
     else:
         return  # the hub does not say how large it is: that shows when it is here
     checkpoint.check_memory(needed, settings.device, settings.model)
+
+
+def preset(settings: VLMSettings) -> str:
+    """The prompt templates that suit the model."""
+    spec = _spec(settings.model)
+    return spec.preset if spec else "default"
 
 
 def load(settings: VLMSettings, found: Checkpoint) -> VLM:

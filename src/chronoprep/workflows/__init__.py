@@ -26,6 +26,7 @@ from chronoprep.workflows.labels import (
     normal_caption,
 )
 from chronoprep.workflows.report import Reporter, Silent, Summary
+from chronoprep.workflows.synthesis import write_synthetic
 
 __all__ = [
     "Reporter",
@@ -40,6 +41,7 @@ __all__ = [
     "label_one",
     "prepare",
     "video_one",
+    "write_synthetic",
     "write_text",
     "write_videos",
 ]
@@ -332,7 +334,7 @@ def known_models() -> list[dict[str, Any]]:
             "parameters_b": spec.parameters,
             "memory_gb": round(spec.memory / 1e9, 1),
             "runs_on": "GPU" if spec.memory <= gpu else "CPU" if spec.memory <= ram else "",
-            "cached": checkpoint.is_cached(spec.id),
+            "cached": spec.folder is not None or checkpoint.is_cached(spec.id),
         }
         for spec in vlm.MODELS.values()
     ]

@@ -199,7 +199,7 @@ def label_by_model(
 ) -> Summary:
     """Bring the labels of pairs up to date, and load the model only if one is stale."""
     summary = Summary("labels")
-    prompts = load_prompts(settings.labels)
+    prompts = load_prompts(settings.labels, vlm.preset(settings.vlm))
     recipe = Recipe(vlm.find(settings.vlm), prompts, settings)
 
     from chronoprep.pairs.images import content_hash
@@ -396,7 +396,7 @@ def label_one(
     """
     from chronoprep.pairs.images import bounded, content_hash, load_pair
 
-    prompts = load_prompts(settings.labels)
+    prompts = load_prompts(settings.labels, vlm.preset(settings.vlm))
     pair = ImagePair(source.stem, source, target, caption)
     loaded = load_pair(pair, settings.images)
     view = View(
