@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from chronoprep.captioning import View, clean, is_no_change, label
+from chronoprep.captioning import View, label
 from chronoprep.config import LabelSettings
 from chronoprep.data import GREEDY, Chat, Completion, Sampling
 from chronoprep.errors import BackendError, ConfigError
+from chronoprep.guard import is_no_change
 from chronoprep.prompts import load_prompts, parse, presets
 from conftest import photo
+from degenerate import COT
 
 
 class Queue:
@@ -95,26 +97,6 @@ def test_other_texts_are_changes(text: str) -> None:
     assert not is_no_change(text)
 
 
-@pytest.mark.parametrize(
-    ("raw", "cleaned"),
-    [
-        ("  Add\n a   hat ", "Add a hat"),
-        ("Add <|image_pad|>a hat<|im_end|>", "Add a hat"),
-        ("Add <|im_<|x|>end|> a hat", "Add a hat"),
-        ("```json\nAdd a hat\n```", "Add a hat"),
-        ('"Add a hat"', "Add a hat"),
-        ("“Add a hat”", "Add a hat"),
-        ('"Hi" becomes "Bye"', '"Hi" becomes "Bye"'),
-        ("Add a hat</s>", "Add a hat"),
-        ("Add\x00 a\x1b hat", "Add a hat"),
-        ("3 < 4 and <b>bold</b> stay", "3 < 4 and <b>bold</b> stay"),
-    ],
-)
-def test_model_text_is_cleaned(raw: str, cleaned: str) -> None:
-    assert clean(raw) == cleaned
-    assert clean(cleaned) == cleaned
-
-
 def test_both_stages_share_all_up_to_and_with_the_images() -> None:
     for preset in presets():
         prompts = load_prompts(LabelSettings(preset=preset))
@@ -129,7 +111,7 @@ def test_both_stages_share_all_up_to_and_with_the_images() -> None:
 
 def test_stage_2_sees_the_clean_caption() -> None:
     queue = Queue("Add a <|image_pad|>hat", "The user wants to add a hat.")
-    (answer,) = label(queue, PROMPTS, [view()], with_cot=True)
+    (answer,) = label(queue, PROMPTS, [view()], with_cot=True, guard=False)
     assert answer.caption == "Add a hat"
     assert answer.cot == "The user wants to add a hat."
     assert "Add a hat" in words(queue.batches[1][0])
@@ -139,34 +121,84 @@ def test_stage_2_sees_the_clean_caption() -> None:
 def test_a_batch_keeps_its_order_and_drops_what_is_finished() -> None:
     queue = Queue("one", "No change", "three", "cot 1", "cot brought", "cot 3")
     views = [view(), view("brought"), view(), view()]
-    answers = label(queue, PROMPTS, views, with_cot=True)
+    answers = label(queue, PROMPTS, views, with_cot=True, guard=False)
     assert [a.caption for a in answers] == ["one", "brought", "no change", "three"]
     assert [a.cot for a in answers] == ["cot 1", "cot brought", None, "cot 3"]
 
 
-def test_the_guard_refuses_empty_and_cut_answers() -> None:
-    cut = Completion("Add a", 512, truncated=True)
-    answers = label(Queue(" ", cut), PROMPTS, [view(), view()], with_cot=False)
+CUT = Completion("Add a", 512, truncated=True)
+
+
+def test_the_guard_refuses_and_says_why() -> None:
+    answers = label(Queue(" ", CUT), PROMPTS, [view(), view()], with_cot=False)
     assert answers[0].error is not None
     assert "empty" in answers[0].error
     assert answers[1].error is not None
     assert "512" in answers[1].error
-    (kept,) = label(Queue(cut), PROMPTS, [view()], with_cot=False, guard=False)
+    assert answers[1].refused == "Add a"
+    (kept,) = label(Queue(CUT), PROMPTS, [view()], with_cot=False, guard=False, retries=2)
     assert kept.caption == "Add a"
 
 
 def test_a_failed_stage_2_keeps_the_caption() -> None:
-    (answer,) = label(Queue("Add a hat", ""), PROMPTS, [view()], with_cot=True)
+    (answer,) = label(Queue("Add a hat", "!" * 99), PROMPTS, [view()], with_cot=True)
     assert answer.caption == "Add a hat"
+    assert answer.refused == "!" * 99
     assert answer.error is not None
     assert "stage 2" in answer.error
+    assert "repeated character" in answer.error
+
+
+def test_a_refused_answer_is_drawn_again_with_another_seed() -> None:
+    views = [view() for _ in range(3)]
+    queue = Queue("Add a hat", "", "Here is: a hat", CUT, "Add a coat", "Add a tie", COT, COT, COT)
+    answers = label(queue, PROMPTS, views, with_cot=True, retries=2)
+    assert [a.caption for a in answers] == ["Add a hat", "Add a tie", "Add a coat"]
+    assert [a.cot for a in answers] == [COT] * 3
+    assert [len(batch) for batch in queue.batches] == [3, 2, 1, 3]
+    assert [s.seed for s in queue.samplings] == [0, 1, 2, 0]
+    assert [s.temperature > 0 for s in queue.samplings] == [False, True, True, False]
+    assert [a.retried.get("caption", {}).get("seed") for a in answers] == [None, 2, 1]
+    faults = answers[1].retried["caption"]["refused"]
+    assert [str(fault).split(" (")[0] for fault in faults] == ["empty", "cut"]  # type: ignore[attr-defined]
+
+
+def test_the_budget_of_retries_ends() -> None:
+    queue = Queue("", "Sure, here it is", "the the the the the the", "Add a hat")
+    (answer,) = label(queue, PROMPTS, [view()], with_cot=True, retries=2)
+    assert answer.caption is None
+    assert "loop" in str(answer.error)
+    assert answer.refused == "the the the the the the"
+    assert len(queue.batches) == 3
+
+
+def test_no_change_is_an_answer_to_stage_1_alone() -> None:
+    (answer,) = label(Queue("Add a hat", "No change."), PROMPTS, [view()], with_cot=True)
+    assert "opening" in str(answer.error)
+    (answer,) = label(Queue(Completion("no change", 2, truncated=True)), PROMPTS, [view()],
+                      with_cot=False)  # fmt: skip
+    assert "cut" in str(answer.error)
+
+
+def test_an_own_template_is_held_against_its_own_words_only(tmp_path: Path) -> None:
+    path = tmp_path / "mine.txt"
+    path.write_text("Edit: {caption}. In zwei Sätzen, auf Deutsch, was sich ändert und was bleibt.")
+    own = "Der Mann trägt einen roten Hut. Das erste Bild bleibt sonst wie es ist."
+    prompts = load_prompts(LabelSettings(cot_prompt=path))
+    (answer,) = label(Queue("Add a hat", own), prompts, [view()], with_cot=True)
+    assert answer.cot == own
+    path.write_text(path.read_text() + "\n[[answer]]\nbegins: Der Nutzer\nwords: 5 to 30\n")
+    prompts = load_prompts(LabelSettings(cot_prompt=path))
+    (answer,) = label(Queue("Add a hat", own), prompts, [view()], with_cot=True)
+    assert "opening" in str(answer.error)
+    assert "[[answer]]" not in words(prompts.cot.fill(photo(0), photo(1), "Add a hat"))
 
 
 def test_one_refused_pair_does_not_take_its_batch_along() -> None:
     bad = ValueError("aspect ratio must be smaller than 200")
-    queue = Queue(bad, "first", bad, "third")
-    answers = label(queue, PROMPTS, [view(), view(), view()], with_cot=False)
-    assert [a.caption for a in answers] == ["first", None, "third"]
+    queue = Queue(bad, "Add a hat", bad, "Add a tie")
+    answers = label(queue, PROMPTS, [view(), view(), view()], with_cot=False, retries=1)
+    assert [a.caption for a in answers] == ["Add a hat", None, "Add a tie"]
     assert "aspect ratio" in str(answers[1].error)
 
 
@@ -202,6 +234,7 @@ def test_a_template_is_versioned_by_its_content() -> None:
         ("Hello\n[[user]]\n{source}{target}", "caption", "before"),
         ("[[system]]\n{source}{target}\n[[user]]\n{source}{target} Say", "caption", "user turn"),
         ("   ", "caption", "empty"),
+        ("Say it.\n[[answer]]\nwords: many", "caption", "words: many"),
     ],
 )
 def test_a_broken_template_says_what_it_lacks(text: str, stage: str, part: str) -> None:

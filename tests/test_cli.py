@@ -19,6 +19,7 @@ from chronoprep import vlm
 from chronoprep.data import Label
 from chronoprep.dataset import Dataset
 from conftest import EXAMPLES, Result, photo, write_pairs
+from degenerate import COT
 from test_captioning import Queue
 from trainer import read_dataset, read_video
 
@@ -31,7 +32,7 @@ class Model:
 
     def __init__(self, *, answer: Callable[[str], str] | None = None) -> None:
         self.calls = {"caption": 0, "cot": 0}
-        self.answer = answer or (lambda stage: "Add a hat" if stage == "caption" else "The user …")
+        self.answer = answer or (lambda stage: "Add a hat" if stage == "caption" else COT)
 
     def generate(self, chats: list, *sampling: object) -> list:  # type: ignore[type-arg]
         queue = Queue()
@@ -180,7 +181,7 @@ def test_failures_are_tried_again(run: Run, tmp_path: Path, model: Model) -> Non
     pairs = write_pairs(tmp_path / "pairs", NAMES)
     good = model.answer
     model.answer = lambda stage: good(stage) if stage == "caption" else ""
-    first = run("prepare", pairs, "-d", "data", "--json")
+    first = run("prepare", pairs, "-d", "data", "--json", "--retries", 0)
     assert first.code == 1
     assert counts(first) == (0, 0, 6)
     assert "empty" in first.json[1]["failures"][0]["reason"]

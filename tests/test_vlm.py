@@ -16,11 +16,11 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from chronoprep import vlm
-from chronoprep.captioning import clean
 from chronoprep.config import LabelSettings, VLMSettings
 from chronoprep.data import Chat
 from chronoprep.dataset import Dataset
 from chronoprep.errors import BackendError
+from chronoprep.guard import clean
 from chronoprep.prompts import load_prompts
 from conftest import Result, photo, write_pairs
 from tiny_checkpoints import FAMILIES

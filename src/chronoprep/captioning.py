@@ -1,30 +1,26 @@
-"""The two-stage flow over any VLM: caption → "no change"? → chain-of-thought prompt.
+"""The two-stage flow over any VLM: caption → "no change"? → chain-of-thought prompt, each guarded.
 
 It knows chats and texts. It does not know files, the journal, or how a model runs.
 """
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from chronoprep.data import Chat, Completion
+from chronoprep.data import GREEDY, Chat, Completion, Form, Sampling
 from chronoprep.errors import ChronoprepError, PairError
+from chronoprep.guard import Fault, clean, find_fault, is_no_change
 from chronoprep.prompts import Prompts
 from chronoprep.vlm import VLM
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-# `<|im_end|>`, `<|image_pad|>`, and the sentencepiece-style ones that other families use.
-_SPECIAL = re.compile(
-    r"<\|[^<>|]{1,60}\|>|</?(?:s|pad|unk|bos|eos|image|video|img|think|end_of_turn|start_of_turn)>"
-)
-_FENCE = re.compile(r"\A```(?:[\w+-]*\n)?(.*?)\n?```\Z", re.DOTALL)
-_QUOTES = {'"': '"', "'": "'", "“": "”", "‘": "’", "«": "»", "`": "`"}
+# Another draw for an answer that was refused: light, for the greedy text was nearly right or went
+# round in circles; its seed is the number of the attempt.
+RETRY = Sampling(temperature=0.5, top_p=0.9)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,42 +41,38 @@ class Answer:
         cot: The chain-of-thought prompt, if it was asked for and something changed.
         no_change: Whether the caption says that nothing changed.
         error: Why the label can't be used, naming the stage.
+        refused: The text that the guard refused, as the model wrote it.
+        retried: For each stage that was asked again: how the last answer was drawn, and the faults
+            of those before it.
     """
 
     caption: str | None = None
     cot: str | None = None
     no_change: bool = False
     error: str | None = None
+    refused: str | None = None
+    retried: dict[str, dict[str, object]] = field(default_factory=dict)
 
 
-def clean(text: str) -> str:
-    """Model text made safe for a prompt and a file.
+@dataclass(frozen=True, slots=True)
+class _Reply:
+    """What became of one chat: the clean text, or why there is none."""
 
-    Special tokens go (again and again, since taking one out may join the halves of another), and
-    so do control characters; white space collapses; a code fence or a pair of quotes around the
-    whole text goes.
-    """
-    text = "".join(c for c in text if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cs"))
-    while (shorter := _SPECIAL.sub("", text)) != text:
-        text = shorter
-    text = text.strip()
-    if fenced := _FENCE.match(text):
-        text = fenced.group(1).strip()
-    text = " ".join(text.split())
-    # Only a pair that encloses everything: `"Hi" becomes "Bye"` keeps its quotes.
-    while len(text) > 1 and _QUOTES.get(text[0]) == text[-1]:
-        inner = text[1:-1]
-        if text[0] in inner or text[-1] in inner:
-            break
-        text = inner.strip()
-    return text
+    text: str = ""
+    error: str | None = None
+    refused: str | None = None
+    faults: tuple[str, ...] = ()
+    sampling: Sampling = GREEDY
 
-
-def is_no_change(text: str) -> bool:
-    """Whether an answer says "no change", whatever its case, punctuation, quotes or fences."""
-    letters = unicodedata.normalize("NFKC", clean(text)).casefold()
-    words = re.sub(r"[\W_]+", " ", letters).split()
-    return words in (["no", "change"], ["no", "changes"])
+    @property
+    def retried(self) -> dict[str, object]:
+        drawn = self.sampling
+        return {
+            "seed": drawn.seed,
+            "temperature": drawn.temperature,
+            "top_p": drawn.top_p,
+            "refused": list(self.faults),
+        }
 
 
 def label(
@@ -90,25 +82,33 @@ def label(
     *,
     with_cot: bool,
     guard: bool = True,
+    retries: int = 0,
 ) -> list[Answer]:
     """Label a batch of views; the answers are in their order.
 
     A view that brings a caption starts at stage 2. A view that says "no change" leaves after
-    stage 1. With `guard`, an empty answer or one that the token limit cut is an error; without,
-    whatever the model said is kept.
+    stage 1. With `guard`, a degenerate answer is asked for again up to `retries` times, lightly
+    sampled, and is an error if none is better; without, whatever the model said is kept.
 
     Raises:
         BackendError: When the backend can't go on.
     """
-    answers: list[Answer] = [Answer(caption=view.caption) for view in views]
+    answers = [
+        Answer() if view.caption is None else _settled(Answer(), clean(view.caption))
+        for view in views
+    ]
+    budget = retries if guard else None
 
     first = [i for i, view in enumerate(views) if view.caption is None]
     chats = [prompts.caption.fill(views[i].source, views[i].target) for i in first]
-    for i, result in zip(first, _generate(vlm, chats), strict=True):
-        answers[i] = _captioned(result, guard)
-    for i, view in enumerate(views):
-        if view.caption is not None:
-            answers[i] = _settled(clean(view.caption))
+    replies = _ask(vlm, chats, prompts.caption.form, budget, may_say_no_change=True)
+    for i, reply in zip(first, replies, strict=True):
+        answer = Answer(retried={"caption": reply.retried} if reply.sampling != GREEDY else {})
+        if reply.error is None:
+            answers[i] = _settled(answer, reply.text)
+        else:
+            error = f"stage 1 (caption): {reply.error}"
+            answers[i] = replace(answer, error=error, refused=reply.refused)
 
     if not with_cot:
         return answers
@@ -116,50 +116,82 @@ def label(
     chats = [
         prompts.cot.fill(views[i].source, views[i].target, answers[i].caption or "") for i in second
     ]
-    for i, result in zip(second, _generate(vlm, chats), strict=True):
-        caption = answers[i].caption
-        problem = _problem(result, guard)
-        if problem or isinstance(result, PairError):
-            answers[i] = Answer(caption, error=f"stage 2 (CoT): {problem}")
+    replies = _ask(vlm, chats, prompts.cot.form, budget)
+    for i, reply in zip(second, replies, strict=True):
+        answer = answers[i]
+        if reply.sampling != GREEDY:
+            answer = replace(answer, retried=answer.retried | {"cot": reply.retried})
+        if reply.error is None:
+            answers[i] = replace(answer, cot=reply.text)
         else:
-            answers[i] = Answer(caption, cot=clean(result.text))
+            error = f"stage 2 (CoT): {reply.error}"
+            answers[i] = replace(answer, error=error, refused=reply.refused)
     return answers
 
 
-def _settled(caption: str) -> Answer:
-    """A caption as an answer: "no change" takes its one spelling."""
+def _settled(answer: Answer, caption: str) -> Answer:
+    """An answer with its caption: "no change" takes its one spelling."""
     if is_no_change(caption):
-        return Answer("no change", no_change=True)
-    return Answer(caption)
+        return replace(answer, caption="no change", no_change=True)
+    return replace(answer, caption=caption)
 
 
-def _captioned(result: Completion | PairError, guard: bool) -> Answer:
-    problem = _problem(result, guard)
-    if problem or isinstance(result, PairError):
-        return Answer(error=f"stage 1 (caption): {problem}")
-    return _settled(clean(result.text))
+def _ask(
+    vlm: VLM,
+    chats: Sequence[Chat],
+    form: Form,
+    retries: int | None,
+    *,
+    may_say_no_change: bool = False,
+) -> list[_Reply]:
+    """Answer chats greedily, and those whose answer is refused again. None: no guard."""
+
+    def fault_of(result: Completion | PairError) -> Fault | None:
+        if retries is None or isinstance(result, PairError):
+            return None
+        if may_say_no_change and not result.truncated and is_no_change(result.text):
+            return None
+        return find_fault(result, form)
+
+    replies = [_Reply() for _ in chats]
+    pending = list(range(len(chats)))
+    for attempt in range(1 + (retries or 0)):
+        sampling = replace(RETRY, seed=attempt) if attempt else GREEDY
+        results = _generate(vlm, [chats[i] for i in pending], sampling)
+        refused = []
+        for i, result in zip(pending, results, strict=True):
+            fault = fault_of(result)
+            replies[i] = _reply(result, fault, sampling, replies[i].faults)
+            if fault is not None:
+                refused.append(i)
+        pending = refused
+    return replies
 
 
-def _problem(result: Completion | PairError, guard: bool) -> str | None:
+def _reply(
+    result: Completion | PairError, fault: Fault | None, sampling: Sampling, faults: tuple[str, ...]
+) -> _Reply:
     if isinstance(result, PairError):
-        return result.message
-    if guard and result.truncated:
-        return (
-            f"cut at the limit of {result.tokens} new tokens (raise --max-new-tokens, or keep it "
-            f"by --no-guard): {clean(result.text)[:200]!r}"
-        )
-    if guard and not clean(result.text):
-        return "the model's answer is empty"
-    return None
+        return _Reply(error=result.reason, faults=faults, sampling=sampling)
+    if fault is None:
+        return _Reply(clean(result.text), faults=faults, sampling=sampling)
+    # A lone surrogate, which a server's JSON may hold, would not go into the journal.
+    text = result.text.encode("utf-8", "replace").decode()
+    return _Reply(
+        error=f"{fault}: {clean(text)[:200]!r}",
+        refused=text,
+        faults=(*faults, str(fault)),
+        sampling=sampling,
+    )
 
 
-def _generate(vlm: VLM, chats: list[Chat]) -> list[Completion | PairError]:
+def _generate(vlm: VLM, chats: Sequence[Chat], sampling: Sampling) -> list[Completion | PairError]:
     """Answers to a batch. Where a batch fails, its chats run alone, so that one pair that the
     processor refuses (an extreme aspect ratio, say) does not take the others with it."""
     if not chats:
         return []
     try:
-        return list(vlm.generate(chats))
+        return list(vlm.generate(chats, sampling))
     except ChronoprepError as error:
         if not isinstance(error, PairError):
             raise
@@ -167,5 +199,5 @@ def _generate(vlm: VLM, chats: list[Chat]) -> list[Completion | PairError]:
     except (ValueError, IndexError, KeyError, TypeError) as error:
         problem = error
     if len(chats) > 1:
-        return [result for chat in chats for result in _generate(vlm, [chat])]
+        return [result for chat in chats for result in _generate(vlm, [chat], sampling)]
     return [PairError(str(problem) or type(problem).__name__)]

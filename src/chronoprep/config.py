@@ -80,7 +80,8 @@ class LabelSettings(Section):
     caption_prompt: Path | None = Field(None, description="Own template for stage 1.")
     cot_prompt: Path | None = Field(None, description="Own template for stage 2.")
     prompt: str | None = Field(None, description="One fixed prompt for every pair; no model.")
-    guard: bool = Field(True, description="Refuse empty answers and answers cut short.")
+    guard: bool = Field(True, description="Refuse degenerate answers.")
+    retries: int = Field(2, ge=0, description="Further draws for an answer that was refused.")
     allow_caption_as_prompt: bool = Field(
         False, description="A label without a CoT trains on its caption."
     )

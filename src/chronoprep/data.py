@@ -82,6 +82,28 @@ class Completion:
     truncated: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What a prompt asks of its answer, so that an answer can be held against it.
+
+    Attributes:
+        begins: The words that open it.
+        words: The fewest and the most of them.
+        english: Whether it is in English.
+        markdown: Whether it may hold markdown.
+        images: Whether it may speak of the images as such ("the second image").
+    """
+
+    begins: str | None = None
+    words: tuple[int, int] | None = None
+    english: bool = False
+    markdown: bool = False
+    images: bool = True
+
+
+FREE_FORM = Form()
+
+
 class Label(BaseModel):
     """A record of the journal: what a pair's label is and where it came from.
 
@@ -110,6 +132,8 @@ class Label(BaseModel):
     cot_id: str | None = None
     edited_by_human: bool = False
     error: str | None = None
+    refused: str | None = None
+    retried: dict[str, dict[str, object]] | None = None
     notes: tuple[str, ...] = ()
     scores: dict[str, float] | None = None
     seconds: float | None = None

@@ -35,6 +35,7 @@ FLAGS: dict[str, tuple[str, str]] = {
     "cot_prompt": ("labels", "cot_prompt"),
     "prompt": ("labels", "prompt"),
     "guard": ("labels", "guard"),
+    "retries": ("labels", "retries"),
     "allow_caption_as_prompt": ("labels", "allow_caption_as_prompt"),
     "codec": ("video", "codec"),
     "umt5_model": ("umt5", "model"),
@@ -137,6 +138,7 @@ FixedPrompt = Annotated[str | None, _option("labels", "prompt", "--prompt", rich
 Guard = Annotated[
     bool | None, _option("labels", "guard", "--guard/--no-guard", rich_help_panel=LABELS)
 ]
+Retries = Annotated[int | None, _option("labels", "retries", "--retries", rich_help_panel=LABELS)]
 AllowCaption = Annotated[
     bool | None,
     _option(

@@ -5,6 +5,16 @@ A template is a text file whose turns begin with a line `[[system]]`, `[[user]]`
 of stage 1 goes; every other brace is plain text. A file without such lines is one system prompt,
 followed by a user turn that holds only the two images: the order of ChronoEdit's own script.
 
+A block `[[answer]]` is no turn: it says what the prompt asks of the answer, and the guard holds
+answers against it. Without it an answer may open, run on and speak as it likes.
+
+    [[answer]]
+    begins: The user wants to
+    words: 80-100
+    language: English
+    markdown: yes            (by default: no)
+    images: no               it speaks of "the second image" (by default: yes)
+
 The packaged templates put one shared system prompt first, then source and target, then the text of
 the stage: an engine that caches prefixes can then reuse the images of stage 1 in stage 2.
 """
@@ -16,10 +26,10 @@ import re
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from chronoprep.config import LabelSettings
-from chronoprep.data import Chat, Role, Turn
+from chronoprep.data import FREE_FORM, Chat, Form, Role, Turn
 from chronoprep.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -28,6 +38,7 @@ if TYPE_CHECKING:
 Stage = Literal["caption", "cot"]
 
 _MARKER = re.compile(r"^\[\[(\w+)\]\][ \t]*$", re.MULTILINE)
+_RANGE = re.compile(r"(\d{1,4})\s*(?:-|–|to)\s*(\d{1,4})")
 _SLOT = re.compile(r"(\{source\}|\{target\}|\{caption\})")
 
 
@@ -38,10 +49,12 @@ class Template:
     Attributes:
         version: Name and digest of the content, for example `default@1f0c9a2b7d3e`.
         turns: Role and text of each turn, with its placeholders.
+        form: What it asks of the answer.
     """
 
     version: str
     turns: tuple[tuple[Role, str], ...]
+    form: Form = FREE_FORM
 
     def fill(self, source: Image, target: Image, caption: str = "") -> Chat:
         """Put two RGB images and a caption into the placeholders.
@@ -107,14 +120,19 @@ def parse(text: str, name: str, stage: Stage) -> Template:
     """Read a template from text.
 
     Raises:
-        ConfigError: When a role is unknown, an image is missing or named twice, or a stage-2
-            template has no place for the caption.
+        ConfigError: When a role is unknown, an image is missing or named twice, the answer's form
+            is not understood, or a stage-2 template has no place for the caption.
     """
     version = f"{name}@{hashlib.blake2b(text.encode(), digest_size=6).hexdigest()}"
     pieces = _MARKER.split(text)
+    form = FREE_FORM
+    if "answer" in pieces[1::2]:
+        at = 2 * pieces[1::2].index("answer") + 1
+        form = _form(pieces[at + 1], name)
+        del pieces[at : at + 2]
     if len(pieces) == 1:
         turns: tuple[tuple[Role, str], ...] = (
-            ("system", text.strip()),
+            ("system", pieces[0].strip()),
             ("user", "{source}{target}"),
         )
     else:
@@ -123,7 +141,8 @@ def parse(text: str, name: str, stage: Stage) -> Template:
         for role in pieces[1::2]:
             if role not in ("system", "user", "assistant"):
                 raise ConfigError(
-                    f"{name}: unknown role [[{role}]].", hint="Use system, user or assistant."
+                    f"{name}: unknown role [[{role}]].",
+                    hint="Use system, user or assistant, and one [[answer]] at most.",
                 )
         turns = tuple(
             (cast("Role", role), body.strip())
@@ -143,7 +162,30 @@ def parse(text: str, name: str, stage: Stage) -> Template:
         raise ConfigError(
             f"{name}: a stage-2 template needs {{caption}} where the edit instruction goes."
         )
-    return Template(version, turns)
+    return Template(version, turns, form)
+
+
+def _form(block: str, name: str) -> Form:
+    """The lines of an `[[answer]]` block."""
+    values: dict[str, Any] = {}
+    for line in block.strip().splitlines():
+        key, _, value = (part.strip() for part in line.partition(":"))
+        if key == "begins" and value:
+            values["begins"] = value
+        elif key == "words" and (range_ := _RANGE.fullmatch(value)):
+            values["words"] = (int(range_.group(1)), int(range_.group(2)))
+        elif key == "language" and value.casefold() == "english":
+            values["english"] = True
+        elif key in ("markdown", "images") and value in ("yes", "no"):
+            values[key] = value == "yes"
+        elif line.strip():
+            raise ConfigError(
+                f"{name}: [[answer]] does not understand {line.strip()!r}.",
+                hint="It takes lines such as `begins: The user wants to`, `words: 80-100`, "
+                "`language: English` (the only one that can be checked), `markdown: yes` and "
+                "`images: no`.",
+            )
+    return Form(**values)
 
 
 def _join(parts: list[str | Image]) -> tuple[str | Image, ...]:

@@ -12,7 +12,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal
 
-from chronoprep import captioning, vlm
+from chronoprep import captioning, guard, vlm
 from chronoprep.captioning import Answer, View
 from chronoprep.checkpoint import Checkpoint
 from chronoprep.config import ImageSettings, Settings
@@ -89,9 +89,9 @@ class Task:
 
 def normal_caption(text: str | None) -> str | None:
     """A caption in its stored spelling; None where there is none."""
-    if text is None or not captioning.clean(text):
+    if text is None or not guard.clean(text):
         return None
-    return "no change" if captioning.is_no_change(text) else captioning.clean(text)
+    return "no change" if guard.is_no_change(text) else guard.clean(text)
 
 
 def next_task(
@@ -158,6 +158,8 @@ def record(
         caption_cot=answer.cot,
         images=task.images,
         error=answer.error,
+        refused=answer.refused,
+        retried=answer.retried or None,
         generation=recipe.generation,
         notes=tuple(notes),
         seconds=round(seconds, 3),
@@ -285,6 +287,7 @@ def _run(
             [view for _, view, _ in good],
             with_cot=with_cot,
             guard=settings.labels.guard,
+            retries=settings.labels.retries,
         )
         seconds = (time.monotonic() - began) / max(len(good), 1)
         entries += [
@@ -407,7 +410,12 @@ def label_one(
     began = time.monotonic()
     with open_model(settings, recipe.checkpoint) as model:
         (answer,) = captioning.label(
-            model, prompts, [view], with_cot=with_cot, guard=settings.labels.guard
+            model,
+            prompts,
+            [view],
+            with_cot=with_cot,
+            guard=settings.labels.guard,
+            retries=settings.labels.retries,
         )
     if answer.error is not None:
         raise PairError(f"{source}: {answer.error}")
