@@ -32,6 +32,7 @@ CONFIG_VARIABLE = "CHRONOPREP_CONFIG"
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Fit = Literal["crop", "pad", "stretch", "error"]
+Layout = Literal["auto", "folders", "suffixes", "pair-folders", "kohya", "instructpix2pix"]
 
 
 class Section(BaseModel):
@@ -41,6 +42,16 @@ class Section(BaseModel):
 class PairSettings(Section):
     """Which pairs to take."""
 
+    layout: Layout = Field("auto", description="How the pairs lie in their folder.")
+    source_glob: str | None = Field(
+        None, description="Images before the edit, such as 'raw/*.jpg'; `*` pairs them up."
+    )
+    target_glob: str | None = Field(
+        None, description="Images after the edit, such as 'final/*_v*.png'."
+    )
+    regex: str | None = Field(
+        None, description="Of paths: groups key, and source or target; optionally edit."
+    )
     strict: bool = Field(False, description="Unmatched and ambiguous files are an error.")
     limit: int | None = Field(None, ge=1, description="Take only the first N pairs.")
 

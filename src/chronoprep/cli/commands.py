@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -43,11 +44,17 @@ def command(name: str) -> Callable[[F], F]:
     """Register a command whose errors become one clear message and an exit code.
 
     0 all good · 1 some pairs failed or the run stopped · 2 usage or configuration · 130 Ctrl-C.
+    A command that takes PAIRS gets the options that say how they lie, too.
     """
 
     def register(function: F) -> F:
+        signature = inspect.signature(function, eval_str=True)
+        shared = o.PAIR_OPTIONS if "pairs" in signature.parameters else {}
+
         @functools.wraps(function)
         def guarded(*args: Any, **kwargs: Any) -> None:
+            for option in shared:
+                kwargs.pop(option)
             try:
                 function(*args, **kwargs)
             except ChronoprepError as error:
@@ -59,6 +66,16 @@ def command(name: str) -> Callable[[F], F]:
                 sys.stderr.write("Stopped. What was done is kept; run it again to go on.\n")
                 raise typer.Exit(130) from None
 
+        parameters = [
+            *signature.parameters.values(),
+            *(
+                inspect.Parameter(
+                    option, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind
+                )
+                for option, kind in shared.items()
+            ),
+        ]
+        guarded.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
         app.command(name)(guarded)
         return function
 

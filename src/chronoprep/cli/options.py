@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from chronoprep.config import Dtype, Fit, Settings
+from chronoprep.config import Dtype, Fit, Layout, Settings
 
 DEFAULTS = Settings()
 
@@ -19,6 +19,10 @@ DEFAULTS = Settings()
 FLAGS: dict[str, tuple[str, str]] = {
     "strict": ("pairs", "strict"),
     "limit": ("pairs", "limit"),
+    "layout": ("pairs", "layout"),
+    "source_glob": ("pairs", "source_glob"),
+    "target_glob": ("pairs", "target_glob"),
+    "regex": ("pairs", "regex"),
     "max_resolution": ("images", "max_resolution"),
     "max_long_edge": ("images", "max_long_edge"),
     "background": ("images", "background"),
@@ -64,7 +68,7 @@ def _option(section: str, key: str, *names: str, help: str | None = None, **extr
     )
 
 
-MODEL, IMAGES, LABELS, RUN = "Model", "Images", "Labels", "Run"
+PAIRS, MODEL, IMAGES, LABELS, RUN = "Pairs", "Model", "Images", "Labels", "Run"
 
 PairsArg = Annotated[
     Path | None,
@@ -195,3 +199,17 @@ Quiet = Annotated[
 Debug = Annotated[
     bool, typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel=RUN)
 ]
+
+# Of every command that takes PAIRS: it need not repeat them, they arrive through the context.
+PAIR_OPTIONS: dict[str, Any] = {
+    "layout": Annotated[
+        Layout | None, _option("pairs", "layout", "--layout", rich_help_panel=PAIRS)
+    ],
+    "source_glob": Annotated[
+        str | None, _option("pairs", "source_glob", "--source-glob", rich_help_panel=PAIRS)
+    ],
+    "target_glob": Annotated[
+        str | None, _option("pairs", "target_glob", "--target-glob", rich_help_panel=PAIRS)
+    ],
+    "regex": Annotated[str | None, _option("pairs", "regex", "--regex", rich_help_panel=PAIRS)],
+}

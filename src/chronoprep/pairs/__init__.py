@@ -7,5 +7,6 @@ from __future__ import annotations
 
 from chronoprep.pairs.discovery import Discovery, discover
 from chronoprep.pairs.keys import pandas_reads_as_text, safe_key
+from chronoprep.pairs.store import Pairs
 
-__all__ = ["Discovery", "discover", "pandas_reads_as_text", "safe_key"]
+__all__ = ["Discovery", "Pairs", "discover", "pandas_reads_as_text", "safe_key"]

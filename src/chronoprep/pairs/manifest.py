@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from chronoprep.data import ImagePair, Outcome
 from chronoprep.errors import ConfigError, PairError
+from chronoprep.pairs.found import Candidate
 
 SUFFIXES = (".csv", ".jsonl", ".ndjson")
 
@@ -36,21 +37,6 @@ COLUMNS = {
 }
 _TRAPS = frozenset({"image", "input", "output", "images", "edit_image", "control"})
 _RENAME = "Name the columns of the images before and after the edit `source` and `target`."
-
-
-class Candidate(NamedTuple):
-    """A pair as its layout names it, before keys are made safe and unique.
-
-    Attributes:
-        name: Relative name with `/` between folders.
-        source, target: Paths as text: a million of them stay cheap.
-    """
-
-    name: str
-    source: str
-    target: str
-    caption: str | None = None
-    prompt: str | None = None
 
 
 class _Row(NamedTuple):

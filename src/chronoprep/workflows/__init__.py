@@ -6,7 +6,7 @@ prints or exits.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -119,7 +119,7 @@ def _label(
 
 
 def _labels(
-    pairs: tuple[ImagePair, ...],
+    pairs: Sequence[ImagePair],
     dataset: Dataset,
     settings: Settings,
     captions: Captions,

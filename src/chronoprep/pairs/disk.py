@@ -1,0 +1,79 @@
+"""Folders as lists of names: one `scandir` a folder, plain strings, nothing opened."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from chronoprep.errors import ConfigError
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".avif"})
+
+
+class Listing(NamedTuple):
+    """Names in a folder, sorted, hidden ones left out.
+
+    What is named like an image counts as one, also a broken link or a folder: loading it says what
+    is wrong, where leaving it out would only report its partner.
+    """
+
+    images: list[str]
+    folders: list[str]
+    others: list[str]
+
+
+def listing(folder: str) -> Listing:
+    """List a folder.
+
+    Raises:
+        ConfigError: It can't be listed.
+    """
+    images, folders, others = [], [], []
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                name = entry.name
+                if name.startswith("."):
+                    continue
+                if name[name.rfind(".") :].lower() in IMAGE_SUFFIXES:
+                    images.append(name)
+                elif entry.is_dir():
+                    folders.append(name)
+                else:
+                    others.append(name)
+    except OSError as error:
+        raise ConfigError(
+            f"{folder}: can't list the folder: {error.strerror}.", hint="Check its permissions."
+        ) from None
+    return Listing(sorted(images), sorted(folders), sorted(others))
+
+
+def walk(*tops: str) -> Iterator[tuple[str, tuple[Listing, ...]]]:
+    """Several trees in step: each relative folder ("" or with a final `/`) and its listing in each
+    tree, empty where a tree lacks it. Links are followed, loops not."""
+    pending = [""]
+    visited: set[tuple[int, int, int]] = set()
+    while pending:
+        relative = pending.pop()
+        sides = []
+        for number, top in enumerate(tops):
+            folder = os.path.join(top, relative)  # noqa: PTH118 - strings on purpose
+            try:
+                status = os.stat(folder)  # noqa: PTH116
+            except FileNotFoundError:
+                sides.append(Listing([], [], []))
+                continue
+            place = (number, status.st_dev, status.st_ino)
+            sides.append(Listing([], [], []) if place in visited else listing(folder))
+            visited.add(place)
+        yield relative, tuple(sides)
+        folders = {name for side in sides for name in side.folders}
+        pending += [f"{relative}{name}/" for name in sorted(folders, reverse=True)]
+
+
+def stem(name: str) -> str:
+    """A name without its suffix, in composed form: macOS writes names decomposed."""
+    text = name[: name.rindex(".")]
+    return text if text.isascii() else unicodedata.normalize("NFC", text)

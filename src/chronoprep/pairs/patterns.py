@@ -1,0 +1,178 @@
+"""Pairs by the user's own patterns: two globs, or a regular expression with named groups."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from itertools import groupby
+from pathlib import Path
+
+from chronoprep.config import PairSettings
+from chronoprep.errors import ConfigError
+from chronoprep.pairs.disk import stem, walk
+from chronoprep.pairs.found import Candidate, Found
+from chronoprep.pairs.layouts import clash
+
+# Path below PAIRS → (what pairs share, what tells targets of one source apart, side), or None.
+_Classify = Callable[[str], tuple[str, str, str] | None]
+
+_WILDCARD = re.compile(r"\*\*/|\*\*|\*|\?|\[[^\]]+\]")
+
+
+def find_by_pattern(where: Path, settings: PairSettings) -> Found:
+    """The pairs that `source_glob` and `target_glob`, or `regex`, describe.
+
+    Raises:
+        ConfigError: A pattern is missing, no pattern, or makes one file source and target.
+    """
+    found = Found()
+    if settings.regex is not None:
+        if settings.source_glob or settings.target_glob:
+            raise ConfigError("Either --regex or the globs.", hint="Leave one of them out.")
+        classify = _by_regex(settings.regex)
+        found.layouts.add(f"--regex {settings.regex}")
+    else:
+        globs = (settings.source_glob, settings.target_glob)
+        if globs[0] is None or globs[1] is None:
+            raise ConfigError(
+                "--source-glob and --target-glob go together.",
+                hint="For example: --source-glob 'raw/*.jpg' --target-glob 'final/*.jpg'",
+            )
+        classify = _by_globs(where, globs[0], globs[1])
+        found.layouts.add(f"{globs[0]} → {globs[1]}")
+    found.candidates = _match(found, str(where), classify)
+    return found
+
+
+def _match(found: Found, where: str, classify: _Classify) -> Iterator[Candidate]:
+    slots = []
+    for relative, (here,) in walk(where):
+        for name in here.images:
+            path = relative + name
+            place = classify(path)
+            if place is None:
+                found.unmatched.append(f"{where}{os.sep}{path}")
+            else:
+                root, edit, side = place
+                slots.append(f"{root}\0{side}\0{edit}\0{where}{os.sep}{path}")
+    slots.sort()
+    for root, group in groupby(slots, key=lambda slot: slot.partition("\0")[0]):
+        sources: list[str] = []
+        targets: dict[str, list[str]] = {}
+        for slot in group:
+            _, side, edit, path = slot.split("\0")
+            (sources if side == "s" else targets.setdefault(edit, [])).append(path)
+        if not sources or not targets:
+            found.unmatched += sources + [path for files in targets.values() for path in files]
+        elif len(sources) > 1:
+            found.ambiguous.append(" and ".join(sources) + " are both the source: keep one")
+        else:
+            for edit, files in targets.items():
+                if len(files) > 1:
+                    found.ambiguous.append(clash([files]))
+                    continue
+                name = "/".join(part for part in (root, edit) if part)
+                yield Candidate(name or stem(os.path.basename(files[0])), sources[0], files[0])  # noqa: PTH119
+
+
+def _by_globs(where: Path, source_glob: str, target_glob: str) -> _Classify:
+    """Files pair up when the wildcards stand for the same; what a target's glob has in excess tells
+    the targets of one source apart."""
+    source, count = _compiled(where, source_glob, "--source-glob")
+    target, more = _compiled(where, target_glob, "--target-glob")
+    if count > more:
+        raise ConfigError(
+            f"--source-glob {source_glob} has more wildcards than --target-glob {target_glob}.",
+            hint="Files pair up when the wildcards stand for the same text; a target may have "
+            "more of them, one source has many targets then.",
+        )
+
+    def classify(path: str) -> tuple[str, str, str] | None:
+        before, after = source.fullmatch(path), target.fullmatch(path)
+        if before and after:
+            raise ConfigError(
+                f"{where / path} fits both --source-glob {source_glob} and "
+                f"--target-glob {target_glob}.",
+                hint="Narrow one of them, so that a file is a source or a target.",
+            )
+        if before:
+            return _text(before.groups()), "", "s"
+        if after:
+            groups = after.groups()
+            return _text(groups[:count]), _text(groups[count:]), "t"
+        return None
+
+    return classify
+
+
+def _text(groups: tuple[str | None, ...]) -> str:
+    return "/".join(group.strip("/") for group in groups if group)
+
+
+def _compiled(where: Path, glob: str, flag: str) -> tuple[re.Pattern[str], int]:
+    """A glob as an expression with a group a wildcard, and the number of groups."""
+    pattern = glob.removeprefix("./")
+    if os.path.isabs(pattern):  # noqa: PTH117
+        pattern = os.path.relpath(pattern, where.absolute())
+    if pattern.startswith("../"):
+        raise ConfigError(
+            f"{flag} {glob} leads out of {where}.",
+            hint="Patterns are relative to PAIRS: give the folder above as PAIRS.",
+        )
+    pattern = pattern.replace(os.sep, "/")
+    suffix = ""
+    folder, _, last = pattern.rpartition("/")
+    # Suffixes say nothing of what belongs together.
+    if last.endswith(".*"):
+        pattern, suffix = pattern[:-2], r"\.[^./]+"
+    elif "." not in last:
+        suffix = r"\.[^./]+"
+    if "**" in last:
+        pattern = f"{folder}/{last.replace('**', '**/*')}".lstrip("/")
+    expression, end, count = "", 0, 0
+    for match in _WILDCARD.finditer(pattern):
+        expression += re.escape(pattern[end : match.start()])
+        end, count = match.end(), count + 1
+        word = match[0]
+        if word == "**/":
+            expression += "((?:[^/]+/)*)"
+        elif word in ("*", "**"):
+            expression += "([^/]*)"
+        elif word == "?":
+            expression += "([^/])"
+        else:
+            expression += f"({word.replace('[!', '[^')})"
+    expression += re.escape(pattern[end:]) + suffix
+    try:
+        return re.compile(expression), count
+    except re.error as error:
+        raise ConfigError(
+            f"{flag} {glob}: no pattern: {error}.",
+            hint="Understood are *, ?, [abc], [!abc] and **.",
+        ) from None
+
+
+def _by_regex(text: str) -> _Classify:
+    """`key` is what a pair shares; the group that takes part, `source` or `target`, is the side."""
+    hint = r"For example: --regex '(?P<key>.+)_((?P<source>raw)|(?P<target>final))\.jpg'"
+    try:
+        expression = re.compile(text)
+    except re.error as error:
+        raise ConfigError(f"--regex {text}: {error}.", hint=hint) from None
+    missing = {"key", "source", "target"} - expression.groupindex.keys()
+    if missing:
+        raise ConfigError(
+            f"--regex {text}: no group called {' or '.join(sorted(missing))}.", hint=hint
+        )
+    edits = "edit" in expression.groupindex
+
+    def classify(path: str) -> tuple[str, str, str] | None:
+        match = expression.fullmatch(path)
+        if match is None or (match["source"] is None) == (match["target"] is None):
+            return None
+        side = "t" if match["source"] is None else "s"
+        edit = (match["edit"] or "") if edits and side == "t" else ""
+        return (match["key"] or "").strip("/"), edit, side
+
+    return classify

@@ -1,0 +1,58 @@
+"""Pairs in columns: a million of them take the room of their texts, not of a million objects."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, overload
+
+from chronoprep.data import ImagePair
+
+if TYPE_CHECKING:
+    import polars
+
+COLUMNS = ("key", "source", "target", "caption", "prompt")
+
+
+class Pairs(Sequence[ImagePair]):
+    """A sequence of pairs that makes each `ImagePair` when it is asked for.
+
+    Args:
+        frame: The columns key, source, target, caption and prompt, all text.
+    """
+
+    def __init__(self, frame: polars.DataFrame) -> None:
+        self._frame = frame.select(COLUMNS)
+
+    def __len__(self) -> int:
+        return self._frame.height
+
+    def __iter__(self) -> Iterator[ImagePair]:
+        for row in self._frame.iter_rows(buffer_size=10_000):
+            yield _pair(row)
+
+    @overload
+    def __getitem__(self, index: int) -> ImagePair: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Pairs: ...
+
+    def __getitem__(self, index: int | slice) -> ImagePair | Pairs:
+        if isinstance(index, slice):
+            return Pairs(self._frame[index])
+        return _pair(self._frame.row(index))
+
+    def at(self, rows: Sequence[int]) -> Pairs:
+        """The pairs at these positions."""
+        import polars
+
+        return Pairs(self._frame[polars.Series(rows, dtype=polars.UInt32)])
+
+    def keys(self) -> Iterable[str]:
+        """The keys, without making pairs."""
+        return self._frame["key"]
+
+
+def _pair(row: tuple[str, ...]) -> ImagePair:
+    key, source, target, caption, prompt = row
+    return ImagePair(key, Path(source), Path(target), caption, prompt)
