@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import av
@@ -12,10 +13,15 @@ import pytest
 from PIL import Image
 
 from chronoprep import video
+from chronoprep.config import Codec, VideoSettings
 from chronoprep.errors import BackendError, PairError
-from chronoprep.video import Codec, read_frames, read_stamp, write_video
-from conftest import EXAMPLES, photo
+from chronoprep.video import copy_video, read_frames, read_stamp, write_video
+from conftest import EXAMPLES, Result, photo
 from trainer import read_video
+
+LOSSLESS, H264 = VideoSettings(), VideoSettings(codec="h264")
+PLAYERS = VideoSettings(codec="h264", chroma="420")
+COPY = VideoSettings(codec="copy")
 
 
 def noise(size: tuple[int, int], seed: int = 0) -> Image.Image:
@@ -25,8 +31,22 @@ def noise(size: tuple[int, int], seed: int = 0) -> Image.Image:
 
 
 def write(path: Path, *, codec: Codec = "lossless", size: tuple[int, int] = (32, 24)) -> bytes:
-    write_video(noise(size), noise(size, 1), path, codec=codec, stamp="chronoprep:1")
+    settings = VideoSettings(codec=codec)
+    write_video(noise(size), noise(size, 1), path, settings, stamp="chronoprep:1")
     return path.read_bytes()
+
+
+def jpegs(folder: Path, *images: Image.Image, **options: object) -> list[Path]:
+    """Files `0.jpg`, `1.jpg`, … of the images."""
+    paths = [folder / f"{number}.jpg" for number in range(len(images))]
+    for image, path in zip(images, paths, strict=True):
+        image.save(path, **({"quality": 90} | options))
+    return paths
+
+
+def psnr(wanted: np.ndarray, got: np.ndarray) -> float:
+    error = np.mean((wanted.astype(float) - got) ** 2)
+    return float(10 * np.log10(255**2 / max(error, 1e-9)))
 
 
 @pytest.mark.parametrize("size", [(96, 64), (97, 61), (1, 1), (16, 4000), (2, 3)])
@@ -34,7 +54,7 @@ def test_the_trainer_sees_exactly_the_pixels_of_source_then_target(
     tmp_path: Path, size: tuple[int, int]
 ) -> None:
     images = noise(size, 0), noise(size, 1)
-    write_video(*images, tmp_path / "pair.mp4", codec="lossless", stamp="s")
+    write_video(*images, tmp_path / "pair.mp4", LOSSLESS, stamp="s")
     frames = read_video(tmp_path / "pair.mp4")
     assert len(frames) == 2
     for image, frame in zip(images, frames, strict=True):
@@ -46,39 +66,48 @@ def test_h264_keeps_size_and_colours(tmp_path: Path, size: tuple[int, int] | Non
     images = [Image.open(EXAMPLES / side / "cat_party_hat.jpg") for side in ("input", "output")]
     images = [image.convert("RGB").resize(size or image.size) for image in images]
     source, target = images
-    write_video(source, target, tmp_path / "pair.mp4", codec="h264", stamp="s")
+    write_video(source, target, tmp_path / "pair.mp4", H264, stamp="s")
     frames = read_video(tmp_path / "pair.mp4")
     assert len(frames) == 2
     for image, frame in zip(images, frames, strict=True):
-        error = frame.astype(float) - np.asarray(image)
-        assert error.shape == (image.height, image.width, 3)
-        assert 10 * np.log10(255**2 / np.mean(error**2)) > 40
-        assert np.abs(error.mean(axis=(0, 1))).max() < 0.5, "no colour cast"
+        assert frame.shape == (image.height, image.width, 3)
+        assert psnr(np.asarray(image), frame) > 46
+        shift = (frame.astype(float) - np.asarray(image)).mean(axis=(0, 1))
+        assert np.abs(shift).max() < 0.2, "no colour cast"
 
 
 def test_h264_is_smaller(tmp_path: Path) -> None:
     images = photo(1, (320, 240)), photo(2, (320, 240))
     for codec in ("lossless", "h264"):
-        write_video(*images, tmp_path / f"{codec}.mp4", codec=codec, stamp="s")
+        write_video(*images, tmp_path / f"{codec}.mp4", VideoSettings(codec=codec), stamp="s")
     lossless, h264 = (tmp_path / f"{codec}.mp4" for codec in ("lossless", "h264"))
     assert h264.stat().st_size < lossless.stat().st_size
 
 
-@pytest.mark.parametrize("codec", ["lossless", "h264"])
-def test_the_same_pair_gives_the_same_bytes(tmp_path: Path, codec: Codec) -> None:
+@pytest.mark.parametrize("settings", [LOSSLESS, H264, PLAYERS, COPY])
+def test_the_same_pair_gives_the_same_bytes(tmp_path: Path, settings: VideoSettings) -> None:
     images = photo(1), photo(2)
+    files = jpegs(tmp_path, *images)
     for name in ("a", "b"):
-        write_video(*images, tmp_path / f"{name}.mp4", codec=codec, stamp="s")
+        if settings.codec == "copy":
+            assert copy_video(*files, tmp_path / f"{name}.mp4", settings, stamp="s") is None
+        else:
+            write_video(*images, tmp_path / f"{name}.mp4", settings, stamp="s")
     assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
 
 
-@pytest.mark.parametrize("codec", ["lossless", "h264"])
-def test_the_stamp_comes_back(tmp_path: Path, codec: Codec) -> None:
+@pytest.mark.parametrize("settings", [LOSSLESS, H264, PLAYERS, COPY])
+@pytest.mark.parametrize("same", [False, True])
+def test_the_stamp_comes_back(tmp_path: Path, settings: VideoSettings, same: bool) -> None:
     path = tmp_path / "new folder" / "päär [1].mp4"
-    write_video(photo(1), photo(2), path, codec=codec, stamp="chronoprep:ünique")
-    assert read_stamp(path) == "chronoprep:ünique"
-    write_video(photo(1), photo(2), path, codec=codec, stamp="chronoprep:2")
-    assert read_stamp(path) == "chronoprep:2"
+    images = photo(1), photo(1 if same else 2)
+    files = jpegs(tmp_path, *images)
+    for stamp in ("chronoprep:ünique", "chronoprep:2"):
+        if settings.codec == "copy":
+            assert copy_video(*files, path, settings, stamp=stamp) is None
+        else:
+            write_video(*images, path, settings, stamp=stamp)
+        assert read_stamp(path) == stamp
     assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
@@ -132,7 +161,7 @@ def test_what_x264_can_not_take_is_the_pairs_fault(
 ) -> None:
     source, target = (Image.new("RGB", size) for size in sizes)
     with pytest.raises(PairError, match=r"pair\.mp4.*\d"):
-        write_video(source, target, tmp_path / "pair.mp4", codec="lossless", stamp="s")
+        write_video(source, target, tmp_path / "pair.mp4", LOSSLESS, stamp="s")
     assert not list(tmp_path.iterdir())
 
 
@@ -140,8 +169,11 @@ def test_a_video_that_decodes_badly_is_refused_and_the_old_one_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "pair.mp4"
-    old = write(path)
-    monkeypatch.setattr(video, "MIN_PSNR", 70.0)  # more than h264 can give
+    old, encoder = write(path), video._encoder
+    # A floor above what such a quality gives.
+    monkeypatch.setattr(
+        video, "_encoder", lambda _: encoder(VideoSettings(codec="h264", crf=40))._replace(floor=60)
+    )
     with pytest.raises(PairError, match=r"pair\.mp4: .*differs"):
         write(path, codec="h264")
     assert path.read_bytes() == old
@@ -167,3 +199,165 @@ def test_a_folder_that_can_not_be_made_stops_the_run(tmp_path: Path) -> None:
     (tmp_path / "videos").write_text("a file where the folder should be")
     with pytest.raises(BackendError, match=r"pair\.mp4: can't write"):
         write(tmp_path / "videos" / "pair.mp4")
+
+
+def test_players_get_420_and_the_right_tags(tmp_path: Path) -> None:
+    images = photo(1, (320, 240)), photo(2, (320, 240))
+    for settings, pixel_format in ((H264, "yuv444p"), (PLAYERS, "yuv420p")):
+        write_video(*images, tmp_path / "pair.mp4", settings, stamp="s")
+        with av.open(str(tmp_path / "pair.mp4")) as container:
+            context = container.streams.video[0].codec_context
+            assert context.pix_fmt == pixel_format
+            assert (context.color_range, context.colorspace) == (1, 5), "tv range, BT.601"
+        for image, frame in zip(images, read_video(tmp_path / "pair.mp4"), strict=True):
+            assert psnr(np.asarray(image), frame) > 40
+
+
+def test_420_of_odd_sides_is_refused_with_a_remedy(tmp_path: Path) -> None:
+    images = photo(1, (33, 20)), photo(2, (33, 20))
+    with pytest.raises(PairError, match="33×20: 4:2:0 needs even sides") as caught:
+        write_video(*images, tmp_path / "pair.mp4", PLAYERS, stamp="s")
+    assert "--chroma 444" in str(caught.value.hint)
+    assert not list(tmp_path.iterdir())
+    scaled = PLAYERS.model_copy(update={"max_pixels": 400})
+    assert write_video(*images, tmp_path / "pair.mp4", scaled, stamp="s")
+    assert read_video(tmp_path / "pair.mp4")[0].shape == (14, 24, 3)
+
+
+def test_crf_trades_size_for_quality_down_to_noise(tmp_path: Path) -> None:
+    images, sizes = (noise((96, 64)), noise((96, 64), 1)), []
+    for crf in (0, 6, 18, 35, 51):
+        settings = VideoSettings(codec="h264", crf=crf)
+        write_video(*images, tmp_path / "pair.mp4", settings, stamp="s")
+        sizes.append((tmp_path / "pair.mp4").stat().st_size)
+    assert sizes == sorted(sizes, reverse=True)
+
+
+@pytest.mark.parametrize("settings", [LOSSLESS, H264, COPY])
+def test_max_pixels_scales_both_frames(tmp_path: Path, settings: VideoSettings) -> None:
+    settings = settings.model_copy(update={"max_pixels": 1000})
+    images = photo(1, (96, 72)), photo(2, (96, 72))
+    if settings.codec == "copy":
+        files = jpegs(tmp_path, *images)
+        assert copy_video(*files, tmp_path / "p.mp4", settings, stamp="s") == "too large"
+    notes = write_video(*images, tmp_path / "p.mp4", settings, stamp="s")
+    assert notes == ("frames 96×72 → 36×27 (max_pixels)",)
+    assert [frame.shape for frame in read_video(tmp_path / "p.mp4")] == [(27, 36, 3)] * 2
+
+
+COPYABLE = {
+    "420": ((320, 240), {"subsampling": 2}),
+    "422": ((320, 240), {"subsampling": 1}),
+    "444": ((319, 239), {"subsampling": 0}),
+    "progressive": ((320, 240), {"progressive": True}),
+    "restarts": ((320, 240), {"restart_marker_blocks": 3}),
+    "profile and comment": ((320, 240), {"icc_profile": bytes(70_000), "comment": b"hello"}),
+    "upright by EXIF": ((320, 240), {"exif": b"Exif\0\0MM\0*\0\0\0\x08\0\1\1\x12\0\3\0\0\0\1"
+                                           b"\0\1\0\0\0\0\0\0"}),
+    "one pixel": ((1, 1), {"subsampling": 0}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", COPYABLE)
+def test_jpegs_are_copied_byte_for_byte(tmp_path: Path, kind: str) -> None:
+    size, options = COPYABLE[kind]
+    files = jpegs(tmp_path, photo(1, size), photo(2, size), **options)
+    assert copy_video(*files, tmp_path / "pair.mp4", COPY, stamp="s") is None
+    with av.open(str(tmp_path / "pair.mp4")) as container:
+        packets = [bytes(packet) for packet in container.demux() if packet.size]
+    assert packets == [file.read_bytes() for file in files]
+    frames = read_video(tmp_path / "pair.mp4")
+    assert len(frames) == 2
+    for file, frame in zip(files, frames, strict=True):
+        assert psnr(np.asarray(Image.open(file)), frame) > 38
+
+
+def test_grey_jpegs_are_copied(tmp_path: Path) -> None:
+    source, target = photo(1, (320, 240)).convert("L"), photo(2, (320, 240))
+    files = jpegs(tmp_path, source, target)
+    assert copy_video(*files, tmp_path / "pair.mp4", COPY, stamp="s") is None
+    frames = read_video(tmp_path / "pair.mp4")
+    assert psnr(np.asarray(Image.open(files[0]).convert("RGB")), frames[0]) > 45
+    assert psnr(np.asarray(Image.open(files[1])), frames[1]) > 38
+
+
+def spoiled(kind: str, folder: Path) -> list[Path]:
+    """A pair of JPEG files whose target can't be copied."""
+    files = jpegs(folder, photo(1), photo(2), **({"keep_rgb": True} if kind == "rgb" else {}))
+    target, data = files[1], files[1].read_bytes()
+    if kind == "png":
+        photo(2).save(target, "PNG")
+    elif kind == "cmyk":
+        photo(2).convert("CMYK").save(target, "JPEG")
+    elif kind == "rotated":
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        photo(2).save(target, exif=exif)
+    elif kind == "size":
+        photo(2, (64, 48)).save(target)
+    elif kind == "odd":
+        jpegs(folder, photo(1, (95, 72)), photo(2, (95, 72)), subsampling=2)
+    elif kind == "components named RGB":  # to Pillow, another colour space
+        target.write_bytes(_renamed(data[:2] + data[20:]))
+    elif kind == "cut":
+        target.write_bytes(data[: len(data) // 2])
+    elif kind == "without end":
+        target.write_bytes(data[:-2])
+    elif kind == "absent":
+        target.unlink()
+    elif kind == "damaged":
+        start = data.index(b"\xff\xda") + 14
+        target.write_bytes(data[:start] + b"\xff\xd0" * 40 + data[start + 80 :])
+    return files
+
+
+def _renamed(jpeg: bytes) -> bytes:
+    data = bytearray(jpeg)
+    frame, scan = data.index(b"\xff\xc0"), data.index(b"\xff\xda")
+    for number, letter in enumerate(b"RGB"):
+        data[frame + 10 + 3 * number] = data[scan + 5 + 2 * number] = letter
+    return bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [("png", "not JPEG"), ("cmyk", "unusual colours"), ("rgb", "unusual colours"),
+     ("components named RGB", "unusual colours"), ("rotated", "EXIF orientation"),
+     ("size", "different sizes"), ("odd", "odd sides"), ("cut", "cut off"),
+     ("without end", "cut off"), ("absent", "unreadable"), ("damaged", "damaged")],
+)  # fmt: skip
+def test_what_readers_differ_on_is_not_copied(tmp_path: Path, kind: str, reason: str) -> None:
+    files, path = spoiled(kind, tmp_path), tmp_path / "videos" / "pair.mp4"
+    old = write(path)
+    assert reason in str(copy_video(*files, path, COPY, stamp="s"))
+    assert path.read_bytes() == old
+    assert [file.name for file in path.parent.iterdir()] == ["pair.mp4"]
+
+
+def test_a_pair_that_can_not_be_copied_is_encoded_and_counted(
+    tmp_path: Path, run: Callable[..., Result]
+) -> None:
+    pairs = tmp_path / "pairs"
+    for side, seed in (("input", 0), ("output", 1)):
+        (pairs / side).mkdir(parents=True)
+        for number, suffix in enumerate(("jpg", "jpg", "png")):
+            photo(2 * number + seed).save(pairs / side / f"p{number}.{suffix}")
+    first = run("pair2video", pairs, "-d", "data", "--codec", "copy")
+    assert first.code == 0
+    assert "videos: not copied but encoded lossless: 1 (1 not JPEG)" in first.stdout
+    assert np.array_equal(read_video(Path("data/videos/p2.mp4"))[0], np.asarray(photo(4)))
+    again = run("pair2video", pairs, "-d", "data", "--codec", "copy", "--json").json
+    assert [again[1][name] for name in ("done", "skipped")] == [0, 3]
+    other = run("pair2video", pairs, "-d", "data", "--json").json
+    assert other[1]["done"] == 3
+    one = run("pair2video", "--input-image", pairs / "input/p2.png", "--output-image",
+              pairs / "output/p2.png", "--output-file", "x.mp4", "--codec", "copy")  # fmt: skip
+    assert "not copied but encoded lossless: not JPEG" in one.stderr
+
+
+def test_options_of_another_codec_are_refused(run: Callable[..., Result], tmp_path: Path) -> None:
+    (tmp_path / "pairs").mkdir()
+    result = run("pair2video", "pairs", "-d", "data", "--chroma", "420")
+    assert result.code == 2
+    assert "chroma" in result.stderr
+    assert "h264" in result.stderr

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from chronoprep.errors import ConfigError
 
@@ -33,6 +33,8 @@ CONFIG_VARIABLE = "CHRONOPREP_CONFIG"
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Fit = Literal["crop", "pad", "stretch", "error"]
 Layout = Literal["auto", "folders", "suffixes", "pair-folders", "kohya", "instructpix2pix"]
+Codec = Literal["lossless", "h264", "copy"]
+Chroma = Literal["444", "420"]
 
 
 class Section(BaseModel):
@@ -101,7 +103,25 @@ class LabelSettings(Section):
 class VideoSettings(Section):
     """The 2-frame videos."""
 
-    codec: Literal["lossless", "h264"] = "lossless"
+    codec: Codec = Field(
+        "lossless",
+        description="lossless: the pixels exact. h264: smaller. copy: JPEG files as they are, "
+        "others lossless.",
+    )
+    chroma: Chroma = Field(
+        "444", description="h264's colours at full size, or halved for players and browsers."
+    )
+    crf: int = Field(6, ge=0, le=51, description="h264's quality: 0 the best, 51 the smallest.")
+    max_pixels: int | None = Field(
+        None, ge=256, description="Larger frames are scaled down to so many pixels."
+    )
+
+    @model_validator(mode="after")
+    def _of_one_codec(self) -> VideoSettings:
+        unused = {"chroma", "crf"} & self.model_fields_set
+        if unused and self.codec != "h264":
+            raise ValueError(f"{' and '.join(sorted(unused))} without effect: codec is not h264")
+        return self
 
 
 class UMT5Settings(Section):
@@ -174,6 +194,10 @@ def load_settings(
         return Settings.model_validate(merged)
     except ValidationError as error:
         first = error.errors()[0]
+        if len(first["loc"]) == 1:  # a section as a whole: settings that don't go together
+            raise ConfigError(
+                f"[{first['loc'][0]}]: {first['msg'].removeprefix('Value error, ')}"
+            ) from None
         section, key = str(first["loc"][0]), str(first["loc"][1])
         raise ConfigError(
             f"{section}.{key} = {first['input']!r} (from {source.get((section, key), '?')}): "

@@ -1,31 +1,32 @@
 """The 2-frame videos: frame 1 the source, frame 2 the target, 1 fps.
 
 `lossless` is x264 in RGB: the trainers' readers give back exactly the pixels that went in, at any
-size, odd ones included (measured with imageio, PyAV, OpenCV, decord and torchcodec). `h264` is
-4:4:4 in tv range, about half the size and visually the same. It knows nothing of pairs, labels or
-datasets.
+size, odd ones included. `h264` is 4:4:4 in tv range, a third of the size and visually the same, or
+4:2:0 for players. `copy` puts two JPEG files into the mp4 as they are. What each reader makes of
+them is measured by `benchmarks/video.py`. It knows nothing of pairs, labels or datasets.
 """
 
 from __future__ import annotations
 
 import errno
+import io
+import math
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Literal, cast
+from typing import BinaryIO, NamedTuple, cast
 
 import av
 import numpy as np
+from av.video.stream import VideoStream
+from PIL.Image import Image, Resampling
+from PIL.JpegImagePlugin import JpegImageFile
 
+from chronoprep.config import VideoSettings
 from chronoprep.dataset import replacing
 from chronoprep.errors import PairError
-
-if TYPE_CHECKING:
-    from av.video.stream import VideoStream
-    from PIL.Image import Image
-
-Codec = Literal["lossless", "h264"]
 
 MAX_SIDE = 16384  # x264's own limit, in pixels
 # What the machine, and not the pair, is to blame for.
@@ -38,43 +39,107 @@ _DISK_ERRORS = (
     errno.EIO,
     errno.ENOENT,
 )
-MIN_PSNR = 40.0  # dB; crf 8 in 4:4:4 gives 48 on photographs
-
-# encoder, pixel format, options. `ultrafast` has no B-frames, so that frames lie in order.
-_CODECS: dict[Codec, tuple[str, str, dict[str, str]]] = {
-    "lossless": ("libx264rgb", "rgb24", {"qp": "0", "preset": "ultrafast"}),
-    "h264": ("libx264", "yuv444p", {"crf": "8", "preset": "ultrafast"}),
-}
+_SECOND = Fraction(1)
+_TV_RANGE, _BT601, _BT709_PRIMARIES, _SRGB_CURVE = 1, 5, 1, 13  # as H.264 numbers them
+_ORIENTATION_TAG = 0x0112
 
 
-def write_video(source: Image, target: Image, path: Path, *, codec: Codec, stamp: str) -> None:
-    """Write two RGB images of equal size as an mp4, decoded back before it takes its name.
+class _Encoder(NamedTuple):
+    """How frames are encoded, and the PSNR in dB that they must have after decoding."""
+
+    name: str
+    pixel_format: str
+    options: dict[str, str]
+    floor: float
+
+
+def _encoder(settings: VideoSettings) -> _Encoder:
+    # `ultrafast` has no B-frames, so that frames lie in order.
+    if settings.codec != "h264":
+        return _Encoder("libx264rgb", "rgb24", {"qp": "0", "preset": "ultrafast"}, math.inf)
+    options = {"crf": str(settings.crf), "preset": "ultrafast"}
+    # Even noise in all colours, the hardest there is, keeps 4 dB more.
+    floor = 40.0 - 0.75 * max(0, settings.crf - 6)
+    return _Encoder("libx264", f"yuv{settings.chroma}p", options, floor)
+
+
+def write_video(
+    source: Image, target: Image, path: Path, settings: VideoSettings, *, stamp: str
+) -> tuple[str, ...]:
+    """Encode two RGB images of equal size as an mp4, decoded back before it takes its name.
 
     Args:
+        settings: `copy` encodes as `lossless` does: that is for the pairs that can't be copied.
         stamp: Identity of what the video was made from; `read_stamp` gives it back.
 
+    Returns:
+        Notes: whether the frames were scaled down to `max_pixels`.
+
     Raises:
-        PairError: When the sizes differ, are beyond what x264 takes, or the file does not decode to
-            these two frames. Nothing is left behind.
+        PairError: When the sizes differ or are none that the codec takes, or the file does not
+            decode to these two frames. Nothing is left behind.
         BackendError: When the disk is full or the folder can't be written.
     """
     if source.size != target.size:
         raise PairError(f"{path.name}: frames of different sizes, {source.size} and {target.size}")
-    if max(source.size) > MAX_SIDE:
+    encoder = _encoder(settings)
+    halved = encoder.pixel_format == "yuv420p"
+    size = _within(source.size, settings.max_pixels, step=2 if halved else 1)
+    was, now = (f"{width}×{height}" for width, height in (source.size, size))
+    if max(size) > MAX_SIDE:
         raise PairError(
-            f"{path.name}: {source.width}×{source.height}: x264 takes at most {MAX_SIDE} "
-            "pixels a side",
-            hint="Scale the images down.",
+            f"{path.name}: {now}: x264 takes at most {MAX_SIDE} pixels a side.",
+            hint="Scale the images down, or let --max-pixels do it.",
         )
-    frames = [np.asarray(image) for image in (source, target)]
-    with replacing(path) as temporary:
-        try:
-            _encode(frames, temporary, codec, stamp)
-            _check(frames, temporary, codec, path.name)
-        except av.FFmpegError as error:
-            if error.errno in _DISK_ERRORS:
-                raise OSError(error.errno, error.strerror) from None
-            raise PairError(f"{path.name}: can't be encoded: {error}") from None
+    if halved and (size[0] % 2 or size[1] % 2):
+        raise PairError(
+            f"{path.name}: {now}: 4:2:0 needs even sides.",
+            hint="Use --chroma 444, or crop the images.",
+        )
+    images = [source, target]
+    if was != now:
+        images = [image.resize(size, Resampling.LANCZOS) for image in images]
+    with _written(path) as temporary:
+        _encode(images, temporary, encoder, stamp)
+        _check(images, temporary, encoder, path.name)
+    return (f"frames {was} → {now} (max_pixels)",) if was != now else ()
+
+
+def copy_video(
+    source: Path, target: Path, path: Path, settings: VideoSettings, *, stamp: str
+) -> str | None:
+    """Put two JPEG files, byte for byte, into an mp4 as its two frames (MJPEG).
+
+    Only what all readers decode alike is taken: 8-bit YCbCr or grey, baseline or progressive,
+    upright, chroma at full size or, with even sides, halved. The file is decoded back, and its
+    packets are compared with the files.
+
+    Returns:
+        None when the video was written, else why this pair can't be copied; then nothing is left
+        behind, and `write_video` is the way.
+
+    Raises:
+        BackendError: When the disk is full or the folder can't be written.
+    """
+    try:
+        files = [file.read_bytes() for file in (source, target)]
+        sizes = [_jpeg_size(data) for data in files]
+    except OSError:
+        return "unreadable"
+    except _UnfitError as reason:
+        return str(reason)
+    size = sizes[0]
+    if sizes[1] != size:
+        return "different sizes"
+    if size != _within(size, settings.max_pixels) or max(size) > MAX_SIDE:
+        return "too large"
+    try:
+        with _written(path) as temporary:
+            _mux(files, size, temporary, stamp)
+            _check_copy(files, size, temporary, path.name)
+    except PairError:
+        return "damaged"
+    return None
 
 
 def read_stamp(path: Path) -> str | None:
@@ -103,40 +168,149 @@ def read_frames(path: Path) -> list[np.ndarray]:
         return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
 
 
-def _encode(frames: list[np.ndarray], path: Path, codec: Codec, stamp: str) -> None:
-    encoder, pixel_format, options = _CODECS[codec]
+class _UnfitError(Exception):
+    """Why a file can't be copied."""
+
+
+def _jpeg_size(data: bytes) -> tuple[int, int]:
+    """Width and height of a JPEG file that all readers decode alike.
+
+    Raises:
+        _UnfitError: It is another file.
+    """
+    try:
+        # Not `Image.open`: it warns of large images, which are checked elsewhere.
+        image = JpegImageFile(io.BytesIO(data))
+        orientation = image.getexif().get(_ORIENTATION_TAG, 1)
+    except Exception:  # Pillow's plugins answer bad data with nearly any exception
+        raise _UnfitError("not JPEG") from None
+    if orientation != 1:
+        raise _UnfitError("EXIF orientation")  # some readers apply it and some do not
+    # Behind the last scan; with the end missing, Pillow refuses what others show half grey.
+    if data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):
+        raise _UnfitError("cut off")
+    if image.mode == "L":
+        return image.size
+    components = [component[0] for component in image.layer]
+    sampling = [component[1:3] for component in image.layer]
+    if (
+        image.mode != "RGB"
+        or components != [1, 2, 3]  # b"RGB" stands for just that
+        or image.info.get("adobe_transform", 1) != 1
+        or sampling[0] not in ((1, 1), (2, 1), (2, 2))
+        or sampling[1:] != [(1, 1), (1, 1)]
+    ):
+        raise _UnfitError("unusual colours (CMYK, RGB, rare subsampling)")
+    if sampling[0] != (1, 1) and (image.width % 2 or image.height % 2):
+        raise _UnfitError("odd sides with halved chroma")  # readers differ in the last row
+    return image.size
+
+
+def _within(size: tuple[int, int], max_pixels: int | None, step: int = 1) -> tuple[int, int]:
+    """A size of the same shape with at most `max_pixels`, its sides multiples of `step`."""
+    width, height = size
+    if max_pixels is None or width * height <= max_pixels:
+        return size
+    scale = math.sqrt(max_pixels / (width * height))
+    sides = [max(step, int(side * scale) // step * step) for side in size]
+    return sides[0], sides[1]
+
+
+@contextmanager
+def _written(path: Path) -> Iterator[Path]:
+    """A temporary path that becomes `path`; FFmpeg's errors are put to the disk or the pair."""
+    with replacing(path) as temporary:
+        try:
+            yield temporary
+        except av.FFmpegError as error:
+            if error.errno in _DISK_ERRORS:
+                raise OSError(error.errno, error.strerror) from None
+            raise PairError(f"{path.name}: can't be encoded: {error}") from None
+
+
+def _frame(image: Image, pixel_format: str) -> av.VideoFrame:
+    frame = av.VideoFrame.from_ndarray(np.asarray(image), format="rgb24")
+    if pixel_format == "rgb24":
+        return frame
+    return frame.reformat(format=pixel_format, dst_colorspace="ITU601", dst_color_range="MPEG")
+
+
+def _encode(images: list[Image], path: Path, encoder: _Encoder, stamp: str) -> None:
     with av.open(str(path), "w", format="mp4") as container:
         container.metadata["comment"] = stamp
-        stream = cast("VideoStream", container.add_stream(encoder, rate=1, options=options))
-        stream.height, stream.width = frames[0].shape[:2]
-        stream.pix_fmt = pixel_format
+        stream = cast(
+            "VideoStream", container.add_stream(encoder.name, rate=1, options=encoder.options)
+        )
+        stream.width, stream.height = images[0].size
+        stream.pix_fmt = encoder.pixel_format
+        if encoder.pixel_format != "rgb24":
+            # BT.601 in tv range is what readers assume where a file says nothing.
+            context = stream.codec_context
+            context.color_range, context.colorspace = _TV_RANGE, _BT601
+            context.color_primaries, context.color_trc = _BT709_PRIMARIES, _SRGB_CURVE
         # One thread: the bytes are the same on every machine; pairs are what runs in parallel.
         stream.codec_context.thread_count = 1
-        stream.time_base = Fraction(1)
-        for number, pixels in enumerate(frames):
-            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
-            if codec == "h264":
-                # The readers assume BT.601 where a file says nothing.
-                frame = frame.reformat(
-                    format=pixel_format, dst_colorspace="ITU601", dst_color_range="MPEG"
-                )
-            frame.pts, frame.time_base = number, Fraction(1)
+        stream.time_base = _SECOND
+        for number, image in enumerate(images):
+            frame = _frame(image, encoder.pixel_format)
+            frame.pts, frame.time_base = number, _SECOND
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
 
 
-def _check(frames: list[np.ndarray], path: Path, codec: Codec, name: str) -> None:
-    decoded = read_frames(path)
-    if len(decoded) != 2 or any(d.shape != f.shape for d, f in zip(decoded, frames, strict=True)):
-        raise PairError(f"{name}: the video does not decode to two frames of the right size")
-    for wanted, got in zip(frames, decoded, strict=True):
-        if codec == "lossless":
-            good = np.array_equal(wanted, got)
+def _check(images: list[Image], path: Path, encoder: _Encoder, name: str) -> None:
+    """Compare what decodes with what the encoder was given, in its own pixel format."""
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        stream.codec_context.thread_count = 1
+        decoded = 0
+        for decoded, got in enumerate(container.decode(stream), 1):
+            if decoded > 2 or (got.width, got.height) != images[0].size:
+                break
+            wanted = _frame(images[decoded - 1], encoder.pixel_format).to_ndarray()
+            psnr = _psnr(wanted, got.to_ndarray(format=encoder.pixel_format))
+            if psnr < encoder.floor:
+                raise PairError(f"{name}: the decoded video differs too much from its images")
         else:
-            error = float(np.mean((wanted.astype(np.float32) - got) ** 2))
-            good = error <= 255.0**2 / 10 ** (MIN_PSNR / 10)
-        if not good:
-            raise PairError(f"{name}: the decoded video differs too much from its images")
+            if decoded == 2:
+                return
+    raise PairError(f"{name}: the video does not decode to two frames of the right size")
+
+
+def _psnr(wanted: np.ndarray, got: np.ndarray) -> float:
+    if np.array_equal(wanted, got):
+        return math.inf
+    # In bytes as long as possible: this is most of what a check costs beside decoding.
+    error = np.maximum(wanted, got) - np.minimum(wanted, got)
+    flat = error.ravel().astype(np.float32)
+    return 10 * math.log10(255.0**2 * flat.size / float(flat @ flat))
+
+
+def _mux(files: list[bytes], size: tuple[int, int], path: Path, stamp: str) -> None:
+    with av.open(str(path), "w", format="mp4") as container:
+        container.metadata["comment"] = stamp
+        stream = container.add_mux_stream("mjpeg", rate=1, width=size[0], height=size[1])
+        stream.time_base = _SECOND
+        for number, data in enumerate(files):
+            packet = av.Packet(data)
+            packet.stream, packet.time_base, packet.is_keyframe = stream, _SECOND, True
+            packet.pts = packet.dts = number
+            packet.duration = 1
+            container.mux(packet)
+
+
+def _check_copy(files: list[bytes], size: tuple[int, int], path: Path, name: str) -> None:
+    """The packets are the files, and each decodes without an error to an upright frame."""
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        stream.codec_context.thread_count = 1
+        stream.codec_context.options = {"err_detect": "explode"}
+        packets = [packet for packet in container.demux(stream) if packet.size]
+        frames = [frame for packet in packets for frame in packet.decode()]
+        if [bytes(packet) for packet in packets] != files or [
+            (frame.width, frame.height, frame.rotation) for frame in frames
+        ] != [(*size, 0)] * 2:
+            raise PairError(f"{name}: the video does not decode to the two JPEG files")
 
 
 def _movie_box(file: BinaryIO) -> bytes:

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from chronoprep.config import Dtype, Fit, Layout, Settings
+from chronoprep.config import Chroma, Codec, Dtype, Fit, Layout, Settings
 
 DEFAULTS = Settings()
 
@@ -42,6 +42,9 @@ FLAGS: dict[str, tuple[str, str]] = {
     "retries": ("labels", "retries"),
     "allow_caption_as_prompt": ("labels", "allow_caption_as_prompt"),
     "codec": ("video", "codec"),
+    "chroma": ("video", "chroma"),
+    "crf": ("video", "crf"),
+    "max_pixels": ("video", "max_pixels"),
     "umt5_model": ("umt5", "model"),
     "tokenizer": ("umt5", "tokenizer"),
 }
@@ -68,7 +71,8 @@ def _option(section: str, key: str, *names: str, help: str | None = None, **extr
     )
 
 
-PAIRS, MODEL, IMAGES, LABELS, RUN = "Pairs", "Model", "Images", "Labels", "Run"
+PAIRS, MODEL, IMAGES, LABELS = "Pairs", "Model", "Images", "Labels"
+VIDEO, RUN = "Videos", "Run"
 
 PairsArg = Annotated[
     Path | None,
@@ -152,7 +156,12 @@ AllowCaption = Annotated[
         rich_help_panel=LABELS,
     ),
 ]
-Codec = Annotated[str | None, _option("video", "codec", "--codec", help="lossless or h264.")]
+CodecOpt = Annotated[Codec | None, _option("video", "codec", "--codec", rich_help_panel=VIDEO)]
+ChromaOpt = Annotated[Chroma | None, _option("video", "chroma", "--chroma", rich_help_panel=VIDEO)]
+Crf = Annotated[int | None, _option("video", "crf", "--crf", rich_help_panel=VIDEO)]
+MaxPixels = Annotated[
+    int | None, _option("video", "max_pixels", "--max-pixels", rich_help_panel=VIDEO)
+]
 UMT5Model = Annotated[
     str | None, _option("umt5", "model", "--umt5-model", rich_help_panel="Embeddings")
 ]

@@ -185,14 +185,14 @@ def video_one(source: Path, target: Path, path: Path, settings: Settings) -> tup
     Raises:
         PairError: When an image can't be used or the video can't be read back.
     """
-    from chronoprep.pairs.images import content_hash, load_pair
-    from chronoprep.video import write_video
+    from chronoprep.pairs.images import content_hash
 
     pair = ImagePair(source.stem, source, target)
-    loaded = load_pair(pair, settings.images)
     stamp = artefacts.video_stamp(content_hash(pair), settings)
-    write_video(loaded.source, loaded.target, path, codec=settings.video.codec, stamp=stamp)
-    return loaded.notes
+    written = artefacts.write_one(pair, path, settings, stamp)
+    if written.not_copied:
+        return (*written.notes, f"not copied but encoded lossless: {written.not_copied}")
+    return written.notes
 
 
 def build_csv(

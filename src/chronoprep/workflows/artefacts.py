@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from chronoprep.config import Settings
 from chronoprep.data import ImagePair, Label
@@ -26,8 +28,8 @@ def write_videos(
     dry_run: bool = False,
 ) -> Summary:
     """Write the missing and the stale videos; each carries a stamp of what it was made from."""
-    from chronoprep.pairs.images import content_hash, load_pair
-    from chronoprep.video import read_stamp, write_video
+    from chronoprep.pairs.images import content_hash
+    from chronoprep.video import read_stamp
 
     summary = Summary("videos")
 
@@ -47,37 +49,75 @@ def write_videos(
         summary.todo = len(todo)
         return summary.finish()
 
-    def write(item: tuple[ImagePair, str]) -> tuple[str, ...]:
+    def write(item: tuple[ImagePair, str]) -> Written:
         pair, stamp = item
-        loaded = load_pair(pair, settings.images)
-        write_video(
-            loaded.source,
-            loaded.target,
-            dataset.video(pair.key),
-            codec=settings.video.codec,
-            stamp=stamp,
-        )
-        return loaded.notes
+        return write_one(pair, dataset.video(pair.key), settings, stamp)
 
     if todo:
         reporter.start("videos", len(todo))
+    encoded: Counter[str] = Counter()
     for written in mapped(write, todo, key=lambda item: item[0].key):
-        if written.error is not None:
+        if written.value is None:
             # What lies there shows other images than the pair does now.
             dataset.video(written.key).unlink(missing_ok=True)
-            summary.fail(written.key, written.error.reason)
+            summary.fail(written.key, written.error.reason if written.error else "")
             reporter.advance("failed")
             continue
-        summary.adjusted(written.key, written.value or ())
+        summary.adjusted(written.key, written.value.notes)
+        if written.value.not_copied:
+            encoded[written.value.not_copied] += 1
         summary.done += 1
         reporter.advance("ok")
+    if encoded:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in encoded.most_common())
+        summary.notes.append(f"not copied but encoded lossless: {encoded.total()} ({reasons})")
     return summary.finish()
 
 
+class Written(NamedTuple):
+    """How a video came to be.
+
+    Attributes:
+        notes: What was done to the images.
+        not_copied: With the codec `copy`: why the pair was encoded all the same, if it was.
+    """
+
+    notes: tuple[str, ...] = ()
+    not_copied: str | None = None
+
+
+def write_one(pair: ImagePair, path: Path, settings: Settings, stamp: str) -> Written:
+    """Write a pair's video.
+
+    Raises:
+        PairError: When an image can't be used or the video can't be read back.
+        BackendError: When the disk is full or the folder can't be written.
+    """
+    from chronoprep.pairs.images import load_pair
+    from chronoprep.video import copy_video, write_video
+
+    not_copied = None
+    if settings.video.codec == "copy":
+        not_copied = copy_video(pair.source, pair.target, path, settings.video, stamp=stamp)
+        if not_copied is None:
+            return Written()
+    loaded = load_pair(pair, settings.images)
+    notes = write_video(loaded.source, loaded.target, path, settings.video, stamp=stamp)
+    return Written((*loaded.notes, *notes), not_copied)
+
+
 def video_stamp(images: str, settings: Settings) -> str:
-    """What a video is made from: its images, how they were brought together, the codec."""
-    look = view_settings(settings.images)
-    return "chronoprep:" + digest(images, look["background"], look["fit"], settings.video.codec)
+    """What a video is made from: its images, how they were brought together, the codec.
+
+    A pair that can't be copied has the stamp of `copy`, too: the next run finds it up to date.
+    """
+    look, video = view_settings(settings.images), settings.video
+    how: list[object] = [video.codec]
+    if video.codec == "h264":
+        how += [video.chroma, video.crf]
+    if video.max_pixels is not None:
+        how.append({"max_pixels": video.max_pixels})
+    return "chronoprep:" + digest(images, look["background"], look["fit"], *how)
 
 
 def prompt_of(label: Label, settings: Settings) -> str | None:
