@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,6 +81,25 @@ def tiny_umt5(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tiny_umt5 import build_umt5
 
     return build_umt5(tmp_path_factory.mktemp("umt5") / "tiny-umt5")
+
+
+@pytest.fixture
+def fault_server() -> Iterator[Callable[..., str]]:
+    """Start servers of fault_server.py; each call gives an endpoint. They end with the test."""
+    script = Path(__file__).parent / "fault_server.py"
+    processes = []
+
+    def start(*options: object) -> str:
+        command = [sys.executable, str(script), *(str(option) for option in options)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        processes.append(process)
+        assert process.stdout is not None
+        return f"http://127.0.0.1:{process.stdout.readline().strip()}/v1"
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.communicate()
 
 
 def photo(seed: int, size: tuple[int, int] = (96, 72)) -> Image.Image:

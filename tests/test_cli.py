@@ -479,9 +479,13 @@ def test_models_lists_the_registry(run: Run) -> None:
     assert "Qwen/Qwen3-VL-30B-A3B-Instruct" in run("models").stdout
 
 
-def test_every_command_of_the_readme_runs(tmp_path: Path, tiny: Callable[[str], Path],
-                                          tiny_umt5: Path) -> None:  # fmt: skip
-    """The README's shell blocks, with the tiny checkpoints in place of the large ones."""
+def test_every_command_of_the_readme_runs(
+    tmp_path: Path,
+    tiny: Callable[[str], Path],
+    tiny_umt5: Path,
+    fault_server: Callable[..., str],
+) -> None:
+    """The README's shell blocks, with tiny checkpoints and a small server for the large ones."""
     root = Path(__file__).parent.parent
     shutil.copytree(root / "examples", tmp_path / "examples")
     ignored = shutil.ignore_patterns("*.json")
@@ -493,6 +497,7 @@ def test_every_command_of_the_readme_runs(tmp_path: Path, tiny: Callable[[str], 
              block.removeprefix("bash\n").replace("\\\n", " ").splitlines()]  # fmt: skip
     commands = [line for line in lines if line.startswith("chronoprep ")]
     assert len(commands) >= 8
+    endpoint = fault_server()
     environment = os.environ | {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "CHRONOPREP_VLM_MODEL": str(tiny("qwen3_vl")),
@@ -501,7 +506,9 @@ def test_every_command_of_the_readme_runs(tmp_path: Path, tiny: Callable[[str], 
         "CHRONOPREP_UMT5_MODEL": str(tiny_umt5),
     }
     for command in commands:
-        words = command.replace("--model qwen3-vl-8b", "--json")
+        words = command.replace("--model qwen3-vl-8b", "--json").replace(
+            "http://localhost:8000/v1", f"{endpoint} --model painter"
+        )
         result = subprocess.run(
             words, shell=True, env=environment, cwd=tmp_path, capture_output=True, text=True
         )

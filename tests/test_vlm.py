@@ -182,7 +182,7 @@ def test_torchvision_is_not_needed(
     ],
 )
 def test_thinking_is_no_part_of_the_answer(answer: str, text: str) -> None:
-    from chronoprep.vlm.transformers_backend import without_thoughts
+    from chronoprep.vlm.thoughts import without_thoughts
 
     assert without_thoughts(answer) == text
 

@@ -49,8 +49,8 @@ class Checkpoint:
 
     Attributes:
         name: The hub id, or the folder's own name: no path of this machine.
-        folder: Where it lies; None while it still has to be downloaded.
-        revision: The commit on the hub, or a digest of the folder's content.
+        folder: Where it lies; None while it still has to be downloaded, or where a server has it.
+        revision: The commit on the hub, a digest of the folder's content, or "served".
         config: Its config.json; empty where the hub's could not be had.
         bytes: Size of its weights, if known.
         files: What to download of it; none when it is here.

@@ -77,7 +77,18 @@ class VLMSettings(Section):
 
     model: str = Field("Qwen/Qwen3-VL-30B-A3B-Instruct", description="Registry name, id or folder.")
     revision: str | None = Field(None, description="Branch, tag or commit on the hub.")
-    backend: Literal["auto", "transformers"] = "auto"
+    backend: Literal["auto", "transformers", "openai"] = Field(
+        "auto", description="auto: openai where an endpoint is given, else transformers."
+    )
+    endpoint: str | None = Field(
+        None, description="An OpenAI-compatible server, such as http://localhost:8000/v1."
+    )
+    concurrency: int | None = Field(
+        None, ge=1, description="Pairs in flight where the backend takes many; 32 for a server."
+    )
+    request_timeout: float = Field(
+        300.0, gt=0, description="Seconds that a server may take for one answer."
+    )
     dtype: Dtype = Field("auto", description="auto: as the checkpoint was saved.")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:N or mps.")
     batch_size: int = Field(4, ge=1, description="Pairs a batch.")

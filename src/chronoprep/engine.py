@@ -1,6 +1,6 @@
 """How work runs: here, in threads. It knows nothing of images, models or files.
 
-The only currency is `Outcome`: an item's error is an outcome, any other exception stops the run.
+An item's error is an `Outcome`; any other exception stops the run.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from itertools import islice
 from typing import TypeVar
 
@@ -66,6 +66,43 @@ def mapped(
         finally:
             # Ctrl-C or an error: what has not started must not start.
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+def gathered(
+    function: Callable[[T], U],
+    items: Iterable[T],
+    *,
+    workers: int,
+    stop: Callable[[], None],
+) -> Iterator[list[U]]:
+    """Apply a function to items in threads; results come in the order in which they are ready.
+
+    Args:
+        function: Runs in a thread. Its exception is raised to the caller, after the results that
+            are ready by then.
+        items: Read lazily, one for every thread.
+        workers: Threads, for work that waits elsewhere: on a server, in an engine's queue.
+        stop: Called first when the work ends early, so that what waits there stops waiting.
+
+    Yields:
+        The results that are ready, one or more at a time.
+    """
+    source = iter(items)
+    with ThreadPoolExecutor(workers, thread_name_prefix="chronoprep") as pool:
+        finished = False
+        try:
+            waiting = {pool.submit(function, item) for item in islice(source, workers)}
+            while waiting:
+                done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+                if results := [f.result() for f in done if f.exception() is None]:
+                    yield results
+                for future in done:
+                    future.result()
+                waiting |= {pool.submit(function, item) for item in islice(source, len(done))}
+            finished = True
+        finally:
+            if not finished:
+                stop()
 
 
 def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -30,6 +30,9 @@ FLAGS: dict[str, tuple[str, str]] = {
     "model": ("vlm", "model"),
     "revision": ("vlm", "revision"),
     "backend": ("vlm", "backend"),
+    "endpoint": ("vlm", "endpoint"),
+    "concurrency": ("vlm", "concurrency"),
+    "request_timeout": ("vlm", "request_timeout"),
     "dtype": ("vlm", "dtype"),
     "device": ("vlm", "device"),
     "batch_size": ("vlm", "batch_size"),
@@ -105,7 +108,20 @@ Model = Annotated[str | None, _option("vlm", "model", "--model", rich_help_panel
 Revision = Annotated[str | None, _option("vlm", "revision", "--revision", rich_help_panel=MODEL)]
 Backend = Annotated[
     str | None,
-    _option("vlm", "backend", "--backend", help="auto or transformers.", rich_help_panel=MODEL),
+    _option(
+        "vlm",
+        "backend",
+        "--backend",
+        help="transformers, openai, or auto: openai where an endpoint is given.",
+        rich_help_panel=MODEL,
+    ),
+]
+Endpoint = Annotated[str | None, _option("vlm", "endpoint", "--endpoint", rich_help_panel=MODEL)]
+Concurrency = Annotated[
+    int | None, _option("vlm", "concurrency", "--concurrency", rich_help_panel=MODEL)
+]
+RequestTimeout = Annotated[
+    float | None, _option("vlm", "request_timeout", "--request-timeout", rich_help_panel=MODEL)
 ]
 DtypeOpt = Annotated[Dtype | None, _option("vlm", "dtype", "--dtype", rich_help_panel=MODEL)]
 Device = Annotated[str | None, _option("vlm", "device", "--device", rich_help_panel=MODEL)]

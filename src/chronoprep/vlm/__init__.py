@@ -9,11 +9,13 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from chronoprep.data import GREEDY, Chat, Completion, Sampling
+from chronoprep.errors import PairError
 from chronoprep.vlm.registry import (
     BACKENDS,
     MODELS,
     ModelSpec,
     check_fits,
+    concurrency,
     find,
     load,
     preset,
@@ -25,6 +27,7 @@ __all__ = [
     "VLM",
     "ModelSpec",
     "check_fits",
+    "concurrency",
     "find",
     "load",
     "preset",
@@ -34,8 +37,10 @@ __all__ = [
 class VLM(Protocol):
     """A model that answers chats in batches."""
 
-    def generate(self, chats: Sequence[Chat], sampling: Sampling = GREEDY) -> list[Completion]:
-        """Answer each chat, in order.
+    def generate(
+        self, chats: Sequence[Chat], sampling: Sampling = GREEDY
+    ) -> Sequence[Completion | PairError]:
+        """Answer each chat, in order; one that can't be answered has its error in its place.
 
         Raises:
             BackendError: When the machine can't go on.
@@ -44,5 +49,5 @@ class VLM(Protocol):
         ...
 
     def close(self) -> None:
-        """Give the model's memory back."""
+        """Give the model's memory back; what other threads wait for ends with a BackendError."""
         ...

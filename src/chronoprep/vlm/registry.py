@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,18 +62,63 @@ MODELS = {
 _BY_ID = {spec.id.lower(): spec for spec in MODELS.values()}
 
 
-def _transformers(settings: VLMSettings, folder: Path) -> VLM:
+def _transformers(settings: VLMSettings, found: Checkpoint) -> VLM:
     from chronoprep.vlm.transformers_backend import TransformersVLM
 
     return TransformersVLM(
-        folder,
+        checkpoint.ensure(found),
         dtype=settings.dtype,
         device=settings.device,
         max_new_tokens=settings.max_new_tokens,
     )
 
 
-BACKENDS: dict[str, Callable[[VLMSettings, Path], VLM]] = {"transformers": _transformers}
+def _openai(settings: VLMSettings, found: Checkpoint) -> VLM:
+    from chronoprep.vlm.openai_backend import OpenAIVLM, choose, served
+
+    endpoint = settings.endpoint or ""
+    names = [settings.model, found.name] if _is_named(settings) else [found.name]
+    return OpenAIVLM(
+        endpoint,
+        choose(served(endpoint), endpoint, names),
+        max_new_tokens=settings.max_new_tokens,
+        timeout=settings.request_timeout,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """A way to run a model.
+
+    Attributes:
+        load: Makes it ready.
+        needs: The package that it runs on, if that is an extra of the same name.
+        in_flight: Pairs that it wants at the same time, each asked about in a thread of its own;
+            1 for a backend that takes batches from one thread.
+        remote: Whether a server holds the model: then nothing is looked for or checked here.
+    """
+
+    load: Callable[[VLMSettings, Checkpoint], VLM]
+    needs: str | None = None
+    in_flight: int = 1
+    remote: bool = False
+
+
+BACKENDS = {
+    "transformers": Backend(_transformers),
+    "openai": Backend(_openai, needs="openai", in_flight=32, remote=True),
+}
+
+
+def _backend(settings: VLMSettings) -> Backend:
+    automatic = "openai" if settings.endpoint else "transformers"
+    return BACKENDS[automatic if settings.backend == "auto" else settings.backend]
+
+
+def concurrency(settings: VLMSettings) -> int:
+    """Pairs to have in flight, each in a thread of its own; 1 where batches are wanted instead."""
+    backend = _backend(settings)
+    return 1 if backend.in_flight == 1 else settings.concurrency or backend.in_flight
 
 
 def find(settings: VLMSettings) -> Checkpoint:
@@ -80,8 +126,18 @@ def find(settings: VLMSettings) -> Checkpoint:
 
     Raises:
         ConfigError: Within two seconds, when it is incomplete, no vision-language model, or
-            neither cached nor to be had.
+            neither cached nor to be had; when the backend's package is not installed; when a
+            server is to choose the model and has several.
+        BackendError: When a server has to say what it serves, and does not answer.
     """
+    backend = _backend(settings)
+    if backend.needs and importlib.util.find_spec(backend.needs) is None:
+        raise ConfigError(
+            f"The {backend.needs} backend needs a package that is not installed.",
+            hint=f"pip install 'chronoprep[{backend.needs}]'",
+        )
+    if backend.remote:
+        return _find_served(settings)
     spec = _spec(settings.model)
     name = str(spec.folder or spec.id) if spec else settings.model
     found = checkpoint.find(name, revision=settings.revision, check=_check)
@@ -96,6 +152,8 @@ def check_fits(settings: VLMSettings, found: Checkpoint) -> None:
     Raises:
         ConfigError: Saying what it needs and the ways out.
     """
+    if _backend(settings).remote:
+        return
     spec = _spec(settings.model)
     asked = {"float32": 4, "bfloat16": 2, "float16": 2}.get(settings.dtype)
     if found.bytes is not None:
@@ -119,10 +177,33 @@ def load(settings: VLMSettings, found: Checkpoint) -> VLM:
     """Load a model; downloads it first if need be.
 
     Raises:
-        BackendError: When the download or the loading fails.
+        BackendError: When the download or the loading fails, or a server does not answer.
+        ConfigError: When a server has no such model.
     """
-    backend = "transformers" if settings.backend == "auto" else settings.backend
-    return BACKENDS[backend](settings, checkpoint.ensure(found))
+    return _backend(settings).load(settings, found)
+
+
+def _find_served(settings: VLMSettings) -> Checkpoint:
+    """What a label says of a server's model. A server does not tell which weights it holds."""
+    from chronoprep.vlm.openai_backend import Served, base_url, choose, served
+
+    if settings.endpoint is None:
+        raise ConfigError(
+            "The openai backend needs the address of a server.",
+            hint="For example: --endpoint http://localhost:8000/v1",
+        )
+    base_url(settings.endpoint)
+    spec = _spec(settings.model)
+    if not _is_named(settings):
+        model = choose(served(settings.endpoint), settings.endpoint, [])
+    else:
+        # Whether the server has it shows when it is needed: a run with nothing to do needs none.
+        model = Served(spec.id if spec else settings.model)
+    return Checkpoint(model.name, None, "served", {})
+
+
+def _is_named(settings: VLMSettings) -> bool:
+    return "model" in settings.model_fields_set
 
 
 def _spec(name: str) -> ModelSpec | None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gc
 import importlib
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,10 +17,8 @@ import transformers
 
 from chronoprep.data import GREEDY, Chat, Completion, Sampling
 from chronoprep.errors import BackendError
+from chronoprep.vlm.thoughts import without_thoughts
 
-# A thought that the limit cut has no end; one that the chat template began has no beginning.
-_THOUGHT = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
-_BEGUN_IN_THE_PROMPT = re.compile(r"\A.*?</think>", re.DOTALL)
 # Greedy unless asked, whatever the checkpoint's generation_config says: labels must be
 # reproducible.
 _PLAIN: dict[str, Any] = {
@@ -146,11 +143,6 @@ def _decoding(sampling: Sampling) -> dict[str, Any]:
     torch.manual_seed(sampling.seed)
     drawn = {"do_sample": True, "temperature": sampling.temperature, "top_p": sampling.top_p}
     return _PLAIN | drawn
-
-
-def without_thoughts(text: str) -> str:
-    """An answer less the thinking before or within it, stripped."""
-    return _BEGUN_IN_THE_PROMPT.sub("", _THOUGHT.sub("", text)).strip()
 
 
 def _messages(chat: Chat) -> tuple[list[dict[str, Any]], list[Any]]:

@@ -16,9 +16,9 @@ from chronoprep import captioning, guard, vlm
 from chronoprep.captioning import Answer, View
 from chronoprep.checkpoint import Checkpoint
 from chronoprep.config import ImageSettings, Settings
-from chronoprep.data import ImagePair, Label
+from chronoprep.data import ImagePair, Label, Outcome
 from chronoprep.dataset import Dataset
-from chronoprep.engine import batched, mapped
+from chronoprep.engine import batched, cores, gathered, mapped
 from chronoprep.errors import ConfigError, PairError
 from chronoprep.prompts import Prompts, load_prompts
 from chronoprep.vlm import VLM
@@ -261,7 +261,7 @@ def label_by_model(
 def _run(
     model: VLM, tasks: Sequence[Task], recipe: Recipe, *, with_cot: bool
 ) -> Iterator[list[Label]]:
-    """Label tasks in batches; the images of the next batches load in threads meanwhile."""
+    """Label tasks, in batches or with many in flight; images load in threads ahead of the model."""
     from chronoprep.pairs.images import bounded, load_pair
 
     settings = recipe.settings
@@ -271,9 +271,7 @@ def _run(
         source, target = (bounded(i, settings.images) for i in (loaded.source, loaded.target))
         return View(source, target, task.caption), loaded.notes
 
-    size = settings.vlm.batch_size
-    views = mapped(load, tasks, key=lambda task: task.pair.key, ahead=2 * size)
-    for batch in batched(zip(tasks, views, strict=True), size):
+    def answer(batch: Sequence[tuple[Task, Outcome[tuple[View, tuple[str, ...]]]]]) -> list[Label]:
         began = time.monotonic()
         entries = [
             _failed(task.pair, task.images, outcome.error)
@@ -294,7 +292,18 @@ def _run(
             record(task, answer, recipe, seconds=seconds, notes=notes)
             for (task, _, notes), answer in zip(good, answers, strict=True)
         ]
-        yield sorted(entries, key=lambda entry: entry.key)
+        return sorted(entries, key=lambda entry: entry.key)
+
+    in_flight = vlm.concurrency(settings.vlm)
+    size = settings.vlm.batch_size if in_flight == 1 else 1
+    views = mapped(load, tasks, key=lambda task: task.pair.key, ahead=max(2 * size, cores()))
+    batches = batched(zip(tasks, views, strict=True), size)
+    if in_flight == 1:
+        yield from map(answer, batches)
+    else:
+        # Stage 2 of a pair follows its stage 1 at once: the server's caches still hold the images.
+        for ready in gathered(answer, batches, workers=in_flight, stop=model.close):
+            yield [entry for entries in ready for entry in entries]
 
 
 def label_by_text(

@@ -1,0 +1,327 @@
+"""The OpenAI-compatible backend: any server that answers /v1/chat/completions.
+
+The client library retries, with back-off and Retry-After. All requests run in one event loop, so
+that `close` ends them at once, whatever they wait for. The key comes from OPENAI_API_KEY alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import io
+import os
+import threading
+from collections.abc import Sequence
+from concurrent.futures import CancelledError, Future
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import openai
+from anyio.from_thread import start_blocking_portal
+
+from chronoprep.data import GREEDY, Chat, Completion, Sampling, Turn
+from chronoprep.errors import BackendError, ConfigError, PairError
+from chronoprep.vlm.thoughts import without_thoughts
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+RETRIES = 5  # with back-off 12–16 s: a server that restarts is waited for, a dead one is not
+CONNECT_SECONDS = 5.0
+PROBE_SECONDS = 10.0
+IMAGE_BYTES = 4 << 20  # a larger PNG goes as JPEG: servers bound their requests
+# What these servers take beyond the protocol. Without it the checkpoint's own generation_config
+# would apply, and change even greedy text.
+_PLAIN = {"repetition_penalty": 1.0, "top_k": -1}
+_PLAIN_SERVERS = ("vllm", "sglang")
+_PAIRS_FAULT = (400, 413, 422)
+_KEPT = "What was labelled so far is kept; run it again to go on."
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A model that a server offers.
+
+    Attributes:
+        id: What a request calls it.
+        server: Who serves it ("vllm", "sglang", …), as far as it says so.
+    """
+
+    id: str
+    server: str = ""
+
+    @property
+    def name(self) -> str:
+        """The id, less the server's own folders."""
+        return self.id.rstrip("/").rsplit("/", 1)[-1] if self.id[:1] in "/.~" else self.id
+
+
+def base_url(endpoint: str) -> str:
+    """The address that paths are joined to; `/v1` if none is given.
+
+    Raises:
+        ConfigError: When it is no http(s) address.
+    """
+    parts = urlsplit(endpoint)
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        raise ConfigError(
+            f"--endpoint {endpoint!r} is no http(s) address.",
+            hint="For example: --endpoint http://localhost:8000/v1",
+        )
+    return endpoint.rstrip("/") + ("" if parts.path.strip("/") else "/v1")
+
+
+def served(endpoint: str) -> list[Served] | None:
+    """The models of a server; None when it keeps no list.
+
+    Raises:
+        ConfigError: For an address that is none.
+        BackendError: When it does not answer, or refuses the key.
+    """
+    with openai.OpenAI(
+        base_url=base_url(endpoint),
+        api_key=_key(),
+        timeout=openai.Timeout(PROBE_SECONDS, connect=CONNECT_SECONDS),
+        max_retries=1,
+    ) as client:
+        try:
+            models = client.models.list().data
+            return [Served(model.id, str(model.owned_by).lower()) for model in models]
+        except openai.APIStatusError as error:
+            if error.status_code in (401, 403):
+                raise _refused(endpoint, error) from None
+            return None
+        except openai.APIConnectionError as error:
+            raise _gone(endpoint, error) from None
+        except (AttributeError, TypeError, ValueError):  # an answer of another form
+            return None
+
+
+def choose(offered: list[Served] | None, endpoint: str, names: Sequence[str]) -> Served:
+    """The model to ask: the one that bears one of the names; without any, the only one there is.
+
+    Raises:
+        ConfigError: When there is none or several, listing what the server offers.
+    """
+    if offered is None:
+        if names:
+            return Served(names[0])
+        raise ConfigError(
+            f"{endpoint}: the server does not list its models.", hint="Name one by --model."
+        )
+    for name in names:
+        for model in offered:
+            if name in (model.id, model.name):
+                return model
+    if not names and len(offered) == 1:
+        return offered[0]
+    listed = ", ".join(model.id for model in offered[:10]) or "none"
+    what = f"does not serve {names[0]}" if names else "serves several models"
+    raise ConfigError(f"{endpoint}: the server {what}.", hint=f"--model takes: {listed}")
+
+
+class OpenAIVLM:
+    """A model behind an OpenAI-compatible endpoint; many threads may ask at the same time.
+
+    Args:
+        endpoint: Its address, such as `http://localhost:8000/v1`.
+        model: What to ask for.
+        max_new_tokens: Longest answer, in tokens.
+        timeout: Seconds that one request may take.
+    """
+
+    def __init__(
+        self, endpoint: str, model: Served, *, max_new_tokens: int, timeout: float
+    ) -> None:
+        self.endpoint = endpoint
+        self.max_new_tokens = max_new_tokens
+        self._model = model
+        self._encoded = threading.local()
+        self._client = openai.AsyncOpenAI(
+            base_url=base_url(endpoint),
+            api_key=_key(),
+            timeout=openai.Timeout(timeout, connect=CONNECT_SECONDS),
+            max_retries=RETRIES,
+        )
+        self._lock = threading.Lock()
+        self._under_way: set[Future[Completion | PairError]] = set()
+        self._closed = False
+        self._thread = start_blocking_portal("asyncio")
+        self._loop = self._thread.__enter__()
+
+    def generate(
+        self, chats: Sequence[Chat], sampling: Sampling = GREEDY
+    ) -> list[Completion | PairError]:
+        """Answer chats, all at the same time; a chat that the server refuses is its own error.
+
+        Raises:
+            BackendError: When the server can't be reached, has no such model, refuses the key, or
+                answers nothing of use after retries; also once closed.
+        """
+        requests = [self._request(chat, sampling) for chat in chats]
+        with self._lock:
+            if self._closed:
+                raise BackendError(f"{self.endpoint}: closed.")
+            futures = [self._loop.start_task_soon(self._answer, request) for request in requests]
+            self._under_way.update(futures)
+        try:
+            return [future.result() for future in futures]
+        except CancelledError:
+            raise BackendError(f"{self.endpoint}: closed.") from None
+        finally:
+            with self._lock:
+                self._under_way.difference_update(futures)
+
+    def close(self) -> None:
+        """End what is under way; a second time does nothing."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            under_way = list(self._under_way)
+        for future in under_way:
+            future.cancel()
+        self._loop.call(self._client.close)
+        self._thread.__exit__(None, None, None)
+
+    def _request(self, chat: Chat, sampling: Sampling) -> dict[str, Any]:
+        drawn = {"top_p": sampling.top_p, "seed": sampling.seed} if sampling.temperature else {}
+        return {
+            "model": self._model.id,
+            "messages": [{"role": turn.role, "content": self._content(turn)} for turn in chat],
+            "max_tokens": self.max_new_tokens,
+            "temperature": sampling.temperature,
+            "extra_body": _PLAIN if self._model.server in _PLAIN_SERVERS else None,
+            **drawn,
+        }
+
+    def _content(self, turn: Turn) -> str | list[dict[str, Any]]:
+        texts = [part for part in turn.parts if isinstance(part, str)]
+        if len(texts) == len(turn.parts):
+            return "".join(texts)  # some servers' templates take a system prompt in no other form
+        return [
+            {"type": "text", "text": part}
+            if isinstance(part, str)
+            else {"type": "image_url", "image_url": {"url": self._url(part)}}
+            for part in turn.parts
+        ]
+
+    def _url(self, image: Image) -> str:
+        """An image's data URL, made once for both stages: a thread asks for one after the other."""
+        known: list[tuple[Image, str]] = getattr(self._encoded, "urls", [])
+        for other, url in known:
+            if other is image:
+                return url
+        url = data_url(image)
+        self._encoded.urls = [*known[-1:], (image, url)]
+        return url
+
+    async def _answer(self, request: dict[str, Any]) -> Completion | PairError:
+        try:
+            for attempt in range(RETRIES + 1):
+                await asyncio.sleep(0.5 * attempt)
+                answer = await self._ask(self._client, request)
+                if answer is not None:
+                    return answer
+            problem = "its answers are no chat completions"
+        except openai.APIStatusError as error:
+            if error.status_code in _PAIRS_FAULT:
+                return PairError(f"the server refuses it: {_said(error)}")
+            if error.status_code < 500:
+                raise _refused(self.endpoint, error) from None
+            problem = _said(error)
+        except openai.APITimeoutError:
+            problem = "no answer in time (see --request-timeout)"
+        except openai.APIConnectionError as error:
+            problem = f"the connection broke ({_cause(error)})"
+        # The pair's fault or the server's? A server that answers a plain question is well.
+        if await self._is_well():
+            return PairError(f"the server fails on it: {problem}")
+        raise BackendError(f"{self.endpoint}: the server fails: {problem}", hint=_KEPT)
+
+    async def _is_well(self) -> bool:
+        client = self._client.with_options(max_retries=1, timeout=PROBE_SECONDS)
+        hello = [{"role": "user", "content": "Hello"}]
+        request = {"model": self._model.id, "messages": hello, "max_tokens": 1}
+        try:
+            return await self._ask(client, request) is not None
+        except openai.OpenAIError:
+            return False
+
+    async def _ask(
+        self, client: openai.AsyncOpenAI, request: dict[str, Any]
+    ) -> Completion | PairError | None:
+        """One answer; None where it has not the protocol's form, which the library lets pass."""
+        try:
+            reply: Any = await client.chat.completions.create(**request)
+            choice = reply.choices[0]
+            content, refusal = choice.message.content, getattr(choice.message, "refusal", None)
+        except (
+            AttributeError,
+            TypeError,
+            LookupError,
+            ValueError,
+            openai.APIResponseValidationError,
+        ):
+            return None
+        if not isinstance(content, str | None):
+            return None
+        if choice.finish_reason == "content_filter":
+            return PairError("the server's content filter refuses it")
+        if refusal:
+            return PairError(f"the model refuses it: {str(refusal)[:200]}")
+        truncated = choice.finish_reason == "length"
+        tokens = getattr(reply.usage, "completion_tokens", None)
+        if not isinstance(tokens, int):
+            tokens = self.max_new_tokens if truncated else 0
+        return Completion(without_thoughts(content or ""), tokens, truncated)
+
+
+def data_url(image: Image) -> str:
+    """An image as a data URL: PNG, or JPEG where that would be over `IMAGE_BYTES`."""
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", compress_level=1)
+    kind = "png"
+    for quality in (95, 85, 75, 50):
+        if buffer.tell() <= IMAGE_BYTES:
+            break
+        kind, buffer = "jpeg", io.BytesIO()
+        image.save(buffer, "JPEG", quality=quality)
+    return f"data:image/{kind};base64,{base64.b64encode(buffer.getbuffer()).decode()}"
+
+
+def _key() -> str:
+    return os.environ.get("OPENAI_API_KEY") or "none"  # local servers want none
+
+
+def _gone(endpoint: str, error: openai.APIConnectionError) -> BackendError:
+    return BackendError(
+        f"{endpoint}: the server does not answer ({_cause(error)}).",
+        hint="Is it running, and is this its address?",
+    )
+
+
+def _refused(endpoint: str, error: openai.APIStatusError) -> BackendError:
+    hints = {
+        401: "Its key belongs in the environment variable OPENAI_API_KEY.",
+        403: "Its key belongs in the environment variable OPENAI_API_KEY.",
+        404: "Is the address whole, as in http://localhost:8000/v1, and --model what it serves?",
+        429: f"Lower --concurrency, or wait for the quota. {_KEPT}",
+    }
+    return BackendError(
+        f"{endpoint}: the server refuses: {_said(error)}", hint=hints.get(error.status_code, _KEPT)
+    )
+
+
+def _said(error: openai.APIStatusError) -> str:
+    """Status and the server's own words, in one short line."""
+    body = error.body
+    words = body.get("message") if isinstance(body, dict) else body
+    line = " ".join(str(words or error.response.reason_phrase).split())
+    return f"HTTP {error.status_code}: {line[:300]}"
+
+
+def _cause(error: openai.APIConnectionError) -> str:
+    cause = error.__cause__
+    return " ".join(str(cause or error).split())[:200] or type(cause).__name__

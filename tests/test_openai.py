@@ -1,0 +1,258 @@
+"""The OpenAI-compatible backend against a server process that misbehaves."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from chronoprep import vlm
+from chronoprep.config import VLMSettings
+from chronoprep.data import GREEDY, Completion, Sampling, Turn
+from chronoprep.dataset import Dataset
+from chronoprep.errors import BackendError, ConfigError
+from chronoprep.vlm import openai_backend
+from chronoprep.vlm.openai_backend import IMAGE_BYTES, OpenAIVLM, Served, base_url, choose, data_url
+from conftest import Result, photo, write_pairs
+from fault_server import DECLINED, FATAL, FILTERED, LONG, REFUSED, caption_of, cot_of, fingerprint
+
+Run = Callable[..., Result]
+Start = Callable[..., str]
+
+
+def small_pairs(folder: Path, count: int) -> Path:
+    return write_pairs(folder, [f"p{i:03}" for i in range(count)], (24, 18))
+
+
+def pixels(pairs: Path, key: str) -> str:
+    sides = (Image.open(pairs / side / f"{key}.png") for side in ("input", "output"))
+    return fingerprint(*sides)
+
+
+def check_labels(pairs: Path, data: Path, count: int) -> None:
+    """Every pair has its own label, once."""
+    records = [json.loads(line) for line in (data / "labels.jsonl").read_text().splitlines()]
+    finished = Counter(record["key"] for record in records if record["status"] == "ok")
+    assert len(finished) == count
+    assert set(finished.values()) == {1}, "labelled twice"
+    for label in Dataset(data).labels().values():
+        own = pixels(pairs, label.key)
+        assert label.caption == caption_of(own)
+        assert label.caption_cot == cot_of(own)
+        assert (label.model, label.revision) == ("painter", "served")
+
+
+def counts(text: str) -> tuple[int, int, int]:
+    summary = json.loads(text)[1]
+    return summary["done"], summary["skipped"], summary["failed"]
+
+
+def chronoprep(*args: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "chronoprep", *(str(arg) for arg in args)],
+        capture_output=True, text=True, check=False, timeout=240, env=os.environ | environment,
+    )  # fmt: skip
+
+
+def test_faults_and_a_server_that_dies_cost_no_pair(tmp_path: Path, fault_server: Start) -> None:
+    pairs, data = small_pairs(tmp_path / "pairs", 500), tmp_path / "data"
+    ask = ("caption", pairs, "-d", data, "--generate-cot", "--request-timeout", 1, "--endpoint")
+    stopped = chronoprep(*ask, fault_server("--faults", 0.2, "--die-after", 500))
+    assert stopped.returncode == 1
+    assert "the server fails" in stopped.stderr
+    assert "run it again" in stopped.stderr
+    done = len(Dataset(data).labels())
+    assert 0 < done < 500
+    again = chronoprep(*ask, fault_server("--faults", 0.2), "--json")
+    assert again.returncode == 0, again.stderr
+    assert counts(again.stdout) == (500 - done, done, 0)
+    check_labels(pairs, data, 500)
+
+
+def test_a_pair_that_the_server_refuses_fails_alone(
+    run: Run, tmp_path: Path, fault_server: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openai_backend, "RETRIES", 1)
+    pairs = small_pairs(tmp_path / "pairs", 4)
+    reasons = {
+        REFUSED: "HTTP 400: the picture is too odd",
+        FILTERED: "content filter",
+        DECLINED: "I can't help with that",
+        FATAL: "HTTP 500: this picture breaks the engine",
+        LONG: "token",
+    }
+    for width in reasons:
+        write_pairs(pairs, [f"w{width}"], (width, 18))
+    result = run(
+        "caption", pairs, "-d", "data", "--generate-cot", "--endpoint", fault_server(), "--json"
+    )
+    assert result.code == 1
+    assert counts(result.stdout) == (4, 0, 5)
+    failures = {f["key"]: f["reason"] for f in result.json[1]["failures"]}
+    for width, reason in reasons.items():
+        assert reason in failures[f"w{width}"]
+
+
+def test_one_pair_needs_no_dataset(run: Run, tmp_path: Path, fault_server: Start) -> None:
+    pairs = small_pairs(tmp_path / "pairs", 1)
+    source, target = (pairs / side / "p000.png" for side in ("input", "output"))
+    result = run(
+        "caption", "--input-image", source, "--output-image", target, "--generate-cot",
+        "--endpoint", fault_server(), "--output-file", "-",
+    )  # fmt: skip
+    assert result.code == 0, result.stderr
+    own = pixels(pairs, "p000")
+    assert result.json == {
+        "caption": caption_of(own),
+        "caption_cot": cot_of(own),
+    }
+
+
+def test_the_key_comes_from_the_environment(
+    run: Run, tmp_path: Path, fault_server: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pairs, endpoint = small_pairs(tmp_path / "pairs", 1), fault_server("--key", "sesame")
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    refused = run("caption", pairs, "-d", "data", "--endpoint", endpoint)
+    assert refused.code == 1
+    assert "no such key" in refused.stderr
+    assert "OPENAI_API_KEY" in refused.stderr
+    monkeypatch.setenv("OPENAI_API_KEY", "sesame")
+    assert run("caption", pairs, "-d", "data", "--endpoint", endpoint).code == 0
+    assert "sesame" not in Path("data/labels.jsonl").read_text()
+
+
+def test_a_model_that_the_server_lacks_is_a_usage_error(
+    run: Run, tmp_path: Path, fault_server: Start
+) -> None:
+    pairs = small_pairs(tmp_path / "pairs", 1)
+    result = run(
+        "caption", pairs, "-d", "data", "--endpoint", fault_server(), "--model", "sculptor"
+    )
+    assert result.code == 2
+    assert "does not serve sculptor" in result.stderr
+    assert "/srv/models/painter" in result.stderr
+
+
+def test_no_server_stops_the_run_before_it_begins(run: Run, tmp_path: Path) -> None:
+    pairs = small_pairs(tmp_path / "pairs", 1)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and does not listen
+        endpoint = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        result = run("caption", pairs, "-d", "data", "--endpoint", endpoint)
+    assert result.code == 1
+    assert "does not answer" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--backend", "openai"], "needs the address of a server"),
+        (["--endpoint", "localhost:8000"], "is no http(s) address"),
+        (["--endpoint", "http://h", "--concurrency", "0"], "concurrency"),
+    ],
+)
+def test_wrong_options_are_usage_errors(
+    options: list[str], said: str, run: Run, tmp_path: Path
+) -> None:
+    pairs = small_pairs(tmp_path / "pairs", 1)
+    result = run("caption", pairs, "-d", "data", "--model", "x", *options)
+    assert result.code == 2
+    assert said in result.stderr
+
+
+def test_a_missing_extra_names_its_pip_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with pytest.raises(ConfigError) as caught:
+        vlm.find(VLMSettings(endpoint="http://localhost", model="x"))
+    assert "pip install 'chronoprep[openai]'" in str(caught.value.hint)
+
+
+def asked(model: OpenAIVLM, sampling: Sampling) -> dict[str, Any]:
+    (answer,) = model.generate([(Turn("user", ("Hello",)),)], sampling)
+    assert isinstance(answer, Completion)
+    request: dict[str, Any] = json.loads(answer.text)
+    assert request.pop("messages") == [{"role": "user", "content": "Hello"}]
+    assert request.pop("model") == "/srv/models/painter"
+    return request
+
+
+def test_labels_are_greedy_and_retries_sample(fault_server: Start) -> None:
+    endpoint, drawn = fault_server(), Sampling(0.7, 0.9, 3)
+    sampled = {"max_tokens": 9, "temperature": 0.7, "top_p": 0.9, "seed": 3}
+    with closing(painter(endpoint)) as model:
+        assert asked(model, GREEDY) == {"max_tokens": 9, "temperature": 0.0}
+        assert asked(model, drawn) == sampled
+    # A checkpoint's own penalties would change greedy text, too; hosted services refuse the word.
+    with closing(painter(endpoint, server="vllm")) as model:
+        assert asked(model, drawn) == sampled | {"repetition_penalty": 1.0, "top_k": -1}
+
+
+def painter(endpoint: str, server: str = "") -> OpenAIVLM:
+    model = Served("/srv/models/painter", server)
+    return OpenAIVLM(endpoint, model, max_new_tokens=9, timeout=60)
+
+
+def test_closing_ends_what_is_under_way(fault_server: Start) -> None:
+    model = painter(fault_server("--faults", 1.0))  # each first answer is a fault: retries wait
+    chats = [(Turn("user", (f"Hello {i}",)),) for i in range(20)]
+    with ThreadPoolExecutor() as pool:
+        futures = [pool.submit(model.generate, [chat]) for chat in chats]
+        model.close()
+        for future in futures:
+            with pytest.raises(BackendError, match="closed"):
+                future.result(timeout=20)
+    model.close()
+
+
+def test_images_arrive_exact_and_bounded() -> None:
+    small = photo(1, (64, 48))
+    assert np.array_equal(np.asarray(opened(data_url(small))), np.asarray(small))
+    noise = np.random.default_rng(0).integers(0, 256, (1500, 1500, 3), dtype=np.uint8)
+    url = data_url(Image.fromarray(noise))
+    assert url.startswith("data:image/jpeg")
+    assert len(url) < IMAGE_BYTES * 1.4
+    assert opened(url).size == (1500, 1500)
+
+
+def opened(url: str) -> Image.Image:
+    return Image.open(io.BytesIO(base64.b64decode(url.split(",")[1])))
+
+
+def test_the_model_to_ask() -> None:
+    offered = [Served("/srv/models/painter", "vllm"), Served("Qwen/Qwen3-VL-8B-Instruct")]
+    assert choose(offered, "e", ["painter"]) is offered[0]
+    assert choose(offered, "e", ["qwen3-vl-8b", "Qwen/Qwen3-VL-8B-Instruct"]) is offered[1]
+    assert choose(offered[:1], "e", []) is offered[0]
+    assert choose(None, "e", ["llava"]) == Served("llava")
+    with pytest.raises(ConfigError, match="several"):
+        choose(offered, "e", [])
+    with pytest.raises(ConfigError, match="does not list"):
+        choose(None, "e", [])
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "base"),
+    [
+        ("http://localhost:8000", "http://localhost:8000/v1"),
+        ("http://localhost:8000/", "http://localhost:8000/v1"),
+        ("https://api.example.org/v1/", "https://api.example.org/v1"),
+        ("https://example.org/openai/v2", "https://example.org/openai/v2"),
+    ],
+)
+def test_an_address_without_a_path_gets_the_usual_one(endpoint: str, base: str) -> None:
+    assert base_url(endpoint) == base
