@@ -157,8 +157,8 @@ def read_config(folder: Path) -> dict[str, object]:
     return config
 
 
-def check_weights(folder: Path) -> None:
-    """Whether a folder's weights are all there and whole.
+def check_weights(folder: Path) -> list[Path]:
+    """The files of a folder's weights, which are all there and whole.
 
     Raises:
         ConfigError: Naming the first file that is missing or cut short.
@@ -187,6 +187,7 @@ def check_weights(folder: Path) -> None:
             _check_safetensors(path)
         elif path.stat().st_size == 0:
             raise ConfigError(f"{path}: the file is empty.", hint="Download it again.")
+    return [folder / shard for shard in shards]
 
 
 def require(folder: Path, *alternatives: str) -> None:
@@ -210,7 +211,7 @@ def weights_bytes(folder: Path) -> int:
 
 
 def content_revision(folder: Path) -> str:
-    """A digest of what a folder holds, wherever it lies: a retrained model is another revision.
+    """A digest of what a folder, or one file, holds: a retrained model is another revision.
 
     Small files count in whole. Of weights, the size, the first and last megabyte and 64 samples
     between them count: quick for 60 GB, and training changes every tensor.
@@ -301,7 +302,8 @@ def is_cached(name: str) -> bool:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    return (path for path in sorted(folder.rglob("*")) if path.is_file())
+    places = [folder] if folder.is_file() else sorted(folder.rglob("*"))
+    return (path for path in places if path.is_file())
 
 
 def _check_safetensors(path: Path) -> None:

@@ -31,6 +31,7 @@ ENV_PREFIX = "CHRONOPREP_"
 CONFIG_VARIABLE = "CHRONOPREP_CONFIG"
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+UMT5Dtype = Literal["auto", "float32", "bfloat16"]  # float16 overflows in this encoder
 Fit = Literal["crop", "pad", "stretch", "error"]
 Layout = Literal["auto", "folders", "suffixes", "pair-folders", "kohya", "instructpix2pix"]
 Codec = Literal["lossless", "h264", "copy"]
@@ -138,16 +139,23 @@ class VideoSettings(Section):
 class UMT5Settings(Section):
     """The text encoder of the editor."""
 
+    # Its models_t5_umt5-xxl-enc-bf16.pth is the very file that ChronoEdit's own script reads, and
+    # the least to download of these weights: 11.4 GB, where encoder and decoder together take 4×.
     model: str = Field(
-        "nvidia/ChronoEdit-14B-Diffusers", description="Id or folder: umt5 or a diffusers pipeline."
+        "Wan-AI/Wan2.1-T2V-1.3B",
+        description="Id or folder of umt5, a diffusers pipeline or Wan, or Wan's .pth.",
     )
     revision: str | None = None
     tokenizer: str | None = Field(
         None, description="Folder or tokenizer.json, if not beside the weights."
     )
-    dtype: Dtype = "bfloat16"
-    device: str = "auto"
-    batch_size: int = Field(8, ge=1, description="Prompts a batch.")
+    dtype: UMT5Dtype = "bfloat16"
+    device: str = Field(
+        "auto", description="auto (all GPUs), cpu, cuda:N, or several: cuda:0,cuda:1."
+    )
+    batch_tokens: int | None = Field(
+        None, ge=1, description="Padded tokens a batch; by default what the memory holds."
+    )
 
 
 class Settings(Section):

@@ -140,6 +140,27 @@ class Label(BaseModel):
     time: str | None = None
 
 
+class Embedded(BaseModel):
+    """A record of the embedding index: what a file in `umt5/` was made from, and what it is.
+
+    Attributes:
+        prompt: Digest of the prompt.
+        encoder: Model, revision and what else the numbers depend on; readable.
+        tokens: Of the prompt before the cut at 512, the end token included.
+        bytes, mtime, content: Size, time in nanoseconds and digest of the file as it was written.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    key: str
+    prompt: str
+    encoder: str
+    tokens: int
+    bytes: int
+    mtime: int
+    content: str
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome(Generic[T]):
     """What became of one item: a value or an error, never both."""

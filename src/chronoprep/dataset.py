@@ -9,16 +9,17 @@ DATASET/
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from chronoprep.data import Label
+from chronoprep.data import Embedded, Label
 from chronoprep.errors import BackendError, ConfigError
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 JOURNAL = "labels.jsonl"
 CSV = "metadata.csv"
 LOCK = ".chronoprep.lock"
+INDEX = "umt5/index.jsonl"
+TEMPORARY = ".tmp"  # ends the name of a file being written, which begins with a dot
 
 
 class Dataset:
@@ -42,6 +45,7 @@ class Dataset:
         self.folder = folder
         self.journal = folder / JOURNAL
         self.csv = folder / CSV
+        self.index = folder / INDEX
         self.skipped_lines = 0
 
     def video(self, key: str) -> Path:
@@ -52,7 +56,7 @@ class Dataset:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep a second run out of the folder.
+        """Keep a second run out of the folder, and clear what a killed one left half written.
 
         Raises:
             BackendError: When another run holds the folder, or it can't be written.
@@ -71,6 +75,10 @@ class Dataset:
         except OSError as error:
             raise _unwritable(self.folder, error) from None
         try:
+            for folder in (self.folder, self.folder / "videos", self.folder / "umt5"):
+                for name in file_names(folder):
+                    if name.startswith(".") and name.endswith(TEMPORARY):
+                        (folder / name).unlink(missing_ok=True)
             yield
         finally:
             lock.release()
@@ -96,18 +104,29 @@ class Dataset:
         """Add records to the journal: on disk when this returns."""
         _append(self.journal, (label.model_dump_json(exclude_none=True) for label in labels))
 
-    def embedding_ids(self) -> dict[str, str]:
-        """Key → digest of what the key's embedding was made from."""
-        return {
-            str(record["key"]): str(record["id"])
-            for record in _json_lines(self.folder / "umt5" / "index.jsonl")
-            if isinstance(record, dict) and "key" in record and "id" in record
-        }
+    def embeddings(self) -> dict[str, Embedded]:
+        """The last record of each key in the embedding index; lines that are none are passed
+        over."""
+        records: dict[str, Embedded] = {}
+        for line in _json_lines(self.index):
+            try:
+                record = Embedded.model_validate(line)
+            except ValidationError:
+                continue
+            records[record.key] = record
+        return records
 
-    def append_embedding_ids(self, ids: Mapping[str, str]) -> None:
-        """Record what embeddings were made from; call when the pickles are on disk."""
-        lines = (json.dumps({"key": key, "id": digest}) for key, digest in ids.items())
-        _append(self.folder / "umt5" / "index.jsonl", lines)
+    def embedding_files(self) -> dict[str, os.stat_result]:
+        """Name → size and time of the files in `umt5/`."""
+        try:
+            with os.scandir(self.index.parent) as entries:
+                return {entry.name: entry.stat() for entry in entries}
+        except FileNotFoundError:
+            return {}
+
+    def append_embeddings(self, records: Iterable[Embedded]) -> None:
+        """Add records to the embedding index; call when the pickles are on disk."""
+        _append(self.index, (record.model_dump_json() for record in records))
 
     def write_csv(self, rows: list[dict[str, str]]) -> None:
         """Write metadata.csv with the columns key, video, prompt, umt5."""
@@ -144,10 +163,29 @@ def read_table(path: Path) -> polars.DataFrame:
     return table.fill_null("")
 
 
-def write_table(table: polars.DataFrame, path: Path) -> None:
+def write_table(
+    table: polars.DataFrame, path: Path, *, line_end: str = "\n", bom: bool = False
+) -> None:
     """Write a CSV atomically, every field quoted, so that a reader sees the old or the new one."""
     with replacing(path) as temporary, temporary.open("wb") as file:
-        table.write_csv(file, quote_style="always")
+        table.write_csv(file, quote_style="always", line_terminator=line_end, include_bom=bom)
+
+
+def rewrite_table(table: polars.DataFrame, path: Path) -> None:
+    """Put a table in the place of a CSV, with its line ends and its byte order mark."""
+    with path.open("rb") as file:
+        head = file.readline(1 << 20)
+    line_end = "\r\n" if head.endswith(b"\r\n") else "\n"
+    write_table(table, path, line_end=line_end, bom=head.startswith(codecs.BOM_UTF8))
+
+
+def file_names(folder: Path) -> set[str]:
+    """File names in a folder; one directory scan is far cheaper than a stat a name."""
+    try:
+        with os.scandir(folder) as entries:
+            return {entry.name for entry in entries}
+    except FileNotFoundError:
+        return set()
 
 
 @contextmanager
@@ -157,7 +195,7 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         BackendError: When the disk is full or the folder can't be written.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = path.with_name(f".{path.name}{TEMPORARY}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:

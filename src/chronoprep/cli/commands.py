@@ -405,9 +405,12 @@ def umt5(
     model: o.UMT5ModelHere = None,
     revision: o.Revision = None,
     tokenizer: o.Tokenizer = None,
-    dtype: o.UMT5Dtype = None,
+    dtype: o.UMT5DtypeOpt = None,
     device: o.UMT5Device = None,
-    batch_size: o.UMT5BatchSize = None,
+    batch_tokens: o.BatchTokens = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Embed again what is up to date.", rich_help_panel=o.RUN)
+    ] = False,
     dry_run: o.DryRun = False,
     as_json: o.Json = False,
     config: o.Config = None,
@@ -420,7 +423,9 @@ def umt5(
     settings = _settings(ctx, section="umt5")
     _run(
         ctx,
-        lambda reporter: workflows.embed_prompts(csv, settings, reporter=reporter, dry_run=dry_run),
+        lambda reporter: workflows.embed_prompts(
+            csv, settings, force=force, reporter=reporter, dry_run=dry_run
+        ),
         f"Embeddings: {csv.parent / 'umt5'}",
     )
 

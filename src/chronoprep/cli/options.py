@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from chronoprep.config import Chroma, Codec, Dtype, Fit, Layout, Settings
+from chronoprep.config import Chroma, Codec, Dtype, Fit, Layout, Settings, UMT5Dtype
 
 DEFAULTS = Settings()
 
@@ -50,6 +50,7 @@ FLAGS: dict[str, tuple[str, str]] = {
     "max_pixels": ("video", "max_pixels"),
     "umt5_model": ("umt5", "model"),
     "tokenizer": ("umt5", "tokenizer"),
+    "batch_tokens": ("umt5", "batch_tokens"),
 }
 
 
@@ -182,16 +183,16 @@ UMT5Model = Annotated[
     str | None, _option("umt5", "model", "--umt5-model", rich_help_panel="Embeddings")
 ]
 UMT5ModelHere = Annotated[str | None, _option("umt5", "model", "--model", rich_help_panel=MODEL)]
-UMT5Dtype = Annotated[
-    Dtype | None,
+UMT5DtypeOpt = Annotated[
+    UMT5Dtype | None,
     _option("umt5", "dtype", "--dtype", help="Of the computation.", rich_help_panel=MODEL),
 ]
 UMT5Device = Annotated[
     str | None,
-    _option("umt5", "device", "--device", help="auto, cpu, cuda or cuda:N.", rich_help_panel=MODEL),
+    _option("umt5", "device", "--device", rich_help_panel=MODEL),
 ]
-UMT5BatchSize = Annotated[
-    int | None, _option("umt5", "batch_size", "--batch-size", rich_help_panel=MODEL)
+BatchTokens = Annotated[
+    int | None, _option("umt5", "batch_tokens", "--batch-tokens", rich_help_panel=MODEL)
 ]
 Tokenizer = Annotated[
     str | None, _option("umt5", "tokenizer", "--tokenizer", rich_help_panel="Embeddings")

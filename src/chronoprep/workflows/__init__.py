@@ -17,7 +17,7 @@ from chronoprep.data import ImagePair, Label
 from chronoprep.dataset import Dataset, replacing
 from chronoprep.errors import ConfigError
 from chronoprep.pairs import Discovery
-from chronoprep.workflows import artefacts
+from chronoprep.workflows import artefacts, embeddings
 from chronoprep.workflows.labels import (
     Captions,
     label_by_model,
@@ -253,21 +253,28 @@ def prepare(
         done += _labels(found.pairs, dataset, settings, "brought", True, reporter, dry_run)
         done += _artefacts(found, dataset, settings, reporter, dry_run)
         if with_umt5 and not dry_run:
-            done.append(artefacts.embed_prompts(dataset.csv, settings, reporter=reporter))
+            done.append(embeddings.embed_prompts(dataset.csv, settings, reporter=reporter))
     return done
 
 
 def embed_prompts(
-    csv: Path, settings: Settings, *, reporter: Reporter | None = None, dry_run: bool = False
+    csv: Path,
+    settings: Settings,
+    *,
+    force: bool = False,
+    reporter: Reporter | None = None,
+    dry_run: bool = False,
 ) -> list[Summary]:
-    """Embeddings and the `umt5` column for any metadata.csv."""
+    """Embeddings and the `umt5` column for any metadata.csv; with `force`, all of them anew."""
     if not csv.is_file():
         raise ConfigError(
             f"{csv}: no such file.", hint="`chronoprep build-csv` or `prepare` writes one."
         )
     with _opened(Dataset(csv.parent), dry_run):
         return [
-            artefacts.embed_prompts(csv, settings, reporter=reporter or Silent(), dry_run=dry_run)
+            embeddings.embed_prompts(
+                csv, settings, force=force, reporter=reporter or Silent(), dry_run=dry_run
+            )
         ]
 
 

@@ -1,20 +1,17 @@
-"""From pairs and labels to what the trainer reads: videos, metadata.csv, embeddings."""
+"""From pairs and labels to what the trainer reads: videos and metadata.csv."""
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from chronoprep.config import Settings
 from chronoprep.data import ImagePair, Label
-from chronoprep.dataset import Dataset, read_table, write_table
-from chronoprep.engine import batched, mapped
-from chronoprep.errors import BackendError, ConfigError, PairError
-from chronoprep.pairs import pandas_reads_as_text, safe_key
+from chronoprep.dataset import Dataset, file_names
+from chronoprep.engine import mapped
+from chronoprep.pairs import pandas_reads_as_text
 from chronoprep.workflows.labels import digest, view_settings
 from chronoprep.workflows.report import Reporter, Summary
 
@@ -140,8 +137,11 @@ def build_csv(dataset: Dataset, settings: Settings, *, wanted: set[str] | None =
             the same images. What else the journal holds is kept, and counted.
     """
     summary = Summary("metadata.csv")
-    videos, pickles = _names(dataset.video("x").parent), _names(dataset.embedding("x").parent)
-    embedded = dataset.embedding_ids()
+    videos, pickles = (
+        file_names(dataset.video("x").parent),
+        file_names(dataset.embedding("x").parent),
+    )
+    embedded = dataset.embeddings()
     rows: list[dict[str, str]] = []
     left_out: dict[str, int] = {}
     repaired = others = 0
@@ -160,7 +160,8 @@ def build_csv(dataset: Dataset, settings: Settings, *, wanted: set[str] | None =
             repaired += 1
         others += wanted is not None and key not in wanted
         pickle = f"{key}.pkl"
-        fresh = pickle in pickles and embedded.get(key, "").startswith(digest(prompt))
+        record = embedded.get(key)
+        fresh = pickle in pickles and record is not None and record.prompt == digest(prompt)
         umt5 = f"umt5/{pickle}" if fresh else ""
         rows.append({"key": key, "video": f"videos/{key}.mp4", "prompt": prompt, "umt5": umt5})
     dataset.write_csv(rows)
@@ -187,115 +188,3 @@ def _shows_others(dataset: Dataset, label: Label, settings: Settings) -> bool:
     from chronoprep.video import read_stamp
 
     return read_stamp(dataset.video(label.key)) != video_stamp(label.images or "", settings)
-
-
-def embed_prompts(
-    csv: Path, settings: Settings, *, reporter: Reporter, dry_run: bool = False
-) -> Summary:
-    """Embed the prompts of a metadata.csv and fill its `umt5` column.
-
-    Unknown columns and the order of rows stay. A row that fails keeps its old cell.
-
-    Raises:
-        ConfigError: When the file has no `prompt` column or neither `key` nor `video`, or when
-            the encoder is not at hand.
-    """
-    import polars
-
-    from chronoprep import umt5
-
-    summary = Summary("embeddings")
-    table = read_table(csv)
-    if "prompt" not in table.columns or not {"key", "video"} & set(table.columns):
-        raise ConfigError(f"{csv}: needs the columns prompt and key (or video).")
-    prompts = table["prompt"].to_list()
-    keys = _row_keys(table.to_dict(as_series=False), csv)
-    encoder = umt5.find_encoder(settings.umt5)
-    dataset = Dataset(csv.parent)
-    recorded, pickles = dataset.embedding_ids(), _names(dataset.embedding("x").parent)
-
-    ids: dict[str, str] = {}
-    todo: list[int] = []
-    for row, (key, prompt) in enumerate(zip(keys, prompts, strict=True)):
-        if not prompt.strip() or not pandas_reads_as_text(prompt):
-            summary.fail(key, f"row {row + 1}: the prompt {prompt!r} is empty or reads as no text")
-            continue
-        ids[key] = (
-            digest(prompt)
-            + ":"
-            + digest(encoder.name, encoder.revision, settings.umt5.tokenizer, settings.umt5.dtype)
-        )
-        if recorded.get(key) == ids[key] and f"{key}.pkl" in pickles:
-            summary.skipped += 1
-        else:
-            todo.append(row)
-    if dry_run:
-        summary.todo = len(todo)
-        return summary.finish()
-    if todo:
-        _check_disk(csv.parent, len(todo))
-        reporter.say(f"Loading {settings.umt5.model} …")
-        reporter.start("embeddings", len(todo))
-        model = umt5.UMT5Encoder(encoder, settings.umt5)
-        # Sorted by length over a window, so that batches are level and memory stays bounded.
-        for rows in batched(todo, 64 * settings.umt5.batch_size):
-            fresh: dict[str, str] = {}
-            embeddings = model.encode([prompts[row] for row in rows])
-            for row, embedding in zip(rows, embeddings, strict=True):
-                key = keys[row]
-                if isinstance(embedding, PairError):
-                    summary.fail(key, embedding.reason)
-                    reporter.advance("failed")
-                    continue
-                umt5.save(embedding, dataset.embedding(key))
-                if embedding.truncated:
-                    summary.notes.append(
-                        f"{key}: the prompt has {embedding.tokens} tokens and was cut at 512"
-                    )
-                fresh[key] = ids[key]
-                summary.done += 1
-                reporter.advance("ok")
-            dataset.append_embedding_ids(fresh)
-    good = set(ids) - {key for key, _ in summary.failures}
-    old = table["umt5"].to_list() if "umt5" in table.columns else [""] * len(keys)
-    cells = [f"umt5/{k}.pkl" if k in good else cell for k, cell in zip(keys, old, strict=True)]
-    if cells != old or "umt5" not in table.columns:
-        write_table(table.with_columns(polars.Series("umt5", cells, dtype=polars.String)), csv)
-    return summary.finish()
-
-
-def _row_keys(columns: Mapping[str, list[str]], csv: Path) -> list[str]:
-    """A safe, unique key for each row: its key, else its video's path without `videos/`."""
-    if "key" in columns:
-        keys = [safe_key(key) for key in columns["key"]]
-    else:
-        names = (
-            str(Path(video).with_suffix("")).removeprefix("videos/") for video in columns["video"]
-        )
-        keys = [safe_key(name.replace("/", "__")) for name in names]
-    seen: set[str] = set()
-    for row, key in enumerate(keys):
-        if key.casefold() in seen:
-            raise ConfigError(f"{csv}: row {row + 1}: the key {key!r} stands there twice.")
-        seen.add(key.casefold())
-    return keys
-
-
-def _check_disk(folder: Path, prompts: int) -> None:
-    """Refuse before the disk is full: a prompt of 110 tokens takes 0.9 MB."""
-    needed, free = prompts * 901_538, shutil.disk_usage(folder).free
-    if needed > free:
-        raise BackendError(
-            f"{folder}: {prompts} embeddings need about {needed / 1e9:.1f} GB, "
-            f"{free / 1e9:.1f} GB are free.",
-            hint="Free some space, or embed on another disk.",
-        )
-
-
-def _names(folder: Path) -> set[str]:
-    """File names in a folder; one directory scan is far cheaper than a stat a name."""
-    try:
-        with os.scandir(folder) as entries:
-            return {entry.name for entry in entries}
-    except FileNotFoundError:
-        return set()

@@ -1,0 +1,82 @@
+"""An embedding as a file: what the trainer's plain `pickle.load` reads.
+
+Such a file is never unpickled here, since unpickling a stranger's file runs the stranger's code:
+whether a file is still the one that was written shows by its content's digest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from chronoprep.dataset import replacing
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+OVERHEAD = 1024  # bytes, at most, that a pickle takes beside the numbers; seen were 418
+
+
+def save(tensor: Tensor, path: Path) -> str:
+    """Pickle an embedding, atomically.
+
+    Args:
+        tensor: bfloat16 on the CPU, contiguous, [n_tokens ≤ 512, width], in storage of its own: a
+            slice would be pickled with the storage of its whole batch.
+
+    Returns:
+        The digest of the file's content.
+
+    Raises:
+        BackendError: When the disk is full or the folder can't be written.
+    """
+    data = pickle.dumps(tensor, protocol=4)
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
+    return _digest(data)
+
+
+def share(source: Path, path: Path) -> bool:
+    """Give `path` the content of `source`, by a hard link where the disk allows it.
+
+    Returns:
+        Whether it is a link; else it is a copy.
+
+    Raises:
+        BackendError: When the disk is full or the folder can't be written.
+    """
+    with replacing(path) as temporary:
+        try:
+            os.link(source, temporary)
+        except OSError:  # a file system without links, or more links than it allows
+            shutil.copyfile(source, temporary)
+            return False
+    return True
+
+
+def can_share(folder: Path) -> bool:
+    """Whether the file system knows hard links."""
+    probe, other = folder / ".probe.tmp", folder / ".link.tmp"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        os.link(probe, other)
+    except OSError:
+        return False
+    finally:
+        probe.unlink(missing_ok=True)
+        other.unlink(missing_ok=True)
+    return True
+
+
+def content(path: Path) -> str:
+    """The digest of a file's content, as `save` gave it."""
+    return _digest(path.read_bytes())
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
