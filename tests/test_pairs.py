@@ -272,8 +272,8 @@ def test_roles_are_never_guessed(
 def test_missing_place_and_strange_files(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no such folder or manifest"):
         find(tmp_path / "nowhere")
-    for name in ("x.png", "x.parquet"):
-        with pytest.raises(ConfigError, match="not a manifest"):
+    for name, part in (("x.png", "not a table"), ("x.parquet", "can't read the table")):
+        with pytest.raises(ConfigError, match=part):
             find(make(tmp_path, name) / name)
 
 
@@ -300,7 +300,7 @@ def test_manifest_columns(tmp_path: Path, source: str, target: str, suffix: str)
         text = json.dumps({target: "img/b.png", "x": 1, source: "img/a.png"})
     found = find(table(tmp_path, text, f"pairs.{suffix}"))
     assert shown(found, tmp_path) == {"a": ("img/a.png", "img/b.png")}
-    assert found.layout == f"manifest: pairs.{suffix}"
+    assert found.layout == f"table: pairs.{suffix}"
 
 
 def test_csv_texts_come_through_as_they_are(tmp_path: Path) -> None:

@@ -55,6 +55,12 @@ class PairSettings(Section):
     regex: str | None = Field(
         None, description="Of paths: groups key, and source or target; optionally edit."
     )
+    columns: str | None = Field(
+        None,
+        description="Of a table: a public dataset's name, such as magicbrush, or "
+        "source=a,target=b,caption=c,key=d.",
+    )
+    allow_urls: bool = Field(False, description="Download images that a table names by address.")
     strict: bool = Field(False, description="Unmatched and ambiguous files are an error.")
     limit: int | None = Field(None, ge=1, description="Take only the first N pairs.")
 

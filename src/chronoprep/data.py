@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, Literal, TypeVar
+from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict
 
@@ -20,8 +21,58 @@ Status = Literal["ok", "no_change", "failed", "rejected"]
 
 
 @dataclass(frozen=True, slots=True)
+class Cell:
+    """An image that lies as bytes in a table.
+
+    Attributes:
+        table: A Parquet or Arrow file, or a folder of the `datasets` library.
+        row: Its row, from 0.
+        column: Its column.
+        item: Its place in a list, from 0; None where the column holds no lists.
+    """
+
+    table: Path
+    row: int
+    column: str
+    item: int | None = None
+
+    def __str__(self) -> str:
+        item = "" if self.item is None else f"&item={self.item}"
+        return f"{self.table}#row={self.row}&column={quote(self.column)}{item}"
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A frame of a video.
+
+    Attributes:
+        clip: The video file.
+        at: The first or the last frame, or the one shown at so many seconds.
+    """
+
+    clip: Path
+    at: Literal["first", "last"] | float
+
+    def __str__(self) -> str:
+        return f"{self.clip}#t={self.at}"
+
+
+@dataclass(frozen=True, slots=True)
+class Remote:
+    """An image at a web address."""
+
+    url: str
+
+    def __str__(self) -> str:
+        return self.url
+
+
+ImageRef = Path | Cell | Frame | Remote
+
+
+@dataclass(frozen=True, slots=True)
 class ImagePair:
-    """One before/after pair on disk.
+    """One before/after pair.
 
     Attributes:
         key: Names every artefact of the pair; a safe, unique file name without a suffix.
@@ -32,8 +83,8 @@ class ImagePair:
     """
 
     key: str
-    source: Path
-    target: Path
+    source: ImageRef
+    target: ImageRef
     caption: str | None = None
     prompt: str | None = None
 

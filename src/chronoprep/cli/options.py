@@ -23,6 +23,8 @@ FLAGS: dict[str, tuple[str, str]] = {
     "source_glob": ("pairs", "source_glob"),
     "target_glob": ("pairs", "target_glob"),
     "regex": ("pairs", "regex"),
+    "columns": ("pairs", "columns"),
+    "allow_urls": ("pairs", "allow_urls"),
     "max_resolution": ("images", "max_resolution"),
     "max_long_edge": ("images", "max_long_edge"),
     "background": ("images", "background"),
@@ -80,10 +82,15 @@ VIDEO, RUN = "Videos", "Run"
 
 PairsArg = Annotated[
     Path | None,
-    typer.Argument(metavar="[PAIRS]", help="A folder of pairs or a manifest (.csv, .jsonl)."),
+    typer.Argument(
+        metavar="[PAIRS]", help="A folder of pairs, or a table of them (.csv, .jsonl, .parquet, …)."
+    ),
 ]
 PairsRequired = Annotated[
-    Path, typer.Argument(metavar="PAIRS", help="A folder of pairs or a manifest (.csv, .jsonl).")
+    Path,
+    typer.Argument(
+        metavar="PAIRS", help="A folder of pairs, or a table of them (.csv, .jsonl, .parquet, …)."
+    ),
 ]
 DatasetOpt = Annotated[
     Path | None, typer.Option("--dataset", "-d", help="The dataset folder to fill.")
@@ -238,4 +245,11 @@ PAIR_OPTIONS: dict[str, Any] = {
         str | None, _option("pairs", "target_glob", "--target-glob", rich_help_panel=PAIRS)
     ],
     "regex": Annotated[str | None, _option("pairs", "regex", "--regex", rich_help_panel=PAIRS)],
+    "columns": Annotated[
+        str | None, _option("pairs", "columns", "--columns", rich_help_panel=PAIRS)
+    ],
+    "allow_urls": Annotated[
+        bool | None,
+        _option("pairs", "allow_urls", "--allow-urls/--no-allow-urls", rich_help_panel=PAIRS),
+    ],
 }

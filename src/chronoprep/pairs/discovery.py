@@ -15,12 +15,15 @@ from typing import TYPE_CHECKING
 from chronoprep.config import PairSettings
 from chronoprep.data import ImagePair, Outcome
 from chronoprep.errors import ConfigError, PairError
+from chronoprep.pairs.disk import listing
 from chronoprep.pairs.found import Candidate, Found
+from chronoprep.pairs.hub import fetched, is_address
 from chronoprep.pairs.keys import safe_key
 from chronoprep.pairs.layouts import UNDERSTOOD, find_in_folder, refuse_unknown
-from chronoprep.pairs.manifest import SUFFIXES, Sidecars, read_manifest
 from chronoprep.pairs.patterns import find_by_pattern
+from chronoprep.pairs.sidecars import Sidecars
 from chronoprep.pairs.store import Pairs
+from chronoprep.pairs.tables import COLUMNAR, SUFFIXES, find_in_tables
 
 if TYPE_CHECKING:
     import polars
@@ -50,25 +53,24 @@ class Discovery:
 
 
 def discover(where: Path, settings: PairSettings) -> Discovery:
-    """Find the pairs in a folder or a manifest (.csv, .jsonl, .ndjson).
+    """Find the pairs in a folder, a table or a set of the `datasets` library.
 
     Raises:
         ConfigError: `where` does not exist, holds no pairs, leaves open which image is the source,
             or (with `strict`) holds anything that does not become a pair.
     """
     asked = settings.source_glob or settings.target_glob or settings.regex
-    if where.is_dir():
-        find = find_by_pattern if asked else find_in_folder
-        found = find(where, settings)
-    elif where.is_file():
+    tables = [fetched(where, settings)] if is_address(where) else _tables(where)
+    if tables:
         if asked or settings.layout != "auto":
             raise ConfigError(
-                f"{where}: a manifest names its pairs; layouts and patterns are for folders.",
+                f"{where}: a table names its pairs; layouts and patterns are for folders.",
                 hint="Leave out --layout, --source-glob, --target-glob and --regex.",
             )
-        found = _find_in_manifest(where)
+        found = find_in_tables(tables, settings)
     else:
-        raise ConfigError(f"{where}: no such folder or manifest.", hint="Check the path.")
+        find = find_by_pattern if asked else find_in_folder
+        found = find(where, settings)
 
     frame = _with_keys(_in_columns(found), found)
     frame = _with_captions(frame, found, where, settings.limit)
@@ -94,16 +96,32 @@ def discover(where: Path, settings: PairSettings) -> Discovery:
     return discovery
 
 
-def _find_in_manifest(path: Path) -> Found:
-    if path.suffix.lower() not in SUFFIXES:
-        raise ConfigError(
-            f"{path}: not a folder, and not a manifest that can be read.",
-            hint=f"Give a folder of pairs or a manifest ({', '.join(SUFFIXES)}).",
-        )
-    candidates, bad = read_manifest(path)
-    return Found(
-        candidates, layouts={f"manifest: {path.name}"}, bad=bad, ordered=True, sidecars=False
-    )
+def _tables(where: Path) -> list[Path]:
+    """The tables that PAIRS is: a file, the parts of one in a folder, a folder of `datasets`; none
+    where it is a folder of images.
+
+    Raises:
+        ConfigError: It is neither a table nor a folder.
+    """
+    if where.is_file():
+        if where.suffix.lower() not in SUFFIXES:
+            raise ConfigError(
+                f"{where}: not a folder, and not a table that can be read.",
+                hint=f"Give a folder of pairs or a manifest ({', '.join(SUFFIXES)}).",
+            )
+        return [where]
+    if not where.is_dir():
+        raise ConfigError(f"{where}: no such folder or manifest.", hint="Check the path.")
+    if any((where / name).is_file() for name in ("state.json", "dataset_dict.json")):
+        return [where]
+    # Where the hub keeps the parts of a set.
+    for folder in (where, where / "data"):
+        if folder.is_dir():
+            here = listing(str(folder))
+            parts = [name for name in here.others if name.lower().endswith(COLUMNAR)]
+            if parts and not here.images:
+                return [folder / name for name in parts]
+    return []
 
 
 def _in_columns(found: Found) -> polars.DataFrame:
@@ -138,6 +156,7 @@ def _with_keys(frame: polars.DataFrame, found: Found) -> polars.DataFrame:
     """A safe key each; pairs whose keys collide, also on file systems that fold case, are bad."""
     import polars
 
+    frame = _told_apart(frame)
     keys = [safe_key(name.replace("/", "__")) for name in frame["name"]]
     folded = [
         key.casefold() if key.isascii() else unicodedata.normalize("NFC", key.casefold())
@@ -161,6 +180,20 @@ def _with_keys(frame: polars.DataFrame, found: Found) -> polars.DataFrame:
             found.bad.append(Outcome(row["key"], error=error))
     frame = frame.filter(~clashing).drop("folded")
     return frame if found.ordered else frame.sort("key")
+
+
+def _told_apart(frame: polars.DataFrame) -> polars.DataFrame:
+    """Rows of a table that share a name: named by their source's folders, then by the target."""
+    import polars
+
+    if frame["wider"].is_null().all():
+        return frame
+    name, wider = polars.col("name"), polars.col("wider")
+    clash = name.str.to_lowercase().is_duplicated() & wider.is_not_null()
+    target = polars.col("target").str.extract(r"([^/\\]+?)(?:\.[^./\\]*)?$")
+    return frame.with_columns(name=polars.when(clash).then(wider).otherwise(name)).with_columns(
+        name=polars.when(clash).then(polars.concat_str(name, target, separator="/")).otherwise(name)
+    )
 
 
 def _with_captions(

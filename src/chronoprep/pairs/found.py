@@ -14,7 +14,8 @@ class Candidate(NamedTuple):
 
     Attributes:
         name: Relative name with `/` between folders.
-        source, target: Paths as text: a million of them stay cheap.
+        source, target: References to images as text: a million of them stay cheap.
+        wider: A longer name, for when another pair has the same `name`.
     """
 
     name: str
@@ -22,6 +23,7 @@ class Candidate(NamedTuple):
     target: str
     caption: str | None = None
     prompt: str | None = None
+    wider: str | None = None
 
 
 @dataclass(slots=True)

@@ -5,31 +5,26 @@ A leaf: imports Pillow at its top. Knows nothing of models, videos or where pair
 
 from __future__ import annotations
 
-import codecs
 import hashlib
 import io
-import stat
 import sys
 import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 from PIL import Image, ImageCms, ImageColor, UnidentifiedImageError
 from PIL.Image import Resampling, Transpose
 
 from chronoprep.config import ImageSettings
-from chronoprep.data import ImagePair
+from chronoprep.data import ImagePair, ImageRef
 from chronoprep.errors import ConfigError, PairError
+from chronoprep.pairs.sources import AGAIN, RESAVE, open_source, sniff
 
 # Named, so that a file called x.png can't reach the rarer decoders (EPS runs Ghostscript). JPEG
 # opens MPO too.
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "AVIF", "GIF", "JPEG2000", "PPM")
-
-_RESAVE = "Open and save it again as PNG or JPEG, or remove the pair."
-_AGAIN = "Copy or download the file again, or remove the pair."
 
 _ORIENTATION_TAG = 0x0112
 _ORIENTATIONS = {
@@ -55,49 +50,55 @@ class LoadedPair:
     notes: tuple[str, ...] = ()
 
 
-def load_image(path: Path, settings: ImageSettings) -> tuple[Image.Image, tuple[str, ...]]:
-    """Load one file as an upright RGB image at full size.
+def load_image(ref: ImageRef, settings: ImageSettings) -> tuple[Image.Image, tuple[str, ...]]:
+    """Load one image as upright RGB at full size.
 
     Returns:
         The image, and notes on what a user may not expect (first of many frames, transparency).
 
     Raises:
-        PairError: The file is missing, unreadable, not an image, damaged, larger than
+        PairError: The image is missing, unreadable, not an image, damaged, larger than
             `max_pixels`, or has pixels that don't map to 8 bits (floating point).
         ConfigError: `background` is no colour.
     """
     _colour(settings)  # a wrong setting is no pair's fault: found before a pair can be blamed
-    _require_file(path)
-    try:
-        with _pillow_rules(), Image.open(path, formats=FORMATS) as image:
-            width, height = image.size
-            if width < 1 or height < 1:
-                raise PairError(f"{path}: the image is empty ({width}×{height}).", hint=_AGAIN)
-            if width * height > settings.max_pixels:
-                raise PairError(
-                    f"{path}: {width}×{height} pixels are more than the limit of "
-                    f"{settings.max_pixels:,} pixels.",
-                    hint="Shrink the image, or raise max_pixels in [images].",
-                )
-            notes = _frame_notes(image)
-            image.load()
-            orientation = _orientation(image)
-            rgb = _to_rgb(image, path, settings, notes)
-            if orientation in _ORIENTATIONS:
-                rgb = rgb.transpose(_ORIENTATIONS[orientation])
-            return rgb, tuple(notes)
-    except PairError:
-        raise
-    except UnidentifiedImageError:
-        what, hint = _sniff(path)
-        raise PairError(f"{path}: {what}.", hint=hint) from None
-    except MemoryError:
-        raise PairError(f"{path}: not enough memory to decode it.", hint=_RESAVE) from None
-    except Exception as error:
-        # Pillow's plugins answer bad data with nearly any exception: SyntaxError, struct.error,
-        # zlib.error, ValueError, EOFError, IndexError, ...
-        reason = str(error).strip().rstrip(".") or type(error).__name__
-        raise PairError(f"{path}: the image is damaged: {reason}.", hint=_AGAIN) from error
+    with open_source(ref) as file:
+        try:
+            with _pillow_rules(), Image.open(file, formats=FORMATS) as image:
+                return _decoded(image, ref, settings)
+        except PairError:
+            raise
+        except UnidentifiedImageError:
+            what, hint = sniff(file)
+            raise PairError(f"{ref}: {what}.", hint=hint) from None
+        except MemoryError:
+            raise PairError(f"{ref}: not enough memory to decode it.", hint=RESAVE) from None
+        except Exception as error:
+            # Pillow's plugins answer bad data with nearly any exception: SyntaxError,
+            # struct.error, zlib.error, ValueError, EOFError, IndexError, ...
+            reason = str(error).strip().rstrip(".") or type(error).__name__
+            raise PairError(f"{ref}: the image is damaged: {reason}.", hint=AGAIN) from error
+
+
+def _decoded(
+    image: Image.Image, ref: ImageRef, settings: ImageSettings
+) -> tuple[Image.Image, tuple[str, ...]]:
+    width, height = image.size
+    if width < 1 or height < 1:
+        raise PairError(f"{ref}: the image is empty ({width}×{height}).", hint=AGAIN)
+    if width * height > settings.max_pixels:
+        raise PairError(
+            f"{ref}: {width}×{height} pixels are more than the limit of "
+            f"{settings.max_pixels:,} pixels.",
+            hint="Shrink the image, or raise max_pixels in [images].",
+        )
+    notes = _frame_notes(image)
+    image.load()
+    orientation = _orientation(image)
+    rgb = _to_rgb(image, ref, settings, notes)
+    if orientation in _ORIENTATIONS:
+        rgb = rgb.transpose(_ORIENTATIONS[orientation])
+    return rgb, tuple(notes)
 
 
 def load_pair(pair: ImagePair, settings: ImageSettings) -> LoadedPair:
@@ -147,45 +148,25 @@ def bounded(image: Image.Image, settings: ImageSettings) -> Image.Image:
 
 
 def content_hash(pair: ImagePair) -> str:
-    """Digest of both files' bytes as 32 hex digits; source and target are not interchangeable.
+    """Digest of both images' bytes as 32 hex digits; source and target are not interchangeable.
 
     Raises:
         PairError: A file is missing or unreadable.
     """
     both = hashlib.blake2b(digest_size=16)
-    for path in (pair.source, pair.target):
-        _require_file(path)
+    for ref in (pair.source, pair.target):
         one = hashlib.blake2b(digest_size=16)
-        try:
-            with path.open("rb") as file:
+        with open_source(ref) as file:
+            try:
                 while chunk := file.read(_MIB):
                     one.update(chunk)
-        except OSError as error:
-            raise PairError(
-                f"{path}: can't read the file: {error.strerror or error}.",
-                hint="Check its permissions and its disk, or remove the pair.",
-            ) from None
+            except OSError as error:
+                raise PairError(
+                    f"{ref}: can't read the file: {error.strerror or error}.",
+                    hint="Check its permissions and its disk, or remove the pair.",
+                ) from None
         both.update(one.digest())
     return both.hexdigest()
-
-
-def _require_file(path: Path) -> None:
-    """Refuse what can't be read as a file before anything opens it: a FIFO would block forever."""
-    try:
-        status = path.stat()
-    except FileNotFoundError:
-        what = "a link to a file that does not exist" if path.is_symlink() else "no such file"
-        raise PairError(f"{path}: {what}.", hint="Restore the file or remove the pair.") from None
-    except (OSError, ValueError) as error:
-        raise PairError(
-            f"{path}: can't read the file: {getattr(error, 'strerror', None) or error}.",
-            hint="Check the path and its permissions, or remove the pair.",
-        ) from None
-    if not stat.S_ISREG(status.st_mode):
-        what = "a folder" if stat.S_ISDIR(status.st_mode) else "a special file"
-        raise PairError(f"{path}: {what}, not an image.", hint="Rename it or remove the pair.")
-    if status.st_size == 0:
-        raise PairError(f"{path}: the file is empty (0 bytes).", hint=_AGAIN)
 
 
 _rules_lock = threading.Lock()
@@ -252,7 +233,7 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _to_rgb(
-    image: Image.Image, path: Path, settings: ImageSettings, notes: list[str]
+    image: Image.Image, ref: ImageRef, settings: ImageSettings, notes: list[str]
 ) -> Image.Image:
     """Any mode to RGB; appends to `notes`.
 
@@ -262,11 +243,11 @@ def _to_rgb(
     mode = image.mode
     if mode == "F":
         raise PairError(
-            f"{path}: floating-point pixels have no defined black and white.",
+            f"{ref}: floating-point pixels have no defined black and white.",
             hint="Tone-map the image to 8 bits and save it as PNG or JPEG.",
         )
     if mode == "I" or mode.startswith("I;16"):
-        return _from_deep_gray(image, path).convert("RGB")
+        return _from_deep_gray(image, ref).convert("RGB")
     if mode == "CMYK":
         return _from_cmyk(image, notes)
     if mode == "LAB":
@@ -286,14 +267,14 @@ def _to_rgb(
     return image.copy() if mode == "RGB" else image.convert("RGB")
 
 
-def _from_deep_gray(image: Image.Image, path: Path) -> Image.Image:
+def _from_deep_gray(image: Image.Image, ref: ImageRef) -> Image.Image:
     """16 bits to 8 by dropping the low byte; Pillow's own conversion would clip at 255."""
     import numpy as np
 
     pixels = np.asarray(image)
     if pixels.min() < 0 or pixels.max() > 0xFFFF:
         raise PairError(
-            f"{path}: 32-bit pixels outside 0…65535 have no defined black and white.",
+            f"{ref}: 32-bit pixels outside 0…65535 have no defined black and white.",
             hint="Save the image with 8 or 16 bits.",
         )
     return Image.fromarray((pixels >> 8).astype(np.uint8))
@@ -351,47 +332,3 @@ def _to_frame(image: Image.Image, frame: tuple[int, int], settings: ImageSetting
     offset = ((width - inner[0]) // 2, (height - inner[1]) // 2)
     canvas.paste(image.resize(inner, Resampling.LANCZOS), offset)
     return canvas
-
-
-_SIGNATURES = (
-    (b"version https://git-lfs", "a Git LFS pointer, not the image", "Run `git lfs pull`."),
-    (b"%PDF", "a PDF, not an image", _RESAVE),
-    (b"PK\x03\x04", "a ZIP archive, not an image", "Unpack it first, or remove the pair."),
-    (b"8BPS", "a Photoshop document, not an image", _RESAVE),
-    (b"<svg", "an SVG drawing, not a pixel image", "Render it to PNG first."),
-    (b"<!doctype html", "a web page, not an image", "The download failed: fetch it again."),
-    (b"<html", "a web page, not an image", "The download failed: fetch it again."),
-)
-_IMAGE_STARTS = (b"\x89PNG", b"\xff\xd8", b"GIF8", b"RIFF", b"II*\0", b"MM\0*", b"BM")
-_HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
-
-
-def _sniff(path: Path) -> tuple[str, str]:
-    """What a file is that Pillow does not know, and what to do about it."""
-    try:
-        with path.open("rb") as file:
-            head = file.read(512)
-    except OSError as error:
-        return f"can't read the file: {error.strerror or error}", "Check its permissions."
-    start = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    for signature, what, hint in _SIGNATURES:
-        if start.startswith(signature.lower()):
-            return what, hint
-    if start.startswith(b"<?xml") and b"<svg" in start:
-        return "an SVG drawing, not a pixel image", "Render it to PNG first."
-    if head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS:
-        return "a HEIC image, which is not supported", "Convert it to JPEG or PNG first."
-    if head[4:8] == b"ftyp" and head[8:12] not in (b"avif", b"avis"):
-        return "a video, not an image", "Extract the frame first, or remove the pair."
-    if not head.strip(b"\0"):
-        return "nothing but zero bytes, not an image", _AGAIN
-    if head.startswith(_IMAGE_STARTS):
-        return "an image whose header is damaged or cut off", _AGAIN
-    # The cut at the end of `head` may split a character: an incremental decoder waits for the rest.
-    try:
-        text = codecs.getincrementaldecoder("utf-8")().decode(head)
-    except UnicodeDecodeError:
-        text = "\0"
-    if all(char.isprintable() or char.isspace() for char in text):
-        return "a text file, not an image", _AGAIN
-    return "not an image, or its header is damaged", _AGAIN

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, overload
 
 from chronoprep.data import ImagePair
+from chronoprep.pairs.refs import parse
 
 if TYPE_CHECKING:
     import polars
@@ -55,4 +55,4 @@ class Pairs(Sequence[ImagePair]):
 
 def _pair(row: tuple[str, ...]) -> ImagePair:
     key, source, target, caption, prompt = row
-    return ImagePair(key, Path(source), Path(target), caption, prompt)
+    return ImagePair(key, parse(source), parse(target), caption, prompt)

@@ -1,0 +1,245 @@
+"""Images that lie as bytes in tables: Parquet and Arrow files, and folders of `datasets`.
+
+Rows are listed without reading an image, and an image is read when it is asked for, a few rows at
+a time, so that neither a table nor a copy of its images ever lies in memory or on the disk.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from chronoprep.data import Cell
+from chronoprep.errors import ConfigError, PairError
+
+if TYPE_CHECKING:
+    import polars
+
+# Rows of one column that are read at once: pairs come in the order of the table.
+_AHEAD = 16
+
+
+class _Embedded:
+    """Stands in a listed row where the table holds an image's bytes."""
+
+    def __repr__(self) -> str:
+        return "<image>"
+
+
+EMBEDDED: Final = _Embedded()
+
+
+class Table(Protocol):
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Each row by column name, `EMBEDDED` in place of the bytes of an image."""
+
+    def images(self, column: str, first: int, count: int) -> list[Any]:
+        """Values of a column as they lie there: bytes, `{"bytes", "path"}`, or lists of these."""
+
+
+@lru_cache(maxsize=16)
+def open_table(path: Path) -> Table:
+    """A Parquet or Arrow file, or a folder that `datasets` saved.
+
+    Raises:
+        ConfigError: It can't be read, or takes the `datasets` extra.
+    """
+    if path.is_dir():
+        return _Saved(path)
+    if path.suffix.lower() in (".arrow", ".feather") and not _is_arrow_file(path):
+        return _Saved(path)
+    return _Columnar(path)
+
+
+def read_cell(cell: Cell) -> bytes:
+    """The bytes of an image in a table.
+
+    Raises:
+        PairError: The table or the row is gone, or there are no bytes in the cell.
+    """
+    try:
+        value = _chunk(cell.table, cell.column, cell.row // _AHEAD)[cell.row % _AHEAD]
+    except (ConfigError, OSError, IndexError, KeyError) as error:
+        raise PairError(
+            f"{cell}: can't read the table: {error}.", hint="Was it moved or changed?"
+        ) from None
+    if cell.item is not None and isinstance(value, list):
+        value = value[cell.item] if cell.item < len(value) else None
+    if isinstance(value, dict):
+        value = value.get("bytes")
+    if not isinstance(value, bytes):
+        raise PairError(f"{cell}: there is no image.", hint="Remove the row.")
+    return value
+
+
+_lock = threading.Lock()
+
+
+@lru_cache(maxsize=8)
+def _cached(table: Path, column: str, chunk: int) -> list[Any]:
+    return open_table(table).images(column, chunk * _AHEAD, _AHEAD)
+
+
+def _chunk(table: Path, column: str, chunk: int) -> list[Any]:
+    # One thread reads, the others find what it has read.
+    with _lock:
+        return _cached(table, column, chunk)
+
+
+def _is_arrow_file(path: Path) -> bool:
+    """Whether an Arrow file is of the kind with random access; `datasets` writes streams."""
+    try:
+        with path.open("rb") as file:
+            return file.read(6) == b"ARROW1"
+    except OSError:
+        return True
+
+
+class _Columnar:
+    """A Parquet or an Arrow IPC file, by polars."""
+
+    def __init__(self, path: Path) -> None:
+        import polars
+
+        self._path = path
+        try:
+            if path.suffix.lower() == ".parquet":
+                self._frame = polars.scan_parquet(path, glob=False)
+            else:
+                self._frame = polars.scan_ipc(path)
+            self._schema = self._frame.collect_schema()
+        except (polars.exceptions.PolarsError, OSError) as error:
+            raise _unreadable(path, error) from None
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        import polars
+
+        columns, embedded = self._light()
+        frame = self._frame.select(columns)
+        first = 0
+        step = 50_000
+        while True:
+            try:
+                part = frame.slice(first, step).collect()
+            except polars.exceptions.PolarsError as error:
+                raise _unreadable(self._path, error) from None
+            for row in part.iter_rows(named=True):
+                for name in embedded:
+                    value = row[name]
+                    row[name] = EMBEDDED if value is None else [EMBEDDED] * value
+                yield row
+            if part.height < step:
+                return
+            first += step
+
+    def images(self, column: str, first: int, count: int) -> list[Any]:
+        import polars
+
+        try:
+            return self._frame.slice(first, count).select(column).collect()[column].to_list()
+        except polars.exceptions.PolarsError as error:
+            raise _unreadable(self._path, error) from None
+
+    def _light(self) -> tuple[list[polars.Expr], set[str]]:
+        """Columns without the bytes of images, and the names of those that hold some.
+
+        A list of images is listed as its length. Whether a struct holds bytes or a path alone is
+        seen from its first row.
+        """
+        import polars as pl
+
+        columns: list[pl.Expr] = []
+        embedded = set()
+        head = self._frame.head(1).collect()
+        for name, kind in self._schema.items():
+            inner = kind.inner if isinstance(kind, pl.List) else kind
+            struct = isinstance(inner, pl.Struct) and {f.name for f in inner.fields} >= {"bytes"}
+            if not struct and inner != pl.Binary:
+                columns.append(pl.col(name))
+                continue
+            value = head[name].to_list()[0] if head.height else None
+            first = (value or [None])[0] if isinstance(value, list) else value
+            if struct and isinstance(first, dict) and first.get("bytes") is None:
+                path = pl.element().struct.field("path")
+                at = pl.col(name)
+                columns.append(
+                    at.list.eval(path)
+                    if isinstance(kind, pl.List)
+                    else at.struct.field("path").alias(name)
+                )
+                continue
+            embedded.add(name)
+            lists = isinstance(kind, pl.List)
+            columns.append(
+                pl.col(name).list.len() if lists else pl.lit(None, dtype=pl.UInt32).alias(name)
+            )
+        return columns, embedded
+
+
+class _Saved:
+    """What the `datasets` library saved: a folder, or an Arrow stream of its cache."""
+
+    def __init__(self, path: Path) -> None:
+        datasets = import_datasets()
+        try:
+            loaded = (
+                datasets.load_from_disk(str(path))
+                if path.is_dir()
+                else datasets.Dataset.from_file(str(path))
+            )
+        except Exception as error:  # whatever Arrow makes of it
+            raise _unreadable(path, error) from None
+        if isinstance(loaded, datasets.DatasetDict):
+            splits = list(loaded)
+            if len(splits) > 1:
+                raise ConfigError(
+                    f"{path}: has the splits {', '.join(splits)}.",
+                    hint=f"Give one of their folders: {path / splits[0]}",
+                )
+            loaded = loaded[splits[0]]
+        self._embedded = [name for name, kind in loaded.features.items() if "Image(" in repr(kind)]
+        self._lists = {
+            name for name in self._embedded if not isinstance(loaded.features[name], datasets.Image)
+        }
+        self._raw: Any = loaded.data
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        for first in range(0, len(self._raw), 1000):
+            part = self._raw.slice(first, 1000)
+            light = part.select([n for n in part.column_names if n not in self._embedded])
+            lengths = {name: part.column(name).to_pylist() for name in self._lists}
+            for number, row in enumerate(light.to_pylist() or [{}] * len(part)):
+                for name in self._embedded:
+                    lists = lengths.get(name)
+                    row[name] = EMBEDDED if lists is None else [EMBEDDED] * len(lists[number] or ())
+                yield row
+
+    def images(self, column: str, first: int, count: int) -> list[Any]:
+        values: list[Any] = self._raw.column(column).slice(first, count).to_pylist()
+        return values
+
+
+def import_datasets() -> Any:
+    """The `datasets` library.
+
+    Raises:
+        ConfigError: It is not installed.
+    """
+    try:
+        import datasets
+    except ImportError:
+        raise ConfigError(
+            "This takes the `datasets` library.", hint="pip install 'chronoprep[datasets]'"
+        ) from None
+    return datasets
+
+
+def _unreadable(path: Path, error: Exception) -> ConfigError:
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+    return ConfigError(
+        f"{path}: can't read the table: {reason}.",
+        hint="Copy or download it again.",
+    )

@@ -1,0 +1,143 @@
+"""Where the bytes of an image come from: a file, a cell of a table, a web address."""
+
+from __future__ import annotations
+
+import codecs
+import hashlib
+import io
+import os
+import stat
+import threading
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import BinaryIO
+
+from chronoprep.data import Cell, ImageRef, Remote
+from chronoprep.errors import PairError
+from chronoprep.pairs.cells import read_cell
+
+RESAVE = "Open and save it again as PNG or JPEG, or remove the pair."
+AGAIN = "Copy or download the file again, or remove the pair."
+
+_TIMEOUT = 30.0  # seconds without a byte
+_MOST = 1 << 28  # bytes of one download
+
+
+def open_source(ref: ImageRef) -> BinaryIO:
+    """Open an image's bytes; not those of a video's frame, which has none of its own.
+
+    Raises:
+        PairError: The image is missing or can't be read.
+    """
+    if isinstance(ref, Cell):
+        return io.BytesIO(read_cell(ref))
+    path = _downloaded(ref) if isinstance(ref, Remote) else Path(str(ref))
+    require_file(path)
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise PairError(
+            f"{path}: can't read the file: {error.strerror or error}.",
+            hint="Check its permissions and its disk, or remove the pair.",
+        ) from None
+
+
+def require_file(path: Path) -> None:
+    """Refuse what can't be read as a file before anything opens it: a FIFO would block forever.
+
+    Raises:
+        PairError: It is missing, empty or no file.
+    """
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        what = "a link to a file that does not exist" if path.is_symlink() else "no such file"
+        raise PairError(f"{path}: {what}.", hint="Restore the file or remove the pair.") from None
+    except (OSError, ValueError) as error:
+        raise PairError(
+            f"{path}: can't read the file: {getattr(error, 'strerror', None) or error}.",
+            hint="Check the path and its permissions, or remove the pair.",
+        ) from None
+    if not stat.S_ISREG(status.st_mode):
+        what = "a folder" if stat.S_ISDIR(status.st_mode) else "a special file"
+        raise PairError(f"{path}: {what}, not an image.", hint="Rename it or remove the pair.")
+    if status.st_size == 0:
+        raise PairError(f"{path}: the file is empty (0 bytes).", hint=AGAIN)
+
+
+def cache() -> Path:
+    """Where downloads are kept: `$XDG_CACHE_HOME/chronoprep`."""
+    home = os.environ.get("XDG_CACHE_HOME")
+    return (Path(home) if home else Path.home() / ".cache") / "chronoprep"
+
+
+def _downloaded(ref: Remote) -> Path:
+    """The file of a web address, fetched once and kept.
+
+    Raises:
+        PairError: It can't be fetched.
+    """
+    digest = hashlib.blake2b(ref.url.encode(), digest_size=16).hexdigest()
+    path = cache() / "urls" / digest[:2] / digest
+    if path.is_file():
+        return path
+    request = urllib.request.Request(ref.url, headers={"User-Agent": "chronoprep"})
+    temporary = path.with_name(f".{digest}.{threading.get_ident()}")
+    try:
+        with urllib.request.urlopen(request, timeout=_TIMEOUT) as answer:
+            data = answer.read(_MOST + 1)
+    except (OSError, ValueError, urllib.error.HTTPError) as error:
+        raise PairError(
+            f"{ref.url}: can't download it: {error}.", hint="Run it again to try again."
+        ) from None
+    if len(data) > _MOST:
+        raise PairError(f"{ref.url}: larger than {_MOST >> 20} MiB.", hint="Remove the pair.")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(data)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+_SIGNATURES = (
+    (b"version https://git-lfs", "a Git LFS pointer, not the image", "Run `git lfs pull`."),
+    (b"%PDF", "a PDF, not an image", RESAVE),
+    (b"PK\x03\x04", "a ZIP archive, not an image", "Unpack it first, or remove the pair."),
+    (b"8BPS", "a Photoshop document, not an image", RESAVE),
+    (b"<svg", "an SVG drawing, not a pixel image", "Render it to PNG first."),
+    (b"<!doctype html", "a web page, not an image", "The download failed: fetch it again."),
+    (b"<html", "a web page, not an image", "The download failed: fetch it again."),
+)
+_IMAGE_STARTS = (b"\x89PNG", b"\xff\xd8", b"GIF8", b"RIFF", b"II*\0", b"MM\0*", b"BM")
+_HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
+
+
+def sniff(file: BinaryIO) -> tuple[str, str]:
+    """What a file is that Pillow does not know, and what to do about it."""
+    file.seek(0)
+    head = file.read(512)
+    start = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    for signature, what, hint in _SIGNATURES:
+        if start.startswith(signature.lower()):
+            return what, hint
+    if start.startswith(b"<?xml") and b"<svg" in start:
+        return "an SVG drawing, not a pixel image", "Render it to PNG first."
+    if head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS:
+        return "a HEIC image, which is not supported", "Convert it to JPEG or PNG first."
+    if head[4:8] == b"ftyp" and head[8:12] not in (b"avif", b"avis"):
+        return "a video, not an image", "Extract the frame first, or remove the pair."
+    if not head.strip(b"\0"):
+        return "nothing but zero bytes, not an image", AGAIN
+    if head.startswith(_IMAGE_STARTS):
+        return "an image whose header is damaged or cut off", AGAIN
+    # The cut at the end of `head` may split a character: an incremental decoder waits for the rest.
+    try:
+        text = codecs.getincrementaldecoder("utf-8")().decode(head)
+    except UnicodeDecodeError:
+        text = "\0"
+    if all(char.isprintable() or char.isspace() for char in text):
+        return "a text file, not an image", AGAIN
+    return "not an image, or its header is damaged", AGAIN

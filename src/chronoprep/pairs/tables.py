@@ -1,0 +1,287 @@
+"""Tables with a row a pair: CSV, JSON, Parquet and Arrow files, and folders of `datasets`.
+
+Knows rows and their images; which column is which is decided in `columns`. Images that lie in the
+table as bytes are named by their cell and not read.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from chronoprep.config import PairSettings
+from chronoprep.data import Cell, Outcome
+from chronoprep.errors import ConfigError, PairError
+from chronoprep.pairs.cells import EMBEDDED, open_table
+from chronoprep.pairs.columns import Roles, roles_of
+from chronoprep.pairs.found import Candidate, Found
+from chronoprep.pairs.refs import place
+
+SUFFIXES = (".csv", ".jsonl", ".ndjson", ".json", ".parquet", ".arrow", ".feather")
+COLUMNAR = (".parquet", ".arrow", ".feather")
+
+
+class _Row(NamedTuple):
+    """A row: where it is, for messages; its cells or why it has none."""
+
+    where: str
+    number: int
+    cells: dict[str, Any]
+    error: str | None = None
+
+
+def find_in_tables(tables: Sequence[Path], settings: PairSettings) -> Found:
+    """The pairs of one table, or of several that are parts of one; relative paths start at its
+    folder.
+
+    Raises:
+        ConfigError: A table can't be read, or its columns don't tell source from target.
+    """
+    names = ", ".join(table.name for table in tables[:3]) + (", …" if len(tables) > 3 else "")
+    found = Found(layouts={f"table: {names}"}, ordered=True, sidecars=False)
+    found.candidates = (row for table in tables for row in _candidates(found, table, settings))
+    return found
+
+
+def _candidates(found: Found, table: Path, settings: PairSettings) -> Iterator[Candidate]:
+    base = os.path.abspath(table.parent)  # noqa: PTH100 - strings on purpose
+    known: dict[tuple[str, ...], Roles] = {}
+    refused: ConfigError | None = None
+    rows = _rows(table)
+    head = list(islice(rows, 2))
+    for row in chain(head, rows):
+        error = row.error
+        columns = tuple(row.cells)
+        if error is None and columns not in known:
+            examples = [_shown(some) for some in (head if row in head else [row])]
+            try:
+                known[columns] = roles_of(columns, settings.columns, table, examples)
+            except ConfigError as caught:
+                # One odd row among good ones is that row's error; a table of them is not.
+                if table.suffix.lower() not in (".jsonl", ".ndjson", ".json"):
+                    raise
+                refused = refused or caught
+                error = caught.message.partition("\n")[0].partition(": ")[2]
+        name = f"row-{row.number + 1}"
+        try:
+            if error is not None:
+                raise PairError(f"{row.where}: {error}", hint="Correct or remove the row.")
+            texts = _Texts(row, known[columns], base, table, settings)
+            name = texts.name or name
+            yield from texts.candidates()
+        except PairError as wrong:
+            found.bad.append(Outcome(name.replace("/", "__"), error=wrong))
+    if refused and not known:
+        raise refused
+
+
+def _shown(row: _Row) -> str:
+    return ", ".join(f"{name}={value!r:.60}" for name, value in row.cells.items())
+
+
+class _Texts:
+    """A row's cells by role, as text."""
+
+    def __init__(
+        self, row: _Row, roles: Roles, base: str, table: Path, settings: PairSettings
+    ) -> None:
+        self._row, self._roles, self._base, self._table = row, roles, base, table
+        self._urls = settings.allow_urls
+        cells = [row.cells[column] for column in roles.get("key", ())]
+        parts = ["" if cell is None else str(cell).strip() for cell in cells]
+        self.keyed = bool(parts) and all(parts)
+        self.name = "_".join(parts) if self.keyed else self._stem()
+
+    def candidates(self) -> Iterator[Candidate]:
+        """The row's pairs: one, or one a target.
+
+        Raises:
+            PairError: An image is missing, or there is more than one source.
+        """
+        sources, targets = self._images("source"), self._images("target")
+        if len(sources) > 1:
+            raise PairError(
+                f"{self._row.where}: {len(sources)} source images: a pair has one.",
+                hint="Remove the row, or give each source image a row of its own.",
+            )
+        captions, prompts = (self._texts(role, len(targets)) for role in ("caption", "prompt"))
+        wider = None if self.keyed else self._wider()
+        for number, target in enumerate(targets):
+            if sources[0] == target:
+                raise PairError(
+                    f"{self._row.where}: source and target are the same file, {target}.",
+                    hint="Name the image after the edit as target.",
+                )
+            end = f"_{number + 1}" if len(targets) > 1 else ""
+            yield Candidate(
+                self.name + end,
+                sources[0],
+                target,
+                captions[number],
+                prompts[number],
+                wider + end if wider else None,
+            )
+
+    def _stem(self) -> str:
+        """The name of a row without a key: its source's, or the table's and the row's."""
+        for value in _listed(self._row.cells.get(self._roles["source"][0])):
+            path = value.get("path") if isinstance(value, dict) else value
+            if isinstance(path, str) and path.strip():
+                return os.path.splitext(os.path.basename(path.strip()))[0]  # noqa: PTH119, PTH122
+            if value is EMBEDDED:
+                return f"{self._table.stem}-{self._row.number:06}"
+        return ""
+
+    def _wider(self) -> str | None:
+        """The name with its folders, for sources whose stem is not unique."""
+        for value in _listed(self._row.cells.get(self._roles["source"][0])):
+            if isinstance(value, str):
+                path = Path(os.path.relpath(os.path.join(self._base, value.strip()), self._base))  # noqa: PTH118
+                return "/".join(part for part in path.with_suffix("").parts if part != "..")
+        return None
+
+    def _images(self, role: str) -> list[str]:
+        column = self._roles[role][0]
+        value = self._row.cells[column]
+        many = isinstance(value, list) and len(value) > 1
+        texts = [
+            self._image(role, column, item, number if isinstance(value, list) else None)
+            for number, item in enumerate(_listed(value))
+            if not (many and item is None)
+        ]
+        if not texts:
+            raise PairError(
+                f"{self._row.where}: no {role} image.", hint="Fill in or remove the row."
+            )
+        return texts
+
+    def _image(self, role: str, column: str, value: object, item: int | None) -> str:
+        where = self._row.where
+        if isinstance(value, dict):
+            value = value.get("path") or value.get("bytes")
+        if value is EMBEDDED:
+            return str(Cell(self._table.absolute(), self._row.number, column, item))
+        if value is None or (isinstance(value, str) and not value.strip()):
+            raise PairError(f"{where}: no {role} image.", hint="Fill in or remove the row.")
+        if not isinstance(value, str):
+            raise PairError(
+                f"{where}: `{column}` is {type(value).__name__}, not text.",
+                hint="Correct or remove the row.",
+            )
+        text = value.strip()
+        if text.startswith(("http://", "https://")) and self._urls:
+            return text
+        if text.startswith(("http://", "https://", "s3://", "hf://", "gs://")):
+            web = text.startswith("http")
+            raise PairError(
+                f"{where}: {role} {text} is an address, not a file.",
+                hint="--allow-urls downloads such images."
+                if web
+                else "Download the images first and name the local files.",
+            )
+        path = os.path.join(self._base, text)  # noqa: PTH118
+        if "\0" in path or not (os.path.exists(path) or os.path.exists(place(path))):  # noqa: PTH110
+            raise PairError(
+                f"{where}: {role} image {text} does not exist.",
+                hint=f"Paths are relative to {self._base}.",
+            )
+        return path
+
+    def _texts(self, role: str, targets: int) -> list[str | None]:
+        """A text for each target: the one of its own, or the first that is not empty."""
+        if role not in self._roles:
+            return [None] * targets
+        column = self._roles[role][0]
+        texts = []
+        for value in _listed(self._row.cells[column]):
+            if value is not None and not isinstance(value, str):
+                raise PairError(
+                    f"{self._row.where}: `{column}` is {type(value).__name__}, not text.",
+                    hint="Correct or remove the row.",
+                )
+            texts.append((value or "").strip() or None)
+        if len(texts) == targets:
+            return texts
+        return [next((text for text in texts if text), None)] * targets
+
+
+def _listed(value: object) -> list[Any]:
+    """A cell's values: a list's, also of one that a CSV holds as JSON."""
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        try:
+            decoded = json.loads(value)
+        except ValueError:
+            decoded = None
+        if isinstance(decoded, list):
+            return decoded
+    return value if isinstance(value, list) else [value]
+
+
+def _rows(table: Path) -> Iterator[_Row]:
+    suffix = table.suffix.lower()
+    if suffix in COLUMNAR or table.is_dir():
+        for number, cells in enumerate(open_table(table).rows()):
+            yield _Row(f"{table}: row {number + 1}", number, cells)
+    elif suffix == ".csv":
+        yield from _read_csv(table)
+    elif suffix == ".json":
+        yield from _read_json(table)
+    else:
+        yield from _read_jsonl(table)
+
+
+def _read_csv(path: Path) -> Iterator[_Row]:
+    import polars as pl
+
+    try:
+        table = pl.read_csv(path, infer_schema=False, glob=False)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        reason = str(error).strip().splitlines()[0].rstrip(".")
+        raise ConfigError(
+            f"{path}: not a readable CSV table: {reason}.",
+            hint="Save it as UTF-8, with commas between cells and quotes around text with commas.",
+        ) from None
+    for number, cells in enumerate(table.iter_rows(named=True, buffer_size=10_000)):
+        yield _Row(f"{path}: row {number + 1}", number, cells)
+    if table.is_empty():
+        raise ConfigError(f"{path}: the table has no rows.", hint="Write a row a pair.")
+
+
+def _read_jsonl(path: Path) -> Iterator[_Row]:
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise ConfigError(f"{path}: can't read it: {error.strerror}.") from None
+    with file:
+        for number, line in enumerate(file):
+            where = f"{path}:{number + 1}"
+            line = line.removeprefix(b"\xef\xbb\xbf").strip()
+            if not line:
+                continue
+            try:
+                record = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                yield _Row(where, number, {}, f"not valid JSON: {error}.")
+                continue
+            yield _record(where, number, record)
+
+
+def _read_json(path: Path) -> Iterator[_Row]:
+    try:
+        records = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{path}: can't read it as JSON: {error}.") from None
+    if not isinstance(records, list):
+        raise ConfigError(f"{path}: not a JSON list of rows.", hint='Write [{"source": …}, …].')
+    for number, record in enumerate(records):
+        yield _record(f"{path}: item {number + 1}", number, record)
+
+
+def _record(where: str, number: int, record: object) -> _Row:
+    if not isinstance(record, dict):
+        return _Row(where, number, {}, "not a JSON object.")
+    return _Row(where, number, record)
