@@ -93,9 +93,11 @@ def write_one(pair: ImagePair, path: Path, settings: Settings, stamp: str) -> Wr
     from chronoprep.pairs.images import load_pair
     from chronoprep.video import copy_video, write_video
 
-    not_copied = None
+    not_copied: str | None = None
     if settings.video.codec == "copy":
-        not_copied = copy_video(pair.source, pair.target, path, settings.video, stamp=stamp)
+        not_copied = "no files of their own"
+        if isinstance(pair.source, Path) and isinstance(pair.target, Path):
+            not_copied = copy_video(pair.source, pair.target, path, settings.video, stamp=stamp)
         if not_copied is None:
             return Written()
     loaded = load_pair(pair, settings.images)
