@@ -6,6 +6,7 @@ import resource
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -16,7 +17,8 @@ from chronoprep import video
 from chronoprep.config import Codec, VideoSettings
 from chronoprep.errors import BackendError, PairError
 from chronoprep.video import copy_video, read_frames, read_stamp, write_video
-from conftest import EXAMPLES, Result, photo
+from chronoprep.workflows import space
+from conftest import EXAMPLES, Result, photo, write_pairs
 from trainer import read_video
 
 LOSSLESS, H264 = VideoSettings(), VideoSettings(codec="h264")
@@ -178,6 +180,28 @@ def test_a_video_that_decodes_badly_is_refused_and_the_old_one_stays(
         write(path, codec="h264")
     assert path.read_bytes() == old
     assert [file.name for file in tmp_path.iterdir()] == ["pair.mp4"]
+
+
+def test_without_the_check_the_packets_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, path = (noise((32, 24)), noise((32, 24), 1)), tmp_path / "pair.mp4"
+    unchecked = VideoSettings(check=False)
+    write_video(*images, path, unchecked, stamp="s")
+    assert all(map(np.array_equal, read_video(path), images))
+    encode = video._encode
+    monkeypatch.setattr(video, "_encode", lambda images, *rest: encode(images[:1], *rest))
+    for settings in (unchecked, LOSSLESS):
+        with pytest.raises(PairError, match="has 1 frames and not 2"):
+            write_video(*images, tmp_path / "other.mp4", settings, stamp="s")
+    monkeypatch.setattr(video, "_encode", lambda images, *rest: encode(images[::-1], *rest))
+    with pytest.raises(PairError, match="differs too much"):
+        write_video(*images, tmp_path / "other.mp4", LOSSLESS, stamp="s")
+    files = spoiled("damaged", tmp_path)
+    unchecked = COPY.model_copy(update={"check": False})
+    assert copy_video(*files, tmp_path / "copied.mp4", COPY, stamp="s") == "damaged"
+    assert not (tmp_path / "copied.mp4").exists()
+    assert copy_video(*files, tmp_path / "copied.mp4", unchecked, stamp="s") is None
 
 
 def test_a_full_disk_stops_the_run_and_leaves_the_old_video(tmp_path: Path) -> None:
@@ -361,3 +385,20 @@ def test_options_of_another_codec_are_refused(run: Callable[..., Result], tmp_pa
     assert result.code == 2
     assert "chroma" in result.stderr
     assert "h264" in result.stderr
+
+
+def test_a_disk_that_will_not_hold_the_videos_stops_the_run_before_it_is_full(
+    tmp_path: Path, run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pairs = write_pairs(tmp_path / "pairs", [f"p{number:02}" for number in range(20)])
+    monkeypatch.setattr(space.shutil, "disk_usage", lambda _: SimpleNamespace(free=50_000))
+    for command in (["pair2video"], ["prepare", "--prompt", "Do it."]):
+        result = run(command[0], pairs, "-d", command[0], *command[1:])
+        assert result.code == 1
+        assert result.stderr.count("still to be written need about 0.0 GB") == 2, "warned, stopped"
+        assert "--codec copy" in result.stderr
+        assert len(list(Path(command[0], "videos").glob("*.mp4"))) >= 16
+        assert not list(Path(command[0], "videos").glob(".*"))
+    few = write_pairs(tmp_path / "few", ["a", "b"])
+    result = run("pair2video", few, "-d", "few-data")
+    assert result.code == 0, "two videos fit, and are no ground to stop"

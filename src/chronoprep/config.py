@@ -134,6 +134,11 @@ class VideoSettings(Section):
         None, ge=256, description="Larger frames are scaled down to so many pixels."
     )
 
+    check: bool = Field(
+        True,
+        description="Decode every video back before it counts; without, its packets are counted.",
+    )
+
     @model_validator(mode="after")
     def _of_one_codec(self) -> VideoSettings:
         unused = {"chroma", "crf"} & self.model_fields_set

@@ -50,6 +50,7 @@ FLAGS: dict[str, tuple[str, str]] = {
     "chroma": ("video", "chroma"),
     "crf": ("video", "crf"),
     "max_pixels": ("video", "max_pixels"),
+    "check": ("video", "check"),
     "umt5_model": ("umt5", "model"),
     "tokenizer": ("umt5", "tokenizer"),
     "batch_tokens": ("umt5", "batch_tokens"),
@@ -185,6 +186,9 @@ ChromaOpt = Annotated[Chroma | None, _option("video", "chroma", "--chroma", rich
 Crf = Annotated[int | None, _option("video", "crf", "--crf", rich_help_panel=VIDEO)]
 MaxPixels = Annotated[
     int | None, _option("video", "max_pixels", "--max-pixels", rich_help_panel=VIDEO)
+]
+Check = Annotated[
+    bool | None, _option("video", "check", "--check/--no-check", rich_help_panel=VIDEO)
 ]
 UMT5Model = Annotated[
     str | None, _option("umt5", "model", "--umt5-model", rich_help_panel="Embeddings")

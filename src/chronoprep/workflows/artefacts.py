@@ -14,6 +14,7 @@ from chronoprep.engine import mapped
 from chronoprep.pairs import pandas_reads_as_text
 from chronoprep.workflows.labels import digest, view_settings
 from chronoprep.workflows.report import Reporter, Summary
+from chronoprep.workflows.space import Room
 
 
 def write_videos(
@@ -30,33 +31,36 @@ def write_videos(
 
     summary = Summary("videos")
 
-    def stale(pair: ImagePair) -> str | None:
+    def stale(pair: ImagePair) -> _Task | None:
         stamp = video_stamp(content_hash(pair), settings)
-        return None if read_stamp(dataset.video(pair.key)) == stamp else stamp
+        if read_stamp(dataset.video(pair.key)) == stamp:
+            return None
+        return _Task(pair, stamp, pair.source.stat().st_size + pair.target.stat().st_size)
 
-    todo: list[tuple[ImagePair, str]] = []
+    todo: list[_Task] = []
     for pair, outcome in zip(pairs, mapped(stale, pairs, key=lambda p: p.key), strict=True):
         if outcome.error is not None:
             summary.fail(pair.key, outcome.error.reason)
         elif outcome.value is None:
             summary.skipped += 1
         else:
-            todo.append((pair, outcome.value))
+            todo.append(outcome.value)
     if dry_run:
         summary.todo = len(todo)
         return summary.finish()
 
-    def write(item: tuple[ImagePair, str]) -> Written:
-        pair, stamp = item
-        return write_one(pair, dataset.video(pair.key), settings, stamp)
+    def write(task: _Task) -> Written:
+        return write_one(task.pair, dataset.video(task.pair.key), settings, task.stamp)
 
     if todo:
         reporter.start("videos", len(todo))
+    room = Room(dataset.folder, sum(task.size for task in todo))
     encoded: Counter[str] = Counter()
-    for written in mapped(write, todo, key=lambda item: item[0].key):
+    for task, written in zip(todo, mapped(write, todo, key=lambda t: t.pair.key), strict=True):
+        path = dataset.video(task.pair.key)
         if written.value is None:
             # What lies there shows other images than the pair does now.
-            dataset.video(written.key).unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
             summary.fail(written.key, written.error.reason if written.error else "")
             reporter.advance("failed")
             continue
@@ -65,10 +69,21 @@ def write_videos(
             encoded[written.value.not_copied] += 1
         summary.done += 1
         reporter.advance("ok")
+        if warning := room.wrote(task.size, path.stat().st_size):
+            reporter.say(warning)
+            summary.notes.append(warning)
     if encoded:
         reasons = ", ".join(f"{count} {reason}" for reason, count in encoded.most_common())
         summary.notes.append(f"not copied but encoded lossless: {encoded.total()} ({reasons})")
     return summary.finish()
+
+
+class _Task(NamedTuple):
+    """A video to write: its pair, its stamp, and the bytes of its two image files."""
+
+    pair: ImagePair
+    stamp: str
+    size: int
 
 
 class Written(NamedTuple):
