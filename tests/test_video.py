@@ -51,7 +51,7 @@ def psnr(wanted: np.ndarray, got: np.ndarray) -> float:
     return float(10 * np.log10(255**2 / max(error, 1e-9)))
 
 
-@pytest.mark.parametrize("size", [(96, 64), (97, 61), (1, 1), (16, 4000), (2, 3)])
+@pytest.mark.parametrize("size", [(1023, 683), (97, 61), (1, 1), (16, 4000), (2, 3)])
 def test_the_trainer_sees_exactly_the_pixels_of_source_then_target(
     tmp_path: Path, size: tuple[int, int]
 ) -> None:
@@ -402,3 +402,14 @@ def test_a_disk_that_will_not_hold_the_videos_stops_the_run_before_it_is_full(
     few = write_pairs(tmp_path / "few", ["a", "b"])
     result = run("pair2video", few, "-d", "few-data")
     assert result.code == 0, "two videos fit, and are no ground to stop"
+
+
+def test_8k_is_exact_and_so_is_its_copy(tmp_path: Path) -> None:
+    """An image of 7680×4320 is a screen of the largest kind."""
+    slope = Image.linear_gradient("L").resize((7680, 4320)).convert("RGB")
+    images = slope, slope.transpose(Image.Transpose.ROTATE_180)
+    write_video(*images, tmp_path / "pair.mp4", LOSSLESS, stamp="s")
+    for image, frame in zip(images, read_frames(tmp_path / "pair.mp4"), strict=True):
+        assert np.array_equal(np.asarray(image), frame)
+    assert copy_video(*jpegs(tmp_path, *images), tmp_path / "c.mp4", COPY, stamp="s") is None
+    assert [frame.shape for frame in read_frames(tmp_path / "c.mp4")] == [(4320, 7680, 3)] * 2

@@ -31,33 +31,32 @@ def write_videos(
 
     summary = Summary("videos")
 
-    def stale(pair: ImagePair) -> _Task | None:
+    def stale(pair: ImagePair) -> str | None:
         stamp = video_stamp(content_hash(pair), settings)
-        if read_stamp(dataset.video(pair.key)) == stamp:
-            return None
-        return _Task(pair, stamp, pair.source.stat().st_size + pair.target.stat().st_size)
+        return None if read_stamp(dataset.video(pair.key)) == stamp else stamp
 
-    todo: list[_Task] = []
+    todo: list[tuple[ImagePair, str]] = []
     for pair, outcome in zip(pairs, mapped(stale, pairs, key=lambda p: p.key), strict=True):
         if outcome.error is not None:
             summary.fail(pair.key, outcome.error.reason)
         elif outcome.value is None:
             summary.skipped += 1
         else:
-            todo.append(outcome.value)
+            todo.append((pair, outcome.value))
     if dry_run:
         summary.todo = len(todo)
         return summary.finish()
 
-    def write(task: _Task) -> Written:
-        return write_one(task.pair, dataset.video(task.pair.key), settings, task.stamp)
+    def write(item: tuple[ImagePair, str]) -> Written:
+        pair, stamp = item
+        return write_one(pair, dataset.video(pair.key), settings, stamp)
 
     if todo:
         reporter.start("videos", len(todo))
-    room = Room(dataset.folder, sum(task.size for task in todo))
+    room = Room(dataset.folder, len(todo))
     encoded: Counter[str] = Counter()
-    for task, written in zip(todo, mapped(write, todo, key=lambda t: t.pair.key), strict=True):
-        path = dataset.video(task.pair.key)
+    for written in mapped(write, todo, key=lambda item: item[0].key):
+        path = dataset.video(written.key)
         if written.value is None:
             # What lies there shows other images than the pair does now.
             path.unlink(missing_ok=True)
@@ -69,21 +68,13 @@ def write_videos(
             encoded[written.value.not_copied] += 1
         summary.done += 1
         reporter.advance("ok")
-        if warning := room.wrote(task.size, path.stat().st_size):
+        if warning := room.wrote(path.stat().st_size):
             reporter.say(warning)
             summary.notes.append(warning)
     if encoded:
         reasons = ", ".join(f"{count} {reason}" for reason, count in encoded.most_common())
         summary.notes.append(f"not copied but encoded lossless: {encoded.total()} ({reasons})")
     return summary.finish()
-
-
-class _Task(NamedTuple):
-    """A video to write: its pair, its stamp, and the bytes of its two image files."""
-
-    pair: ImagePair
-    stamp: str
-    size: int
 
 
 class Written(NamedTuple):
