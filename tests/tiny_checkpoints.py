@@ -43,7 +43,7 @@ CORPUS = [
 ]
 
 
-def build_vlm(folder: Path, family: str, seed: int = 0) -> Path:
+def build_vlm(folder: Path, family: str, seed: int = 0, head_dim: int = 16) -> Path:
     """Write a tiny checkpoint of a family; the same seed gives the same weights."""
     folder.mkdir(parents=True, exist_ok=True)
     ids = _write_tokenizer(folder)
@@ -81,7 +81,7 @@ def build_vlm(folder: Path, family: str, seed: int = 0) -> Path:
         )
     )
     torch.manual_seed(seed)
-    model = _model(family, ids).float().eval()
+    model = _model(family, ids, head_dim).float().eval()
     model.generation_config = transformers.GenerationConfig.from_pretrained(folder)
     model.save_pretrained(folder)
     return folder
@@ -120,7 +120,7 @@ def _write_tokenizer(folder: Path) -> dict[str, int]:
     return {t: tokenizer.token_to_id(t) for t in [*SPECIAL, "system", "user", "assistant"]}
 
 
-def _model(family: str, ids: dict[str, int]) -> transformers.PreTrainedModel:
+def _model(family: str, ids: dict[str, int], head_dim: int) -> transformers.PreTrainedModel:
     vocab = 416
     text = {
         "vocab_size": vocab,
@@ -129,13 +129,13 @@ def _model(family: str, ids: dict[str, int]) -> transformers.PreTrainedModel:
         "num_hidden_layers": 2,
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
-        "head_dim": 16,
+        "head_dim": head_dim,
         "max_position_embeddings": 4096,
         "initializer_range": 0.25,
         "rope_parameters": {
             "rope_type": "default",
             "rope_theta": 10000.0,
-            "mrope_section": [2, 3, 3],
+            "mrope_section": [head_dim // 8, 3 * head_dim // 16, 3 * head_dim // 16],
             "mrope_interleaved": family != "qwen2_5_vl",
         },
     }

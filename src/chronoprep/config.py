@@ -84,14 +84,17 @@ class VLMSettings(Section):
 
     model: str = Field("Qwen/Qwen3-VL-30B-A3B-Instruct", description="Registry name, id or folder.")
     revision: str | None = Field(None, description="Branch, tag or commit on the hub.")
-    backend: Literal["auto", "transformers", "openai"] = Field(
+    backend: Literal["auto", "transformers", "vllm", "openai"] = Field(
         "auto", description="auto: openai where an endpoint is given, else transformers."
     )
     endpoint: str | None = Field(
         None, description="An OpenAI-compatible server, such as http://localhost:8000/v1."
     )
     concurrency: int | None = Field(
-        None, ge=1, description="Pairs in flight where the backend takes many; 32 for a server."
+        None, ge=1, description="Pairs in flight: 32 on a server, 128 in vLLM."
+    )
+    vllm: dict[str, Any] = Field(
+        default_factory=dict, description="More arguments for vllm.LLM: a table [vlm.vllm]."
     )
     request_timeout: float = Field(
         300.0, gt=0, description="Seconds that a server may take for one answer."

@@ -121,7 +121,7 @@ Backend = Annotated[
         "vlm",
         "backend",
         "--backend",
-        help="transformers, openai, or auto: openai where an endpoint is given.",
+        help="transformers, vllm, openai; auto: openai where an endpoint is given, else the first.",
         rich_help_panel=MODEL,
     ),
 ]

@@ -20,8 +20,9 @@ from urllib.parse import urlsplit
 import openai
 from anyio.from_thread import start_blocking_portal
 
-from chronoprep.data import GREEDY, Chat, Completion, Sampling, Turn
+from chronoprep.data import GREEDY, Chat, Completion, Sampling
 from chronoprep.errors import BackendError, ConfigError, PairError
+from chronoprep.vlm.messages import messages
 from chronoprep.vlm.thoughts import without_thoughts
 
 if TYPE_CHECKING:
@@ -189,33 +190,22 @@ class OpenAIVLM:
         drawn = {"top_p": sampling.top_p, "seed": sampling.seed} if sampling.temperature else {}
         return {
             "model": self._model.id,
-            "messages": [{"role": turn.role, "content": self._content(turn)} for turn in chat],
+            "messages": messages(chat, self._image),
             "max_tokens": self.max_new_tokens,
             "temperature": sampling.temperature,
             "extra_body": _PLAIN if self._model.server in _PLAIN_SERVERS else None,
             **drawn,
         }
 
-    def _content(self, turn: Turn) -> str | list[dict[str, Any]]:
-        texts = [part for part in turn.parts if isinstance(part, str)]
-        if len(texts) == len(turn.parts):
-            return "".join(texts)  # some servers' templates take a system prompt in no other form
-        return [
-            {"type": "text", "text": part}
-            if isinstance(part, str)
-            else {"type": "image_url", "image_url": {"url": self._url(part)}}
-            for part in turn.parts
-        ]
-
-    def _url(self, image: Image) -> str:
-        """An image's data URL, made once for both stages: a thread asks for one after the other."""
-        known: list[tuple[Image, str]] = getattr(self._encoded, "urls", [])
-        for other, url in known:
+    def _image(self, image: Image) -> dict[str, Any]:
+        """An image's part, made once for both stages: a thread asks for one after the other."""
+        known: list[tuple[Image, dict[str, Any]]] = getattr(self._encoded, "parts", [])
+        for other, part in known:
             if other is image:
-                return url
-        url = data_url(image)
-        self._encoded.urls = [*known[-1:], (image, url)]
-        return url
+                return part
+        part = {"type": "image_url", "image_url": {"url": data_url(image)}}
+        self._encoded.parts = [*known[-1:], (image, part)]
+        return part
 
     async def _answer(self, request: dict[str, Any]) -> Completion | PairError:
         try:

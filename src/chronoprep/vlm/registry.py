@@ -59,6 +59,7 @@ MODELS = {
         ModelSpec("qwen3-omni-30b", "Qwen/Qwen3-Omni-30B-A3B-Instruct", "qwen3_omni_moe", 31.7),
     )
 }
+_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _BY_ID = {spec.id.lower(): spec for spec in MODELS.values()}
 
 
@@ -71,6 +72,33 @@ def _transformers(settings: VLMSettings, found: Checkpoint) -> VLM:
         device=settings.device,
         max_new_tokens=settings.max_new_tokens,
     )
+
+
+def _vllm(settings: VLMSettings, found: Checkpoint) -> VLM:
+    if settings.device != "auto":
+        raise ConfigError(
+            f"The vllm backend does not take --device {settings.device}.",
+            hint="vLLM's build decides; CUDA_VISIBLE_DEVICES chooses the GPUs that it sees.",
+        )
+    from chronoprep.vlm.vllm_backend import VLLMVLM
+
+    saved = _saved_dtype(found.config) or "auto"  # its own "auto" makes float32 bfloat16
+    return VLLMVLM(
+        checkpoint.ensure(found),
+        dtype=saved if settings.dtype == "auto" else settings.dtype,
+        max_new_tokens=settings.max_new_tokens,
+        in_flight=concurrency(settings),
+        gpus=_gpus(_needed_bytes(settings, found) or 0),
+        options=settings.vllm,
+    )
+
+
+def _gpus(needed: int) -> int:
+    """How many GPUs a model is spread over: no more than it takes, and a power of two."""
+    sizes, count = checkpoint.gpu_memory(), 1
+    while 2 * count <= len(sizes) and sum(sizes[:count]) < needed:
+        count *= 2
+    return count
 
 
 def _openai(settings: VLMSettings, found: Checkpoint) -> VLM:
@@ -106,6 +134,7 @@ class Backend:
 
 BACKENDS = {
     "transformers": Backend(_transformers),
+    "vllm": Backend(_vllm, needs="vllm", in_flight=128),
     "openai": Backend(_openai, needs="openai", in_flight=32, remote=True),
 }
 
@@ -154,17 +183,20 @@ def check_fits(settings: VLMSettings, found: Checkpoint) -> None:
     """
     if _backend(settings).remote:
         return
+    needed = _needed_bytes(settings, found)
+    if needed is not None:  # else that shows when it is here
+        checkpoint.check_memory(needed, settings.device, settings.model)
+
+
+def _needed_bytes(settings: VLMSettings, found: Checkpoint) -> int | None:
+    """Memory that the model takes; None where the hub does not say how large it is."""
     spec = _spec(settings.model)
-    asked = {"float32": 4, "bfloat16": 2, "float16": 2}.get(settings.dtype)
+    asked = _BYTES.get(settings.dtype)
     if found.bytes is not None:
-        saved = _saved_bytes(found.config)
+        saved = _BYTES.get(_saved_dtype(found.config) or "")
         ratio = asked / saved if asked and saved else 1
-        needed = int(found.bytes * ratio * 1.2)
-    elif spec is not None:
-        needed = spec.memory * (asked or 2) // 2
-    else:
-        return  # the hub does not say how large it is: that shows when it is here
-    checkpoint.check_memory(needed, settings.device, settings.model)
+        return int(found.bytes * ratio * 1.2)
+    return spec.memory * (asked or 2) // 2 if spec is not None else None
 
 
 def preset(settings: VLMSettings) -> str:
@@ -228,11 +260,11 @@ def _check_vision(name: str, config: dict[str, Any]) -> None:
         )
 
 
-def _saved_bytes(config: dict[str, Any]) -> int | None:
-    """Bytes a number in the checkpoint; None where its config does not say."""
+def _saved_dtype(config: dict[str, Any]) -> str | None:
+    """How the checkpoint's numbers are stored; None where its config does not say."""
     thinker = config.get("thinker_config") or {}
     for place in (config, config.get("text_config") or {}, thinker, thinker.get("text_config", {})):
         name = str(place.get("dtype") or place.get("torch_dtype")).removeprefix("torch.")
-        if name in ("bfloat16", "float16", "float32"):
-            return 4 if name == "float32" else 2
+        if name in _BYTES:
+            return name
     return None

@@ -1,0 +1,197 @@
+"""The vLLM backend: the offline engine, in this process's care.
+
+Many threads ask, one thread feeds the engine and steps it: requests join the running batch as they
+come, and a pair's second stage comes right after its first, while the engine's caches still hold
+its images and their prefix.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import queue
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from chronoprep.data import GREEDY, Chat, Completion, Sampling
+from chronoprep.errors import BackendError, PairError
+from chronoprep.vlm.messages import messages
+from chronoprep.vlm.thoughts import without_thoughts
+
+if TYPE_CHECKING:
+    pass
+
+# Read when vLLM is imported: its news would go to stdout, where --json goes; and it phones home.
+for _name, _value in {
+    "VLLM_LOGGING_LEVEL": "ERROR",
+    "VLLM_LOGGING_STREAM": "ext://sys.stderr",
+    "VLLM_NO_USAGE_STATS": "1",
+}.items():
+    os.environ.setdefault(_name, _value)
+
+import vllm  # noqa: E402
+from vllm.exceptions import VLLMClientError  # noqa: E402
+
+_AT_ONCE = 16  # requests to prepare between two looks at what the engine has finished
+_CLOSED = "vLLM was closed."
+
+
+@dataclass(frozen=True)
+class _Question:
+    """A chat on its way through the engine, and where its answer goes."""
+
+    messages: list[dict[str, Any]]
+    params: vllm.SamplingParams
+    answer: Future[Completion | PairError] = field(default_factory=Future)
+
+
+class VLLMVLM:
+    """A checkpoint in a local folder, run by vLLM; many threads may ask at the same time.
+
+    Args:
+        folder: In Hugging Face form.
+        dtype: Of the computation.
+        max_new_tokens: Longest answer, in tokens.
+        in_flight: Requests that run at the same time.
+        gpus: How many of them share the model.
+        options: More arguments for `vllm.LLM`; they win over those made here.
+
+    Raises:
+        BackendError: When the engine does not start.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        dtype: str,
+        max_new_tokens: int,
+        in_flight: int,
+        gpus: int,
+        options: Mapping[str, Any],
+    ) -> None:
+        self.max_new_tokens = max_new_tokens
+        arguments: dict[str, Any] = {
+            "dtype": dtype,
+            "tensor_parallel_size": gpus,
+            "max_num_seqs": in_flight,
+            "max_model_len": -1,  # what fits: a checkpoint's own 256k tokens may ask for too much
+            "limit_mm_per_prompt": {"image": 2, "video": 0},
+        }
+        try:
+            self.llm = vllm.LLM(str(folder), **(arguments | dict(options)))
+        except Exception as error:  # whatever a broken file or too little memory makes it raise
+            raise BackendError(
+                f"{folder}: vLLM does not start: {_reason(error)}",
+                hint="[vlm.vllm] in chronoprep.toml takes its options, gpu_memory_utilization for "
+                "one; --backend transformers may run what vLLM can't.",
+            ) from error
+        self._lock = threading.Lock()
+        self._closed = False
+        self._inbox: queue.SimpleQueue[_Question | None] = queue.SimpleQueue()
+        self._engine = threading.Thread(target=self._run, name="chronoprep-vllm", daemon=True)
+        self._engine.start()
+
+    def generate(
+        self, chats: Sequence[Chat], sampling: Sampling = GREEDY
+    ) -> list[Completion | PairError]:
+        """Answer chats, all at the same time; a chat that vLLM refuses is its own error.
+
+        Raises:
+            BackendError: When the engine fails; also once closed.
+        """
+        questions = [
+            _Question(
+                messages(chat, lambda image: {"type": "image_pil", "image_pil": image}),
+                vllm.SamplingParams(
+                    max_tokens=self.max_new_tokens,
+                    temperature=sampling.temperature,
+                    top_p=sampling.top_p,
+                    seed=sampling.seed,
+                ),
+            )
+            for chat in chats
+        ]
+        with self._lock:
+            if self._closed:
+                raise BackendError(_CLOSED)
+            for question in questions:
+                self._inbox.put(question)
+        return [question.answer.result() for question in questions]
+
+    def close(self) -> None:
+        """End what is under way and give the memory back; a second time does nothing."""
+        with self._lock:
+            if not self._closed:
+                self._inbox.put(None)
+            self._closed = True
+        self._engine.join()
+
+    def _run(self) -> None:
+        """Feed and step the engine until it is closed or fails."""
+        under_way: dict[str, _Question] = {}
+        problem = BackendError(_CLOSED)
+        try:
+            while True:
+                if not under_way and not self._begin([self._inbox.get()], under_way):
+                    break
+                if not self._begin(self._arrived(_AT_ONCE), under_way):
+                    break
+                for output in self.llm.llm_engine.step() if under_way else ():
+                    if output.finished:
+                        answer = under_way.pop(_number(output.request_id)).answer
+                        answer.set_result(_completion(output.outputs[0]))
+        except Exception as error:  # vLLM's own and torch's
+            problem = BackendError(
+                f"vLLM failed: {_reason(error)}",
+                hint="Lower --concurrency or --max-resolution; what was labelled so far is kept.",
+            )
+        finally:
+            with self._lock:
+                self._closed = True
+            self.llm.llm_engine.engine_core.shutdown()
+            del self.llm
+            gc.collect()
+            for question in (*under_way.values(), *self._arrived()):
+                if question is not None:
+                    question.answer.set_exception(problem)
+
+    def _arrived(self, most: int | None = None) -> list[_Question | None]:
+        waiting = self._inbox.qsize()
+        return [self._inbox.get() for _ in range(min(waiting, most or waiting))]
+
+    def _begin(
+        self, questions: Iterable[_Question | None], under_way: dict[str, _Question]
+    ) -> bool:
+        """Hand questions to the engine, prompt and images prepared; False when told to close."""
+        for question in questions:
+            if question is None:
+                return False
+            try:
+                (number,) = self.llm.enqueue_chat(
+                    [question.messages], question.params, use_tqdm=False
+                )
+            except (VLLMClientError, ValueError, TypeError, LookupError) as error:
+                # Too long, an aspect ratio that the processor refuses, …
+                question.answer.set_result(PairError(f"vLLM refuses it: {_reason(error)}"))
+            else:
+                under_way[_number(number)] = question
+        return True
+
+
+def _completion(output: vllm.CompletionOutput) -> Completion:
+    truncated = output.finish_reason == "length"
+    return Completion(without_thoughts(output.text), len(output.token_ids), truncated)
+
+
+def _number(request: str) -> str:
+    """What both forms of a request's name share: vLLM adds random letters to its own."""
+    return request.partition("-")[0]
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:500] or type(error).__name__

@@ -1,0 +1,219 @@
+"""The vLLM backend, and vLLM's own server behind the OpenAI one: `make test-vllm`.
+
+Real vLLM on the CPU, in float32: it writes what transformers writes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
+
+from chronoprep.captioning import View, label
+from chronoprep.config import LabelSettings, VLMSettings
+from chronoprep.data import Completion, Turn
+from chronoprep.dataset import Dataset
+from chronoprep.errors import BackendError, PairError
+from chronoprep.prompts import load_prompts
+from conftest import photo, write_pairs
+from tiny_checkpoints import build_vlm
+
+pytestmark = [
+    pytest.mark.vllm,
+    pytest.mark.filterwarnings("default"),  # vLLM's own
+]
+
+NAMES = [f"p{i:02}" for i in range(16)]
+OPTIONS = {"enforce_eager": True, "skip_mm_profiling": True, "block_size": 32}
+ENVIRONMENT = {
+    "VLLM_CPU_KVCACHE_SPACE": "1",
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    "OMP_NUM_THREADS": "1",
+}
+Label = tuple[str | None, str | None]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model that writes ASCII; vLLM's kernels want heads of 32 numbers or more.
+
+    An answer that the limit cuts within a character ends in U+FFFD in transformers alone.
+    """
+    folder = build_vlm(tmp_path_factory.mktemp("models") / "tiny", "qwen3_vl", head_dim=32)
+    tokens = Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab()
+    weights = load_file(folder / "model.safetensors")
+    for token, number in tokens.items():
+        if not token.replace("Ġ", " ").isascii():
+            weights["lm_head.weight"][number] = 0.0
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = write_pairs(tmp_path_factory.mktemp("pairs"), NAMES, (160, 120))
+    for side in ("input", "output"):
+        photo(7, (2400, 8)).save(folder / side / "strip.png")  # over the family's ratio of 200
+    return folder
+
+
+def labels(pairs: Path, data: Path, *options: object) -> dict[str, Label]:
+    """Run the command; every pair but the strip has a label."""
+    command = [
+        *(sys.executable, "-m", "chronoprep", "caption", pairs, "-d", data, "--generate-cot"),
+        *("--no-guard", "--max-new-tokens", 24, "--json", *options),
+    ]
+    result = subprocess.run(
+        [str(word) for word in command], capture_output=True, text=True, check=False,
+        env=os.environ | ENVIRONMENT,
+    )  # fmt: skip
+    assert result.returncode == 1, result.stderr
+    summary = json.loads(result.stdout)[1]
+    assert [failure["key"] for failure in summary["failures"]] == ["strip"], result.stdout
+    assert summary["done"] + summary["no_change"] == len(NAMES)
+    found = Dataset(data).labels().values()
+    return {x.key: (x.caption, x.caption_cot) for x in found if x.status != "failed"}
+
+
+@pytest.fixture(scope="module")
+def expected(
+    pairs: Path, model: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Label]:
+    """What transformers writes."""
+    texts = labels(pairs, tmp_path_factory.mktemp("transformers"), "--model", model)
+    assert len(set(texts.values())) > len(NAMES) // 2
+    return texts
+
+
+def test_it_writes_what_transformers_writes(
+    pairs: Path, model: Path, tmp_path: Path, expected: dict[str, Label]
+) -> None:
+    tables = [f"{key} = {json.dumps(value)}" for key, value in OPTIONS.items()]
+    Path("chronoprep.toml").write_text("\n".join(["[vlm.vllm]", *tables]))
+    ours = labels(pairs, tmp_path / "d", "--model", model, "--backend", "vllm", "--concurrency", 8)
+    assert ours == expected
+
+
+def test_so_does_its_server(
+    pairs: Path, model: Path, tmp_path: Path, expected: dict[str, Label]
+) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [
+        *(sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model)),
+        *("--port", str(port), "--dtype", "float32", "--max-num-seqs", "8", "--enforce-eager"),
+        *("--skip-mm-profiling", "--block-size", "32", "--max-model-len", "2048"),
+    ]
+    with (tmp_path / "log").open("w") as log:
+        server = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | ENVIRONMENT)
+    try:
+        wait_for(f"http://127.0.0.1:{port}/health", server, tmp_path / "log")
+        endpoint = f"http://127.0.0.1:{port}/v1"
+        ours = labels(pairs, tmp_path / "d", "--endpoint", endpoint, "--concurrency", 8)
+        assert Dataset(tmp_path / "d").labels()["p00"].model == "tiny"
+    finally:
+        server.terminate()
+        server.wait()
+    assert ours == expected
+
+
+def wait_for(address: str, server: subprocess.Popen[bytes], log: Path) -> None:
+    for _ in range(600):
+        assert server.poll() is None, log.read_text()[-3000:]
+        try:
+            with urllib.request.urlopen(address, timeout=5):
+                return
+        except OSError:
+            time.sleep(0.5)
+    pytest.fail(log.read_text()[-3000:])
+
+
+def test_an_option_that_vllm_lacks_stops_the_run(pairs: Path, model: Path) -> None:
+    Path("chronoprep.toml").write_text("[vlm.vllm]\nno_such_option = 1\n")
+    command = [sys.executable, "-m", "chronoprep", "caption", str(pairs), "-d", "d"]
+    result = subprocess.run(
+        [*command, "--backend", "vllm", "--model", str(model)],
+        capture_output=True, text=True, check=False, env=os.environ | ENVIRONMENT,
+    )  # fmt: skip
+    assert result.returncode == 1
+    assert "no_such_option" in result.stderr
+    assert "[vlm.vllm]" in result.stderr
+
+
+@pytest.fixture(scope="module")
+def engine(model: Path) -> Iterator[Any]:
+    """An engine in this process, that keeps count."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in ENVIRONMENT.items():
+            patch.setenv(name, value)
+        from chronoprep import vlm
+
+        settings = VLMSettings(
+            model=str(model),
+            backend="vllm",
+            concurrency=8,
+            max_new_tokens=8,
+            vllm=OPTIONS | {"disable_log_stats": False},
+        )
+        engine = vlm.load(settings, vlm.find(settings))
+        yield engine
+        engine.close()
+
+
+def counters(engine: Any) -> dict[str, float]:
+    return {m.name.removeprefix("vllm:"): m.value for m in engine.llm.get_metrics()
+            if hasattr(m, "value")}  # fmt: skip
+
+
+def test_stage_2_finds_the_images_in_the_caches(engine: Any) -> None:
+    # These templates have no system prompt: what two requests share is the pair's images.
+    prompts = load_prompts(LabelSettings(), "compact")
+    views = [View(photo(2 * i, (192, 192)), photo(2 * i + 1, (192, 192))) for i in range(24)]
+    before = counters(engine)
+    with ThreadPoolExecutor(8) as pool:
+        for answers in pool.map(
+            lambda view: label(engine, prompts, [view], with_cot=True, guard=False), views
+        ):
+            assert answers[0].error is None
+    spent = {name: value - before.get(name, 0) for name, value in counters(engine).items()}
+    images = len(views) * 2
+    assert spent["mm_cache_queries"] == 2 * images
+    assert spent["mm_cache_hits"] == images, "the processor sees each image once"
+    # Two images of 36 tokens and what stands around them: 79 tokens, or two whole blocks of 32.
+    assert spent["prefix_cache_hits"] == len(views) * 64, "the model sees each image once"
+
+
+def test_a_chat_that_is_too_long_fails_alone(engine: Any) -> None:
+    short, long = "Hello", "Hello " * 20_000
+    chats = [(Turn("user", (text,)),) for text in (short, long, short)]
+    first, second, third = engine.generate(chats)
+    assert isinstance(first, Completion)
+    assert first == third
+    assert isinstance(second, PairError)
+    assert "maximum" in second.message
+
+
+def test_closing_ends_what_is_under_way(engine: Any) -> None:
+    chats = [(Turn("user", (f"Hello {i}",)),) for i in range(64)]
+    with ThreadPoolExecutor(64) as pool:
+        futures = [pool.submit(engine.generate, [chat]) for chat in chats]
+        engine.close()
+        ends = [future.exception() for future in futures]
+    assert any(ends)
+    assert all(end is None or isinstance(end, BackendError) for end in ends)
+    with pytest.raises(BackendError, match="closed"):
+        engine.generate(chats)
+    engine.close()
