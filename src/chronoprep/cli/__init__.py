@@ -3,6 +3,7 @@
 import io
 import sys
 
+from chronoprep.cli import pairing as pairing  # registers its command
 from chronoprep.cli.commands import app
 
 

@@ -99,7 +99,7 @@ def _app(
     pass
 
 
-def _settings(ctx: typer.Context, section: str = "vlm") -> Settings:
+def settings_of(ctx: typer.Context, section: str = "vlm") -> Settings:
     return load_settings(
         o.flags_of(ctx.params, section=section), config_file=ctx.params.get("config")
     )
@@ -196,7 +196,7 @@ def caption(
     """Write the edit instruction of one pair, or of all pairs into a dataset's journal."""
     from chronoprep import workflows
 
-    settings = _settings(ctx)
+    settings = settings_of(ctx)
     _not_both(pairs, input_image, output_image, output_file)
     if pairs is not None:
         folder = _needs_dataset(dataset, ctx, str(pairs))
@@ -257,7 +257,7 @@ def cot(
     """Expand captions that exist into chain-of-thought prompts (stage 2 alone)."""
     from chronoprep import workflows
 
-    settings = _settings(ctx)
+    settings = settings_of(ctx)
     _not_both(pairs, input_image, output_image, output_file, caption)
     if pairs is not None:
         folder = _needs_dataset(dataset, ctx, str(pairs))
@@ -333,7 +333,7 @@ def pair2video(
     """Write 2-frame videos: frame 1 the source, frame 2 the target, 1 fps."""
     from chronoprep import workflows
 
-    settings = _settings(ctx)
+    settings = settings_of(ctx)
     _not_both(pairs, input_image, output_image, output_file)
     if pairs is not None:
         folder = _needs_dataset(dataset, ctx, str(pairs))
@@ -387,7 +387,7 @@ def build_csv(
     """Write metadata.csv from pairs and the labels that exist; no model runs."""
     from chronoprep import workflows
 
-    settings = _settings(ctx)
+    settings = settings_of(ctx)
     _run(
         ctx,
         lambda reporter: workflows.build_csv(
@@ -422,7 +422,7 @@ def umt5(
     """Embed the prompts of a metadata.csv with UMT5 and fill its umt5 column."""
     from chronoprep import workflows
 
-    settings = _settings(ctx, section="umt5")
+    settings = settings_of(ctx, section="umt5")
     _run(
         ctx,
         lambda reporter: workflows.embed_prompts(
@@ -477,7 +477,7 @@ def prepare(
     """Labels, videos, metadata.csv and embeddings in one go; run it again to go on."""
     from chronoprep import workflows
 
-    settings = _settings(ctx)
+    settings = settings_of(ctx)
     _run(
         ctx,
         lambda reporter: workflows.prepare(

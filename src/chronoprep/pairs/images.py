@@ -20,7 +20,7 @@ from PIL.Image import Resampling, Transpose
 from chronoprep.config import ImageSettings
 from chronoprep.data import ImagePair, ImageRef
 from chronoprep.errors import ConfigError, PairError
-from chronoprep.pairs.sources import AGAIN, RESAVE, open_source, sniff
+from chronoprep.pairs.sources import AGAIN, RESAVE, content_digest, open_source, sniff
 
 # Named, so that a file called x.png can't reach the rarer decoders (EPS runs Ghostscript). JPEG
 # opens MPO too.
@@ -36,8 +36,6 @@ _ORIENTATIONS = {
     7: Transpose.TRANSVERSE,
     8: Transpose.ROTATE_90,
 }
-
-_MIB = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,17 +153,7 @@ def content_hash(pair: ImagePair) -> str:
     """
     both = hashlib.blake2b(digest_size=16)
     for ref in (pair.source, pair.target):
-        one = hashlib.blake2b(digest_size=16)
-        with open_source(ref) as file:
-            try:
-                while chunk := file.read(_MIB):
-                    one.update(chunk)
-            except OSError as error:
-                raise PairError(
-                    f"{ref}: can't read the file: {error.strerror or error}.",
-                    hint="Check its permissions and its disk, or remove the pair.",
-                ) from None
-        both.update(one.digest())
+        both.update(content_digest(ref))
     return both.hexdigest()
 
 

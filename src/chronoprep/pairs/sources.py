@@ -20,6 +20,7 @@ from chronoprep.pairs.cells import read_cell
 RESAVE = "Open and save it again as PNG or JPEG, or remove the pair."
 AGAIN = "Copy or download the file again, or remove the pair."
 
+_MIB = 1 << 20
 _TIMEOUT = 30.0  # seconds without a byte
 _MOST = 1 << 28  # bytes of one download
 
@@ -41,6 +42,25 @@ def open_source(ref: ImageRef) -> BinaryIO:
             f"{path}: can't read the file: {error.strerror or error}.",
             hint="Check its permissions and its disk, or remove the pair.",
         ) from None
+
+
+def content_digest(ref: ImageRef) -> bytes:
+    """Digest of an image's bytes, 16 bytes long.
+
+    Raises:
+        PairError: It is missing or unreadable.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    with open_source(ref) as file:
+        try:
+            while chunk := file.read(_MIB):
+                digest.update(chunk)
+        except OSError as error:
+            raise PairError(
+                f"{ref}: can't read the file: {error.strerror or error}.",
+                hint="Check its permissions and its disk, or remove the pair.",
+            ) from None
+    return digest.digest()
 
 
 def require_file(path: Path) -> None:

@@ -48,6 +48,14 @@ class Pairs(Sequence[ImagePair]):
 
         return Pairs(self._frame[polars.Series(rows, dtype=polars.UInt32)])
 
+    def captioned(self) -> int:
+        """How many pairs bring a caption or a prompt."""
+        texts = self._frame.select("caption", "prompt")
+        return (
+            texts.height
+            - texts.filter(texts["caption"].is_null() & texts["prompt"].is_null()).height
+        )
+
     def keys(self) -> Iterable[str]:
         """The keys, without making pairs."""
         return self._frame["key"]

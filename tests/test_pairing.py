@@ -1,0 +1,136 @@
+"""The pairing report: what it says of a folder that has gone wrong in every way."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from conftest import EXAMPLES, photo, write_pairs
+from test_cli import Run
+from test_pairs import find
+from trainer import read_dataset
+
+
+@pytest.fixture
+def messy(tmp_path: Path) -> Path:
+    """Six good pairs, and one of every kind of trouble."""
+    root = write_pairs(tmp_path / "pairs", [f"good{n}" for n in range(6)], (128, 96))
+    source, target = root / "input", root / "output"
+    for side in (source, target):
+        shutil.copy(side / "good0.png", side / "copy.png")
+        with Image.open(side / "good1.png") as image:
+            image.resize((64, 48)).save(side / "again.jpg", quality=80)
+    shutil.copy(source / "good2.png", source / "edit2.png")
+    photo(50, (128, 96)).save(target / "edit2.png")
+    photo(51).save(source / "same.png")
+    with Image.open(source / "same.png") as image:
+        image.save(target / "same.bmp")
+    photo(52, (128, 96)).save(source / "small.png")
+    photo(53, (64, 48)).save(target / "small.png")
+    photo(54, (128, 96)).save(source / "shape.png")
+    photo(55, (96, 128)).save(target / "shape.png")
+    photo(56).save(source / "broken.png")
+    (target / "broken.png").write_bytes((source / "broken.png").read_bytes()[:300])
+    photo(57).save(source / "alone.png")
+    for suffix in ("png", "jpg"):
+        photo(58).save(source / f"twice.{suffix}")
+        photo(59).save(target / f"twice.{suffix}")
+    for side in (source, target):
+        photo(60 + len(str(side))).save(side / "0007.png")
+    (source / "good5.txt").write_text("Add a hat")
+    return root
+
+
+def test_the_report_names_every_trouble(run: Run, messy: Path) -> None:
+    result = run("pairs", messy, "--json")
+    assert result.code == 1, "a pair can't be used"
+    report = result.json
+    assert report["pairs"] == 14
+    assert report["captions"] == 1
+    assert report["layout"] == "two folders: input/ → output/"
+    assert report["unmatched"] == [str(messy / "input/alone.png")]
+    assert "twice.jpg" in report["ambiguous"][0]
+    assert report["renamed"] == [["0007", "pair-0007"]]
+    ((key, reason),) = report["unreadable"]
+    assert key == "broken"
+    assert "output/broken.png: the image is damaged" in reason
+    assert report["identical"] == ["same"]
+    assert report["duplicates"] == [["copy", "good0"]]
+    assert report["near_duplicates"] == [["again", "good1"]]
+    assert report["mismatched"] == [
+        ["shape", [128, 96], [96, 128], "aspect"],
+        ["small", [128, 96], [64, 48], "size"],
+    ]
+    shown = run("pairs", messy).stdout
+    for part in ("14 pairs", "unreadable: 1", "without a partner: 1", "ambiguous: 1",
+                 "target is the source: 1", "copy = good0", "again ~ good1",
+                 "shape: 128×96 → 96×128", "small: 128×96 → 64×48",
+                 "0007 → pair-0007"):  # fmt: skip
+        assert part in shown
+
+
+def test_names_only_opens_nothing(run: Run, messy: Path) -> None:
+    result = run("pairs", messy, "--json", "--names-only", "--limit", 3)
+    assert result.code == 0
+    assert (result.json["pairs"], result.json["looked"]) == (3, False)
+    assert "not opened" in run("pairs", messy, "--names-only").stdout
+    assert run("pairs", messy, "--names-only", "--strict").code == 2
+
+
+def test_a_linked_manifest_is_corrected_and_taken(run: Run, messy: Path) -> None:
+    manifest = messy.parent / "pairs.csv"
+    assert run("pairs", messy, "--link-manifest", manifest).code == 1
+    before = find(messy)
+    linked = find(manifest)
+    assert [(p.key, p.source, p.target, p.caption) for p in linked.pairs] == [
+        (p.key, p.source, p.target, p.caption) for p in before.pairs
+    ]
+    lines = manifest.read_text("utf-8").splitlines()
+    assert '"pairs/input/shape.png"' in "".join(lines), "relative, so that both can move"
+    remarks = {line.split('"')[1]: line.split('"')[-2] for line in lines[1:]}
+    assert remarks["good0"] == "same images as copy"
+    assert remarks["good1"] == "looks like again"
+    assert remarks["shape"] == "other aspect: 128×96 → 96×128"
+    assert remarks["same"] == "source and target are the same"
+    assert remarks["good3"] == ""
+    assert remarks["broken"].startswith("unreadable")
+    kept = [line for line in lines[1:] if line.endswith(',""')]
+    manifest.write_text("\n".join([lines[0], *kept]), "utf-8")
+    result = run("prepare", manifest, "-d", "data", "--prompt", "X.")
+    assert result.code == 0, result.stderr
+    assert {s.key for s in read_dataset(Path("data"))} == {
+        "again", "copy", "edit2", "good2", "good3", "good4", "good5", "pair-0007"
+    }  # fmt: skip
+
+
+def test_the_sheet_shows_pairs_side_by_side(run: Run, messy: Path) -> None:
+    assert run("pairs", messy, "--sheet", "out/sheet.png", "--sheet-pairs", 14).code == 1
+    with Image.open("out/sheet.png") as sheet:
+        assert sheet.width > sheet.height > 1000
+    assert run("pairs", EXAMPLES, "--sheet", "one.png", "--sheet-pairs", 1).code == 0
+    with Image.open("one.png") as sheet, Image.open(EXAMPLES / "input" / (
+        "astronaut_sunglasses.jpg")) as source:  # fmt: skip
+        source.thumbnail((240, 240))
+        shown = np.asarray(sheet.convert("RGB"))[12 : 12 + 240, 12 : 12 + 240]
+        assert np.array_equal(shown, np.asarray(source.convert("RGB")))
+    assert list(Path("out").iterdir()) == [Path("out/sheet.png")]
+
+
+@pytest.mark.parametrize(
+    ("options", "part"),
+    [
+        (["pairs", "--sheet", "x.txt"], "no picture"),
+        (["pairs", "--link-manifest", "x.png"], "no .csv"),
+        (["nowhere"], "nowhere"),
+        (["pairs", "--source-glob", "x"], "go together"),
+    ],
+)
+def test_wrong_usage(options: list[str], part: str, run: Run, messy: Path) -> None:
+    assert messy.name == "pairs"
+    result = run("pairs", *options)
+    assert result.code == 2
+    assert part in result.stderr
