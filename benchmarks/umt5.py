@@ -1,0 +1,184 @@
+"""Embedding prompts: the reference script's loop, one prompt at a time padded to 512, against ours.
+
+Run: python benchmarks/umt5.py [--shape small|tiny|xxl] [--prompts 200] [--repeats 3]
+
+Random weights in bfloat16, the same for both sides, in the same run; ours is the whole command from
+opening the weights to the rewritten metadata.csv. `small` is 8 layers × 1,024, for a CPU; `xxl` the
+real shape, for a GPU: it needs 12 GB of disk and of GPU memory. Where other programs use the
+machine, the ratio of CPU seconds is the one to trust.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import pickle
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "tests"))
+
+import plain_t5  # noqa: E402
+from chronoprep.config import Settings, UMT5Settings  # noqa: E402
+from chronoprep.umt5 import Encoder, clean, find_encoder  # noqa: E402
+from chronoprep.workflows import embed_prompts  # noqa: E402
+from tiny_umt5 import save_wan  # noqa: E402
+
+# Layers, width, heads, width of a head, inner width, vocabulary.
+SHAPES = {
+    "tiny": (2, 64, 4, 16, 160, 8_000),
+    "small": (8, 1024, 16, 64, 2560, 8_000),
+    "xxl": (24, 4096, 64, 64, 10240, 256_384),
+}
+PIECES = 500  # of the tokenizer: a CoT prompt gets about 155 tokens, as it does with UMT5's
+
+
+def cot_prompts(count: int) -> list[str]:
+    """Different prompts of 80 to 100 words, out of the sentences of the examples' own."""
+    sentences = []
+    for path in sorted((ROOT / "examples" / "pairs" / "output").glob("*.json")):
+        text = json.loads(path.read_text("utf-8")).get("caption_cot", "")
+        sentences += [sentence.strip(" .") + "." for sentence in text.split(". ") if sentence]
+    chance = random.Random(0)
+    prompts: dict[str, None] = {}
+    while len(prompts) < count:
+        words: list[str] = []
+        target = chance.randint(80, 100)
+        while len(words) < target:
+            words += chance.choice(sentences).split()
+        prompts[" ".join(words[:target])] = None
+    return list(prompts)
+
+
+def write_model(folder: Path, shape: str, prompts: list[str]) -> Path:
+    layers, width, heads, head, inner, vocabulary = SHAPES[shape]
+    weights = plain_t5.random_weights(
+        layers, width, heads, head, inner, vocabulary=vocabulary, dtype=torch.bfloat16
+    )
+    folder.mkdir()
+    file = save_wan(folder, weights)
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel()
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=PIECES,
+        special_tokens=["<pad>", "</s>", "<unk>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(prompts, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A </s>", special_tokens=[("</s>", 1)]
+    )
+    tokenizer.save(str(folder / "google" / "umt5-xxl" / "tokenizer.json"))
+    return file
+
+
+def reference(encoder: Encoder, prompts: list[str], folder: Path) -> None:
+    """One prompt, one forward at 512, one pickle."""
+    replica = encoder.replicas[0]
+    device = replica.model.device
+    for number, prompt in enumerate(prompts):
+        ids = list(encoder.tokens.cut(encoder.tokens([clean(prompt)])[0]))
+        padded = torch.tensor([ids + [0] * (512 - len(ids))], device=device)
+        mask = torch.tensor([[1] * len(ids) + [0] * (512 - len(ids))], device=device)
+        with torch.no_grad():
+            hidden = replica.model(input_ids=padded, attention_mask=mask).last_hidden_state
+        rows = hidden[0][: len(ids)].to(torch.bfloat16).cpu()
+        with (folder / f"{number}.pkl").open("wb") as file:
+            pickle.dump(rows.clone(), file)
+
+
+def ours(settings: Settings, prompts: list[str], folder: Path) -> None:
+    path = folder / "metadata.csv"
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([["key", "prompt"], *([f"k{n}", p] for n, p in
+                                                         enumerate(prompts))])  # fmt: skip
+    (summary,) = embed_prompts(path, settings)
+    assert summary.done == len(prompts)
+
+
+def seconds(function: Callable[[Path], None]) -> tuple[float, float]:
+    """Wall and CPU seconds of work in an empty folder."""
+    with tempfile.TemporaryDirectory() as name:
+        wall, cpu = time.perf_counter(), time.process_time()
+        function(Path(name))
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        return time.perf_counter() - wall, time.process_time() - cpu
+
+
+def spread(values: list[float]) -> str:
+    return f"{min(values):.2f}–{max(values):.2f}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--shape", choices=SHAPES, default="small")
+    parser.add_argument("--prompts", type=int, default=200)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--peak", type=float, default=989.0, help="TFLOP/s of the GPU in bfloat16")
+    arguments = parser.parse_args()
+    prompts = cot_prompts(arguments.prompts)
+    with tempfile.TemporaryDirectory() as name:
+        file = write_model(Path(name) / "model", arguments.shape, prompts)
+        settings = Settings(umt5=UMT5Settings(model=str(file), device=arguments.device))
+        encoder = Encoder(find_encoder(settings.umt5), settings.umt5)
+        encoder.load()
+        tokens = [min(512, len(ids)) for ids in encoder.tokens([clean(p) for p in prompts])]
+        mean = sum(tokens) / len(tokens)
+        device = encoder.replicas[0].model.device
+        print(
+            f"{arguments.shape} on {device}, {torch.get_num_threads()} threads: {len(prompts)} "
+            f"prompts, {mean:.0f} tokens on average; 512 / {mean:.0f} = {512 / mean:.2f}"
+        )
+        few = prompts[:10]
+        reference(encoder, few[:2], Path(name))  # warm
+        rows = few * 100
+        works: dict[str, tuple[int, Callable[[Path], None]]] = {
+            "reference": (len(prompts), lambda folder: reference(encoder, prompts, folder)),
+            "ours": (len(prompts), lambda folder: ours(settings, prompts, folder)),
+            "reference, 10 prompts": (10, lambda folder: reference(encoder, few, folder)),
+            "ours, 1,000 rows of them": (1000, lambda folder: ours(settings, rows, folder)),
+        }
+        times: dict[str, list[tuple[float, float]]] = {}
+        for _ in range(arguments.repeats):
+            for what, (_, work) in works.items():
+                times.setdefault(what, []).append(seconds(work))
+        print(f"{'':26} {'wall s':>15} {'CPU s':>15} {'prompts/s':>15}")
+        for what, values in times.items():
+            walls, cpus = [wall for wall, _ in values], [cpu for _, cpu in values]
+            rates = spread([works[what][0] / wall for wall in walls])
+            print(f"{what:26} {spread(walls):>15} {spread(cpus):>15} {rates:>15}")
+        for what, one, other, factor in (
+            ("each prompt once", "reference", "ours", 1),
+            ("1,000 rows, 10 prompts", "reference, 10 prompts", "ours, 1,000 rows of them", 100),
+        ):
+            for clock, unit in enumerate(("wall", "CPU")):
+                ratios = [
+                    factor * a[clock] / b[clock]
+                    for a, b in zip(times[one], times[other], strict=True)
+                ]
+                print(f"{what}: {spread(ratios)}× by {unit} seconds")
+        layers, width, heads, head, inner, _ = SHAPES[arguments.shape]
+        flop = sum(
+            layers * n * (2 * width * (4 * heads * head + 3 * inner) + 4 * n * heads * head)
+            for n in tokens
+        )
+        best = flop / min(wall for wall, _ in times["ours"]) / 1e12
+        share = f", {best / arguments.peak:.0%} of the peak" if device.type == "cuda" else ""
+        print(f"ours: {best:.3f} TFLOP/s, padding not counted{share}")
+
+
+if __name__ == "__main__":
+    main()
