@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import shutil
 import subprocess
@@ -16,20 +17,21 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from chronoprep import vlm
+from chronoprep.captioning import View, label
 from chronoprep.config import LabelSettings, VLMSettings
-from chronoprep.data import Chat
+from chronoprep.data import Chat, Sampling
 from chronoprep.dataset import Dataset
 from chronoprep.errors import BackendError
 from chronoprep.guard import clean
-from chronoprep.prompts import load_prompts
+from chronoprep.prompts import load_prompts, parse
 from conftest import Result, photo, write_pairs
 from tiny_checkpoints import FAMILIES
 
 TOKENS = 24
 
 
-def loaded(folder: Path) -> vlm.VLM:
-    settings = VLMSettings(model=str(folder), max_new_tokens=TOKENS, device="cpu")
+def loaded(folder: Path, tokens: int = TOKENS) -> vlm.VLM:
+    settings = VLMSettings(model=str(folder), max_new_tokens=tokens, device="cpu")
     return vlm.load(settings, vlm.find(settings))
 
 
@@ -142,6 +144,93 @@ def test_swapping_source_and_target_changes_the_text(
     model = loaded(tiny(family))
     one, other = model.generate([template.fill(source, target), template.fill(target, source)])
     assert one.text != other.text
+
+
+def watch_vision(model: vlm.VLM, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Images in each pass of the vision encoder."""
+    passes: list[int] = []
+    encode = model.model.get_image_features
+
+    def counted(pixels: torch.Tensor, grids: torch.Tensor, **kwargs: object) -> object:
+        passes.append(len(grids))
+        return encode(pixels, grids, **kwargs)
+
+    monkeypatch.setattr(model.model, "get_image_features", counted)
+    return passes
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_image_is_encoded_once_for_both_stages_and_all_draws(
+    family: str, tiny: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = loaded(tiny(family), tokens=4)
+    passes = watch_vision(model, monkeypatch)
+    views = [View(photo(2 * i), photo(2 * i + 1)) for i in range(3)]
+    prompts = load_prompts(LabelSettings())
+    answers = label(model, prompts, views, with_cot=True, retries=2)  # random weights: all refused
+    assert all(answer.retried["caption"]["seed"] == 2 for answer in answers)
+    label(model, prompts, views, with_cot=True, guard=False)
+    assert sum(passes) == 6
+    del views, answers
+    gc.collect()
+    assert not model._vision._seen, "what was made of an image goes with it"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_pixels_are_those_of_the_library(family: str, tiny: Callable[[str], Path]) -> None:
+    model = loaded(tiny(family))
+    images = [photo(1, (200, 90)), photo(2, (500, 600)), photo(3, (30, 40))]
+    expected = transformers.AutoImageProcessor.from_pretrained(tiny(family), backend="pil")(
+        images=images, return_tensors="pt"
+    )
+    vision = model._vision
+    for image in images:
+        vision.prepare(image)
+    seen = [vision._seen[id(image)] for image in images]
+    assert torch.equal(vision._pixels(seen), expected["pixel_values"])
+    assert torch.equal(vision._grids(seen), expected["image_grid_thw"])
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError, RuntimeError])
+def test_a_batch_that_memory_does_not_hold_is_halved_for_good(
+    error: type[Exception], tiny: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = loaded(tiny("qwen3_vl"), tokens=4)
+    pairs = chats(8)
+    expected = model.generate(pairs)
+    sizes: list[int] = []
+    generate = model.model.generate
+
+    def short_of_memory(**inputs: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(inputs["input_ids"]))
+        if sizes[-1] > limit:
+            raise error("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+        return generate(**inputs)
+
+    monkeypatch.setattr(model.model, "generate", short_of_memory)
+    limit = 3
+    assert model.generate(pairs) == expected
+    assert model.generate(pairs) == expected
+    assert sizes == [8, 4, 2, 2, 2, 2, 2, 2, 2, 2]
+    assert model.batch_size == 2
+    limit = 0
+    with pytest.raises(BackendError, match="single pair"):
+        model.generate(pairs)
+
+
+def test_a_draw_does_not_depend_on_its_batch(tiny: Callable[[str], Path]) -> None:
+    model = loaded(tiny("qwen3_vl"), tokens=8)
+    pairs = chats(4)
+    drawn = model.generate(pairs, Sampling(0.8, 0.9, seed=1))
+    assert [model.generate([pair], Sampling(0.8, 0.9, seed=1))[0] for pair in pairs] == drawn
+    assert model.generate(pairs, Sampling(0.8, 0.9, seed=2)) != drawn
+    assert model.generate(pairs) != drawn
+
+
+def test_a_prompt_that_speaks_the_image_token_is_refused(tiny: Callable[[str], Path]) -> None:
+    template = parse("[[user]]\n{source}{target} Say <|image_pad|>.", "x", "caption")
+    with pytest.raises(ValueError, match="image_pad"):
+        loaded(tiny("qwen3_vl")).generate([template.fill(photo(0), photo(1))])
 
 
 def test_an_answer_knows_whether_the_limit_cut_it(tiny: Callable[[str], Path]) -> None:

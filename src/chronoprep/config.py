@@ -101,7 +101,9 @@ class VLMSettings(Section):
     )
     dtype: Dtype = Field("auto", description="auto: as the checkpoint was saved.")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:N or mps.")
-    batch_size: int = Field(4, ge=1, description="Pairs a batch.")
+    batch_size: int | None = Field(
+        None, ge=1, description="Pairs a batch; by default what the device takes."
+    )
     max_new_tokens: int = Field(512, ge=1, description="Longest answer of a stage, in tokens.")
 
 

@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from PIL import Image, ImageCms, ImageColor, UnidentifiedImageError
 from PIL.Image import Resampling, Transpose
@@ -97,6 +98,19 @@ def _decoded(
     if orientation in _ORIENTATIONS:
         rgb = rgb.transpose(_ORIENTATIONS[orientation])
     return rgb, tuple(notes)
+
+
+def frame_size(ref: ImageRef) -> tuple[int, int]:
+    """Width and height from a file's header, before its EXIF orientation; (0, 0) if unreadable or
+    not a file of its own, where a look would cost as much as the image."""
+    if not isinstance(ref, Path):
+        return 0, 0
+    try:
+        with _pillow_rules(), Image.open(ref, formats=FORMATS) as image:
+            width, height = image.size
+            return int(width), int(height)
+    except Exception:  # `load_image` says what is wrong, when it comes to that
+        return 0, 0
 
 
 def load_pair(pair: ImagePair, settings: ImageSettings) -> LoadedPair:

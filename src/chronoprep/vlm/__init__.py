@@ -6,7 +6,7 @@ A backend knows nothing of edits, chain-of-thought or files. Importing this room
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from chronoprep.data import GREEDY, Chat, Completion, Sampling
 from chronoprep.errors import PairError
@@ -21,10 +21,14 @@ from chronoprep.vlm.registry import (
     preset,
 )
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
 __all__ = [
     "BACKENDS",
     "MODELS",
     "VLM",
+    "BatchVLM",
     "ModelSpec",
     "check_fits",
     "concurrency",
@@ -50,4 +54,22 @@ class VLM(Protocol):
 
     def close(self) -> None:
         """Give the model's memory back; what other threads wait for ends with a BackendError."""
+        ...
+
+
+@runtime_checkable
+class BatchVLM(VLM, Protocol):
+    """A model in this process that is fed in batches.
+
+    It may keep what it made of an image for as long as the image lives: the same object again,
+    in a later chat, is then not encoded again.
+    """
+
+    @property
+    def batch_size(self) -> int:
+        """Chats that it takes at a time."""
+        ...
+
+    def prepare(self, image: Image) -> None:
+        """Do ahead, in a worker thread, what an image needs before the model sees it."""
         ...

@@ -71,6 +71,7 @@ def _transformers(settings: VLMSettings, found: Checkpoint) -> VLM:
         dtype=settings.dtype,
         device=settings.device,
         max_new_tokens=settings.max_new_tokens,
+        batch_size=settings.batch_size,
     )
 
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import gc
 import importlib
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import transformers
@@ -18,7 +19,15 @@ import transformers
 from chronoprep.data import GREEDY, Chat, Completion, Sampling
 from chronoprep.errors import BackendError
 from chronoprep.vlm.thoughts import without_thoughts
+from chronoprep.vlm.vision import Vision
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+# A GPU is busy with this many, and a run loses little when it stops.
+MOST_PAIRS = 32
+TOKENS_A_PAIR = 4096
+CPU_BATCH = 8
 # Greedy unless asked, whatever the checkpoint's generation_config says: labels must be
 # reproducible.
 _PLAIN: dict[str, Any] = {
@@ -39,12 +48,24 @@ class TransformersVLM:
         dtype: "auto" takes the checkpoint's own.
         device: "auto" spreads the model over every GPU there is, else takes the CPU.
         max_new_tokens: Longest answer, in tokens.
+        batch_size: Chats a batch, at most; by default what the device's memory may hold.
+
+    Attributes:
+        batch_size: Chats a batch, at most; halved whenever memory runs out.
 
     Raises:
         BackendError: When the checkpoint can't be loaded.
     """
 
-    def __init__(self, folder: Path, *, dtype: str, device: str, max_new_tokens: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        dtype: str,
+        device: str,
+        max_new_tokens: int,
+        batch_size: int | None = None,
+    ) -> None:
         transformers.utils.logging.set_verbosity_error()
         transformers.utils.logging.disable_progress_bar()
         self.max_new_tokens = max_new_tokens
@@ -53,6 +74,8 @@ class TransformersVLM:
             self.omni = config.model_type == "qwen3_omni_moe"
             self.processor = _processor(folder, config)
             self.model = _model(folder, config, dtype, device)
+            fast = config.model_type in _QWEN
+            self._vision = Vision(self.model, self.processor.image_processor) if fast else None
         except torch.cuda.OutOfMemoryError:
             raise BackendError(
                 f"{folder}: the GPU's memory does not hold this model.",
@@ -70,12 +93,71 @@ class TransformersVLM:
         ends = self.model.generation_config.eos_token_id
         ends = [ends] if isinstance(ends, int) else list(ends or [])
         self._ends = {end for end in (*ends, tokenizer.eos_token_id) if end is not None}
+        self.batch_size = batch_size or _fitting(self.model)
+
+    def prepare(self, image: Image) -> None:
+        """Do ahead, in a worker thread, what an image needs before the model sees it."""
+        if self._vision is not None:
+            # One that can't be prepared is refused where its chat is asked.
+            with suppress(ValueError):
+                self._vision.prepare(image)
 
     @torch.inference_mode()
     def generate(self, chats: Sequence[Chat], sampling: Sampling = GREEDY) -> list[Completion]:
-        """Answer chats in one left-padded batch."""
-        if not chats:
-            return []
+        """Answer chats in left-padded batches; an image shown again is not encoded again.
+
+        When a batch does not fit in memory, it is halved, and so are those after it.
+        """
+        done: list[Completion] = []
+        while rest := chats[len(done) :]:
+            batch = rest[: self.batch_size]
+            answers, error = self._attempt(batch, sampling)
+            if answers is not None:
+                done += answers
+                continue
+            # Here and not where it was caught: the error's traceback held the batch's tensors.
+            _free_memory()
+            if len(batch) == 1:
+                raise BackendError(
+                    f"The memory does not hold a single pair: {error}",
+                    hint="Lower --max-resolution, or choose a smaller model; "
+                    "what was done so far is kept.",
+                )
+            self.batch_size = len(batch) // 2
+        return done
+
+    def _attempt(
+        self, chats: Sequence[Chat], sampling: Sampling
+    ) -> tuple[list[Completion] | None, str]:
+        """Answers to one batch, or None and the reason when memory ran out."""
+        try:
+            return self._answers(chats, sampling), ""
+        except torch.OutOfMemoryError as error:
+            return None, str(error)
+        except RuntimeError as error:  # a kernel that the device lacks, main memory, …
+            if "can't allocate memory" in str(error):
+                return None, str(error)
+            raise BackendError(
+                f"The model failed on a batch of {len(chats)} pairs: {error}",
+                hint="Another --device or --dtype may help.",
+            ) from error
+
+    def _answers(self, chats: Sequence[Chat], sampling: Sampling) -> list[Completion]:
+        inputs = self._inputs(chats)
+        output = self.model.generate(
+            **inputs,
+            **_PLAIN,
+            **_decoding(sampling, self.model.device),
+            max_new_tokens=self.max_new_tokens,
+            eos_token_id=sorted(self._ends) or None,
+            pad_token_id=self.processor.tokenizer.pad_token_id,
+        )
+        start = inputs["input_ids"].shape[1]
+        return [self._completion(row[start:].tolist()) for row in output]
+
+    def _inputs(self, chats: Sequence[Chat]) -> dict[str, Any]:
+        """The arguments of `generate` that hold the chats. Right padding, some real tokenizers'
+        default, would silently give wrong text."""
         texts, images = [], []
         for chat in chats:
             messages, own = _messages(chat)
@@ -85,37 +167,37 @@ class TransformersVLM:
                 )
             )
             images.append(own)
-        # The processor keeps the checkpoint's own bounds on pixels. Right padding, some real
-        # tokenizers' default, would silently give wrong text: so it is said on every call.
-        inputs = self.processor(
-            text=texts, images=images, padding=True, padding_side="left", return_tensors="pt"
-        )
-        try:
-            inputs = inputs.to(self.model.device)
-            for name, value in inputs.items():
+        if self._vision is None:
+            made = self.processor(
+                text=texts, images=images, padding=True, padding_side="left", return_tensors="pt"
+            ).to(self.model.device)
+            for name, value in made.items():
                 if torch.is_tensor(value) and value.is_floating_point():
-                    inputs[name] = value.to(self.model.dtype)
-            if self.omni:
-                inputs.pop("mm_token_type_ids", None)
-            output = self.model.generate(
-                **inputs,
-                **_decoding(sampling),
-                max_new_tokens=self.max_new_tokens,
-                eos_token_id=sorted(self._ends) or None,
-                pad_token_id=self.processor.tokenizer.pad_token_id,
-            )
-        except torch.cuda.OutOfMemoryError:
-            raise BackendError(
-                f"The GPU's memory does not hold a batch of {len(chats)} pairs.",
-                hint="Lower --batch-size or --max-resolution; what was done so far is kept.",
-            ) from None
-        except RuntimeError as error:  # out of main memory, a kernel that the device lacks, …
-            raise BackendError(
-                f"The model failed on a batch of {len(chats)} pairs: {error}",
-                hint="A smaller --batch-size or another --device or --dtype may help.",
-            ) from error
-        start = inputs["input_ids"].shape[1]
-        return [self._completion(row[start:].tolist()) for row in output]
+                    made[name] = value.to(self.model.dtype)
+            return dict(made)
+        rows = [self._tokens(*row) for row in zip(texts, images, strict=True)]
+        padded = self.processor.tokenizer.pad(
+            {"input_ids": rows}, padding_side="left", return_tensors="pt"
+        ).to(self.model.device)
+        inputs = dict(padded) | self._vision.encoded([image for own in images for image in own])
+        if not self.omni:
+            marks = padded["input_ids"] == self.processor.image_token_id
+            inputs["mm_token_type_ids"] = marks.long()
+        return inputs
+
+    def _tokens(self, text: str, images: Sequence[Image]) -> list[int]:
+        """A text as tokens, with as many image tokens for each image as it has features."""
+        assert self._vision is not None
+        waiting = list(images)
+        tokens: list[int] = []
+        for token in self.processor.tokenizer(text, add_special_tokens=False)["input_ids"]:
+            if token != self.processor.image_token_id:
+                tokens.append(token)
+            elif waiting:
+                tokens += [token] * self._vision.tokens(waiting.pop(0))
+            else:
+                raise ValueError(f"the prompt speaks the image token {self.processor.image_token}")
+        return tokens
 
     def _completion(self, ids: list[int]) -> Completion:
         end = next((i for i, token in enumerate(ids) if token in self._ends), None)
@@ -131,18 +213,38 @@ class TransformersVLM:
 
     def close(self) -> None:
         """Free the model, so that the next one finds an empty GPU; a second time does nothing."""
-        self.model = None
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        self.model = self._vision = None
+        _free_memory()
 
 
-def _decoding(sampling: Sampling) -> dict[str, Any]:
+def _free_memory() -> None:
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+class _Draw(transformers.LogitsProcessor):
+    """Sampling as the argmax of logits with Gumbel noise.
+
+    A row draws the same tokens in any batch, which `do_sample` does not give: a label that was
+    drawn again can be drawn again by anyone.
+    """
+
+    def __init__(self, sampling: Sampling, device: Any) -> None:
+        self._cut = transformers.TopPLogitsWarper(sampling.top_p)
+        self._temperature = sampling.temperature
+        self._generator = torch.Generator(device).manual_seed(sampling.seed)
+
+    def __call__(self, input_ids: Any, scores: Any) -> Any:
+        scores = self._cut(input_ids, scores.float() / self._temperature)
+        noise = torch.empty(scores.shape[1], device=scores.device)
+        return scores - noise.exponential_(generator=self._generator).log()
+
+
+def _decoding(sampling: Sampling, device: Any) -> dict[str, Any]:
     if not sampling.temperature:
-        return _PLAIN
-    torch.manual_seed(sampling.seed)
-    drawn = {"do_sample": True, "temperature": sampling.temperature, "top_p": sampling.top_p}
-    return _PLAIN | drawn
+        return {}
+    return {"logits_processor": [_Draw(sampling, device)]}
 
 
 def _messages(chat: Chat) -> tuple[list[dict[str, Any]], list[Any]]:
@@ -192,6 +294,18 @@ def _device_map(device: str) -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
+def _fitting(model: Any) -> int:
+    """Pairs that a batch may hold: what the KV of two large images, their prompt and the answer
+    take, twice, since it is copied as it grows. Where that is too many, the first batch shows."""
+    if model.device.type != "cuda":
+        return CPU_BATCH
+    text = model.config.get_text_config()
+    width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    token = 2 * text.num_hidden_layers * text.num_key_value_heads * width * model.dtype.itemsize
+    free = sum(torch.cuda.mem_get_info(i)[0] for i in range(torch.cuda.device_count()))
+    return int(max(1, min(MOST_PAIRS, free // (2 * token * TOKENS_A_PAIR))))
+
+
 def _is_half(config: Any) -> bool:
     parts = (config, getattr(config, "text_config", None), getattr(config, "thinker_config", None))
     return any(getattr(p, "dtype", None) in (torch.bfloat16, torch.float16) for p in parts)
@@ -220,8 +334,8 @@ class _ImageOnlyProcessor(transformers.Qwen3VLProcessor):
 
 def _processor(folder: Path, config: Any) -> Any:
     if config.model_type in _QWEN:
-        backend = "torchvision" if _works("torchvision") else "pil"  # the former is faster
-        return _ImageOnlyProcessor.from_pretrained(folder, backend=backend)
+        # Pillow even where torchvision is: the same pixels on every machine.
+        return _ImageOnlyProcessor.from_pretrained(folder, backend="pil")
     return transformers.AutoProcessor.from_pretrained(folder)
 
 

@@ -265,10 +265,16 @@ def _run(
     from chronoprep.pairs.images import bounded, load_pair
 
     settings = recipe.settings
+    batches_of = model if isinstance(model, vlm.BatchVLM) else None
+    if batches_of is not None:
+        tasks = _by_size(tasks)
 
     def load(task: Task) -> tuple[View, tuple[str, ...]]:
         loaded = load_pair(task.pair, settings.images)
         source, target = (bounded(i, settings.images) for i in (loaded.source, loaded.target))
+        if batches_of is not None:
+            batches_of.prepare(source)
+            batches_of.prepare(target)
         return View(source, target, task.caption), loaded.notes
 
     def answer(batch: Sequence[tuple[Task, Outcome[tuple[View, tuple[str, ...]]]]]) -> list[Label]:
@@ -295,7 +301,10 @@ def _run(
         return sorted(entries, key=lambda entry: entry.key)
 
     in_flight = vlm.concurrency(settings.vlm)
-    size = settings.vlm.batch_size if in_flight == 1 else 1
+    if batches_of is not None:
+        size = batches_of.batch_size
+    else:
+        size = (settings.vlm.batch_size or 1) if in_flight == 1 else 1
     views = mapped(load, tasks, key=lambda task: task.pair.key, ahead=max(2 * size, cores()))
     batches = batched(zip(tasks, views, strict=True), size)
     if in_flight == 1:
@@ -304,6 +313,19 @@ def _run(
         # Stage 2 of a pair follows its stage 1 at once: the server's caches still hold the images.
         for ready in gathered(answer, batches, workers=in_flight, stop=model.close):
             yield [entry for entries in ready for entry in entries]
+
+
+def _by_size(tasks: Sequence[Task]) -> list[Task]:
+    """Largest pictures first: batches are level, and if memory is short it shows at once."""
+    from chronoprep.pairs.images import frame_size
+
+    def pixels(task: Task) -> int:
+        width, height = frame_size(task.pair.source)
+        return width * height
+
+    sizes = [o.value or 0 for o in mapped(pixels, tasks, key=lambda task: task.pair.key)]
+    order = sorted(range(len(tasks)), key=lambda i: -sizes[i])
+    return [tasks[i] for i in order]
 
 
 def label_by_text(

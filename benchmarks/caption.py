@@ -1,0 +1,393 @@
+"""How fast pairs are labelled: both stages, the same weights, the same photos, for each engine.
+
+Run: python benchmarks/caption.py [--pairs 64] [--tokens 96] [--device cpu] [--picture FILE.svg]
+
+Rows, each in a process of its own, one after the other:
+
+  plain   one pair at a time on transformers' own classes, every image processed and encoded for
+          each stage again: what ChronoEdit's script does, less its loading of the model every time
+  ours    `chronoprep caption --generate-cot`, with its journal, on the same checkpoint
+
+The checkpoint is a tiny Qwen3-VL with random weights unless --model names another. Its preprocessor
+makes a picture 192² before the model sees it, so that generation is what is measured; --full-size
+takes the published checkpoints' bounds, where a 1024² picture is 1,024 tokens and the encoder's
+attention over its 4,096 patches is most of the work. Seconds count from the first pair; the model
+is loaded by then. The split is of the model's own time, and decoding is the sum over threads.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "tests"))
+
+EXAMPLES = ROOT / "examples" / "pairs"
+PUBLISHED_PIXELS = {"shortest_edge": 65_536, "longest_edge": 16_777_216}
+PARTS = ("decode", "process", "vision", "prefill", "generate")
+
+
+@dataclass
+class Result:
+    """What a row measured.
+
+    Attributes:
+        texts: Caption and CoT of each pair by key.
+        seconds: From the first pair to the last label.
+        tokens: New tokens of both stages.
+        encoded: Images that went through the vision encoder.
+        split: Seconds by part.
+        memory: Peak bytes: of the process on a CPU, of the allocator on a GPU.
+    """
+
+    texts: dict[str, list[str]] = field(default_factory=dict)
+    seconds: float = 0.0
+    tokens: int = 0
+    encoded: int = 0
+    split: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PARTS, 0.0))
+    memory: int = 0
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a row is to do."""
+
+    pairs: str
+    model: str
+    tokens: int
+    device: str
+    dtype: str
+    batch_size: int | None
+
+
+def write_pairs(folder: Path, count: int, size: int) -> None:
+    """Pairs of real photos: crops of the example pairs, source and target cut alike."""
+    import random
+
+    from PIL import Image
+
+    names = sorted(path.stem for path in (EXAMPLES / "input").glob("*.jpg"))
+    rng = random.Random(0)
+    for number in range(count):
+        sides = [Image.open(EXAMPLES / s / f"{names[number % len(names)]}.jpg") for s in SIDES]
+        edge = int(min(sides[0].size) * rng.uniform(0.7, 1.0))
+        left, top = (rng.randint(0, length - edge) for length in sides[0].size)
+        for side, image in zip(SIDES, sides, strict=True):
+            path = folder / side / f"pair{number:04}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            cut = image.convert("RGB").crop((left, top, left + edge, top + edge))
+            cut.resize((size, size), Image.Resampling.LANCZOS).save(path, quality=92)
+
+
+SIDES = ("input", "output")
+
+
+@contextmanager
+def watched(model: Any, result: Result) -> Iterator[None]:
+    """Time the model's parts and count what its encoder sees."""
+    import torch
+
+    began: dict[str, float] = {}
+
+    def now() -> float:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    def before(part: str) -> Callable[..., None]:
+        return lambda *_: began.update({part: now()})
+
+    def after_vision(_: Any, _args: Any, kwargs: Any, _output: Any) -> None:
+        result.split["vision"] += now() - began["vision"]
+        result.encoded += len(kwargs["grid_thw"])
+
+    def after_text(_: Any, _args: Any, kwargs: Any, _output: Any) -> None:
+        part = "prefill" if kwargs["inputs_embeds"].shape[1] > 1 else "generate"
+        result.split[part] += now() - began["text"]
+
+    inner = getattr(model, "model", model)
+    hooks = [
+        inner.visual.register_forward_pre_hook(before("vision")),
+        inner.visual.register_forward_hook(after_vision, with_kwargs=True),
+        inner.language_model.register_forward_pre_hook(before("text")),
+        inner.language_model.register_forward_hook(after_text, with_kwargs=True),
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def plain(job: Job) -> Result:
+    import torch
+    import transformers
+    from PIL import Image
+
+    from chronoprep.config import LabelSettings
+    from chronoprep.guard import clean
+    from chronoprep.prompts import load_prompts
+
+    transformers.utils.logging.disable_progress_bar()
+    model = transformers.AutoModelForImageTextToText.from_pretrained(
+        job.model, dtype=job.dtype, device_map=job.device
+    )
+    tokenizer = transformers.AutoTokenizer.from_pretrained(job.model)
+    pixels = transformers.AutoImageProcessor.from_pretrained(job.model, backend="pil")
+    prompts = load_prompts(LabelSettings())
+    image_token = tokenizer.convert_tokens_to_ids("<|image_pad|>")
+    result = Result()
+
+    def ask(chat: Any) -> str:
+        began = time.perf_counter()
+        images, prompt = [], ""
+        for turn in chat:
+            prompt += f"<|im_start|>{turn.role}\n"
+            for part in turn.parts:
+                if isinstance(part, str):
+                    prompt += part
+                else:
+                    images.append(part)
+                    prompt += "<|vision_start|><|image_pad|><|vision_end|>"
+            prompt += "<|im_end|>\n"
+        prompt += "<|im_start|>assistant\n"
+        values = pixels(images=images, return_tensors="pt")
+        pieces = prompt.split("<|image_pad|>")
+        text = pieces[0]
+        for grid, piece in zip(values["image_grid_thw"], pieces[1:], strict=True):
+            text += "<|image_pad|>" * (int(grid.prod()) // 4) + piece
+        inputs = tokenizer(text, return_tensors="pt", add_special_tokens=False)
+        inputs = inputs.to(model.device) | values.to(model.device)
+        inputs["pixel_values"] = inputs["pixel_values"].to(model.dtype)
+        inputs["mm_token_type_ids"] = (inputs["input_ids"] == image_token).long()
+        result.split["process"] += time.perf_counter() - began
+        output = model.generate(
+            **inputs,
+            max_new_tokens=job.tokens,
+            do_sample=False,
+            temperature=None,
+            top_p=None,
+            top_k=None,
+            repetition_penalty=1.0,
+        )
+        new = output[0, inputs["input_ids"].shape[1] :]
+        result.tokens += len(new)
+        return clean(tokenizer.decode(new, skip_special_tokens=True))
+
+    began = time.perf_counter()
+    with torch.inference_mode(), watched(model, result):
+        for path in sorted((Path(job.pairs) / "input").iterdir()):
+            start = time.perf_counter()
+            source = Image.open(path).convert("RGB")
+            target = Image.open(Path(job.pairs) / "output" / path.name).convert("RGB")
+            result.split["decode"] += time.perf_counter() - start
+            caption = ask(prompts.caption.fill(source, target))
+            cot = ask(prompts.cot.fill(source, target, caption))
+            result.texts[path.stem] = [caption, cot]
+    result.seconds = time.perf_counter() - began
+    return result
+
+
+def ours(job: Job) -> Result:
+    """The command's own workflow; only the loading of the model is taken out of its time."""
+    from chronoprep import vlm, workflows
+    from chronoprep.config import load_settings
+    from chronoprep.dataset import Dataset
+    from chronoprep.pairs import images
+
+    result = Result()
+    loading = 0.0
+    model: Any = None
+
+    def timed(function: Callable[..., Any], part: str) -> Callable[..., Any]:
+        def call(*args: Any) -> Any:
+            began = time.perf_counter()
+            try:
+                return function(*args)
+            finally:
+                result.split[part] += time.perf_counter() - began
+
+        return call
+
+    real_load = vlm.load
+
+    def load(*args: Any) -> Any:
+        nonlocal loading, model
+        began = time.perf_counter()
+        model = real_load(*args)
+        loading = time.perf_counter() - began
+        if (inner := getattr(model, "model", None)) is not None:
+            watch.append(watched(inner, result))
+            watch[0].__enter__()
+            model.prepare = timed(model.prepare, "process")
+        generate = model.generate
+
+        def counted(*args: Any) -> Any:
+            answers = generate(*args)
+            result.tokens += sum(answer.tokens for answer in answers)
+            return answers
+
+        model.generate = counted
+        return model
+
+    watch: list[Any] = []
+    vlm.load = load
+    images.load_image = timed(images.load_image, "decode")
+    settings = load_settings(
+        {
+            "vlm": {
+                "model": job.model,
+                "device": job.device,
+                "dtype": job.dtype,
+                "max_new_tokens": job.tokens,
+                "batch_size": job.batch_size,
+            },
+            # Random weights write nonsense, which the guard would refuse.
+            "labels": {"guard": False},
+        },
+        environ={},
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        import chronoprep.vlm.transformers_backend  # noqa: F401  (its import is loading, too)
+
+        began = time.perf_counter()
+        workflows.caption_pairs(Path(job.pairs), Path(folder), settings, with_cot=True)
+        result.seconds = time.perf_counter() - began - loading
+        for key, label in Dataset(Path(folder)).labels().items():
+            result.texts[key] = [label.caption or "", label.caption_cot or ""]
+    return result
+
+
+@dataclass(frozen=True)
+class Row:
+    """An engine to measure.
+
+    Attributes:
+        run: Labels the pairs.
+        title: What the table calls it.
+        against: The row that it is compared with.
+    """
+
+    run: Callable[[Job], Result]
+    title: str
+    against: str | None = None
+
+
+ROWS = {
+    "plain": Row(plain, "plain loop, transformers"),
+    "ours": Row(ours, "chronoprep, transformers", against="plain"),
+}
+
+
+def measure(name: str, job: Job, python: str) -> Result:
+    """A row in a process of its own: its peak memory is its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "result.json"
+        command = [python, __file__, "--row", name, json.dumps(asdict(job)), str(path)]
+        subprocess.run(command, check=True, env={**os.environ, "HF_HUB_OFFLINE": "1"})
+        return Result(**json.loads(path.read_text()))
+
+
+def run_row(name: str, job: Job, path: Path) -> None:
+    result = ROWS[name].run(job)
+    result.memory = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    if job.device.startswith("cuda"):
+        import torch
+
+        result.memory = torch.cuda.max_memory_allocated()
+    path.write_text(json.dumps(asdict(result)))
+
+
+def table(results: dict[str, Result], pairs: int) -> str:
+    lines = [
+        f"{'row':26} {'seconds':>8} {'pairs/s':>8} {'tok/s':>7} {'ratio':>6} {'images':>7} "
+        f"{'peak MB':>8}  " + " ".join(f"{part:>8}" for part in PARTS) + f" {'same text':>10}"
+    ]
+    for name, result in results.items():
+        base = results.get(ROWS[name].against or "")
+        ratio = f"{base.seconds / result.seconds:.2f}×" if base else ""
+        same = ""
+        if base:
+            equal = sum(result.texts.get(key) == texts for key, texts in base.texts.items())
+            same = f"{equal}/{len(base.texts)}"
+        lines.append(
+            f"{ROWS[name].title:26} {result.seconds:8.2f} {pairs / result.seconds:8.2f} "
+            f"{result.tokens / result.seconds:7.0f} {ratio:>6} {result.encoded:7} "
+            f"{result.memory / 1e6:8.0f}  "
+            + " ".join(f"{result.split[part]:8.2f}" for part in PARTS)
+            + f" {same:>10}"
+        )
+    return "\n".join(lines)
+
+
+def picture(results: dict[str, Result], pairs: int) -> str:
+    """Bars of pairs per second, as SVG."""
+    most = max(pairs / result.seconds for result in results.values())
+    bars = []
+    for i, (name, result) in enumerate(results.items()):
+        speed = pairs / result.seconds
+        y, width = 30 + 44 * i, 430 * speed / most
+        bars.append(
+            f'<text x="10" y="{y + 19}">{ROWS[name].title}</text>'
+            f'<rect x="210" y="{y}" width="{width:.1f}" height="28" fill="#3b6ea8"/>'
+            f'<text x="{218 + width:.1f}" y="{y + 19}">{speed:.2f} pairs/s</text>'
+        )
+    height = 40 + 44 * len(results)
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="780" height="{height}" '
+        'font-family="sans-serif" font-size="14"><rect width="100%" height="100%" fill="white"/>'
+        f"{''.join(bars)}</svg>\n"
+    )
+
+
+def main() -> None:
+    if sys.argv[1:2] == ["--row"]:
+        run_row(sys.argv[2], Job(**json.loads(sys.argv[3])), Path(sys.argv[4]))
+        return
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--pairs", type=int, default=64)
+    parser.add_argument("--size", type=int, default=1024, help="edge of the photos in pixels")
+    parser.add_argument("--tokens", type=int, default=96, help="longest answer of a stage")
+    parser.add_argument("--model", help="a checkpoint folder; by default a tiny Qwen3-VL")
+    parser.add_argument("--full-size", action="store_true", help="published bounds on pixels")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--batch-size", type=int)
+    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
+    parser.add_argument("--picture", type=Path, help="where an SVG of the bars goes")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_pairs(folder / "pairs", args.pairs, args.size)
+        model = args.model
+        if model is None:
+            from tiny_checkpoints import build_vlm
+
+            model = str(build_vlm(folder / "model", "qwen3_vl"))
+            if args.full_size:
+                path = Path(model) / "preprocessor_config.json"
+                config = json.loads(path.read_text())
+                path.write_text(json.dumps(config | {"size": PUBLISHED_PIXELS}))
+        job = Job(
+            str(folder / "pairs"), model, args.tokens, args.device, args.dtype, args.batch_size
+        )
+        results = {row: measure(row, job, sys.executable) for row in args.rows}
+    print(table(results, args.pairs))
+    if args.picture:
+        args.picture.write_text(picture(results, args.pairs), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
