@@ -57,6 +57,7 @@ format: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/resume.py
+	$(BIN)/python benchmarks/video.py
 
 clean:
 	rm -rf $(VENV) $(VLLM) demo build dist

@@ -224,7 +224,7 @@ def readers(pythons: list[str], folder: Path) -> list[str]:
                 try:
                     notes = video_one(source, target, path, Settings(video=video))
                 except Exception as error:
-                    rows[title] = f"| {title} | refused: {error} |"
+                    rows[title] = f"| {title} | refused: {str(error).partition(': ')[2]} |"
                     continue
                 if any("not copied" in note for note in notes):
                     rows[title] = f"| {title} | {notes[-1]} |"
@@ -234,16 +234,16 @@ def readers(pythons: list[str], folder: Path) -> list[str]:
     columns: dict[str, dict[str, str]] = {}
     for python in pythons:
         for reader, version in child("versions", python=python).items():
-            if f"{reader} {version}" in columns:
+            if version in columns:
                 continue
             try:
                 child("read", reader, folder, python=python)
             except subprocess.CalledProcessError as error:
-                print(f"{reader} {version}: {error.stderr[-400:]}", file=sys.stderr)
+                print(f"{version}: {error.stderr[-400:]}", file=sys.stderr)
                 continue
             with (folder / "frames.pkl").open("rb") as file:
                 frames = pickle.load(file)
-            columns[f"{reader} {version}"] = {
+            columns[version] = {
                 name: verdict(images, frames[name]) for name, images in wanted.items()
             }
     lines = [f"| frames and way | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
@@ -283,7 +283,7 @@ def versions() -> dict[str, str]:
     """The readers that this interpreter has."""
     distributions = importlib.metadata.packages_distributions()
     return {
-        name: importlib.metadata.version(distributions[module][0])
+        name: f"{distributions[module][0]} {importlib.metadata.version(distributions[module][0])}"
         for name, module in READERS.items()
         if module in distributions
     }

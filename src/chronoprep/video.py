@@ -101,9 +101,10 @@ def write_video(
         images = [image.resize(size, Resampling.LANCZOS) for image in images]
     with _written(path) as temporary:
         _encode(images, temporary, encoder, stamp)
-        _check_frames(temporary, path.name)
         if settings.check:
             _check(images, temporary, encoder, path.name)
+        else:
+            _two_packets(temporary, path.name)
     return (f"frames {was} → {now} (max_pixels)",) if was != now else ()
 
 
@@ -138,7 +139,7 @@ def copy_video(
     try:
         with _written(path) as temporary:
             _mux(files, size, temporary, stamp)
-            packets = _check_frames(temporary, path.name)
+            packets = _two_packets(temporary, path.name)
             if packets != files or (settings.check and not _decodes(packets, size)):
                 raise PairError(f"{path.name}: does not decode to the two JPEG files")
     except PairError:
@@ -262,7 +263,7 @@ def _encode(images: list[Image], path: Path, encoder: _Encoder, stamp: str) -> N
         container.mux(stream.encode(None))
 
 
-def _check_frames(path: Path, name: str) -> list[bytes]:
+def _two_packets(path: Path, name: str) -> list[bytes]:
     """The packets of a video, which are two."""
     with av.open(str(path)) as container:
         packets = [bytes(packet) for packet in container.demux(video=0) if packet.size]
