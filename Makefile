@@ -58,6 +58,7 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/resume.py
 	$(BIN)/python benchmarks/video.py
+	$(BIN)/python benchmarks/scale.py
 
 clean:
 	rm -rf $(VENV) $(VLLM) demo build dist

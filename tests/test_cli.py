@@ -518,3 +518,24 @@ def test_every_command_of_the_readme_runs(
     assert all(f"\n{target.split()[1]}:" in makefile for target in targets)
     scripts = [line.split()[1] for line in lines if line.startswith("python ")]
     assert all((root / script).is_file() for script in scripts)
+
+
+def test_files_that_look_the_same_are_not_read_again(
+    run: Run, tmp_path: Path, model: Model
+) -> None:
+    pairs = write_pairs(tmp_path / "pairs", ["a", "b"])
+    assert run("caption", pairs, "-d", "data").code == 0
+    file = pairs / "input/a.png"
+    status = file.stat()
+    data = file.read_bytes()
+    file.write_bytes(data[::-1])
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+    again = run("caption", pairs, "-d", "data", "--json").json[1]
+    assert (again["skipped"], again["failed"]) == (2, 0)
+    file.write_bytes(data[::-1])
+    changed = run("caption", pairs, "-d", "data", "--json").json[1]
+    assert (changed["skipped"], changed["failed"]) == (1, 1)
+    # Another time and the same bytes: read again, and found to be up to date.
+    (pairs / "output/b.png").touch()
+    assert run("caption", pairs, "-d", "data", "--json").json[1]["skipped"] == 1
+    assert model.calls["caption"] == 2

@@ -203,3 +203,20 @@ def test_a_dataset_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x").write_text("")
     with pytest.raises(ConfigError):
         Dataset(tmp_path / "x")
+
+
+def test_the_last_whole_record_of_a_key_wins(tmp_path: Path) -> None:
+    dataset = Dataset(tmp_path)
+    dataset.append([Label(key="a", status="ok", caption="one"), Label(key="b", status="failed")])
+    with dataset.journal.open("ab") as file:
+        file.write(b'{"key":"a","status":"ok","generation":{"x":1}\n\n{"key":"a","status":"odd"}\n')
+    labels = dataset.labels()
+    assert dataset.skipped_lines == 2
+    assert (list(labels), labels["a"].caption, "c" in labels) == (["a", "b"], "one", False)
+    dataset.append([Label(key="a", status="ok", caption="two"), Label(key="c", status="ok")])
+    assert labels["a"].caption == "one", "what was read stays as it was"
+    assert {key: label.caption for key, label in dataset.labels().items()} == {
+        "a": "two",
+        "b": None,
+        "c": None,
+    }

@@ -161,7 +161,8 @@ class Label(BaseModel):
     A record holds the identity of everything that it was made from, so that a later run can tell
     which stage is stale. `caption_id` and `cot_id` are digests of all inputs of stage 1 and stage 2
     (images, image settings, model, revision, prompt version, generation settings); the readable
-    fields beside them are for people.
+    fields beside them are for people. `images` is the digest of both images' bytes, and `files`
+    says how their files looked then: while they look the same, the bytes are not read again.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow")
@@ -179,6 +180,7 @@ class Label(BaseModel):
     cot_prompt: str | None = None
     generation: dict[str, object] | None = None
     images: str | None = None
+    files: str | None = None
     caption_id: str | None = None
     cot_id: str | None = None
     edited_by_human: bool = False

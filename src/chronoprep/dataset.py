@@ -14,6 +14,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from pydantic import ValidationError
 
 from chronoprep.data import Embedded, Label
 from chronoprep.errors import BackendError, ConfigError
+from chronoprep.journal import Labels
 
 if TYPE_CHECKING:
     import polars
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 JOURNAL = "labels.jsonl"
 CSV = "metadata.csv"
 LOCK = ".chronoprep.lock"
+_CSV_PART = 50_000
 INDEX = "umt5/index.jsonl"
 TEMPORARY = ".tmp"  # ends the name of a file being written, which begins with a dot
 
@@ -47,6 +50,7 @@ class Dataset:
         self.csv = folder / CSV
         self.index = folder / INDEX
         self.skipped_lines = 0
+        self._labels: Labels | None = None
 
     def video(self, key: str) -> Path:
         return self.folder / "videos" / f"{key}.mp4"
@@ -83,22 +87,16 @@ class Dataset:
         finally:
             lock.release()
 
-    def labels(self) -> dict[str, Label]:
+    def labels(self) -> Labels:
         """The last record of each key, in the order of first appearance.
 
         A line that is no record (torn by a crash, say) is passed over and counted in
         `skipped_lines`.
         """
-        labels: dict[str, Label] = {}
-        self.skipped_lines = 0
-        for record in _json_lines(self.journal):
-            try:
-                entry = Label.model_validate(record)
-            except ValidationError:
-                self.skipped_lines += 1
-                continue
-            labels[entry.key] = entry
-        return labels
+        if self._labels is None or not self._labels.current():
+            self._labels = Labels(self.journal)
+        self.skipped_lines = self._labels.skipped_lines
+        return self._labels
 
     def append(self, labels: Iterable[Label]) -> None:
         """Add records to the journal: on disk when this returns."""
@@ -128,12 +126,19 @@ class Dataset:
         """Add records to the embedding index; call when the pickles are on disk."""
         _append(self.index, (record.model_dump_json() for record in records))
 
-    def write_csv(self, rows: list[dict[str, str]]) -> None:
-        """Write metadata.csv with the columns key, video, prompt, umt5."""
+    def write_csv(self, rows: Iterable[dict[str, str]]) -> None:
+        """Write metadata.csv with the columns key, video, prompt, umt5; a part at a time."""
         import polars
 
         schema = dict.fromkeys(("key", "video", "prompt", "umt5"), polars.String)
-        write_table(polars.DataFrame(rows, schema=schema), self.csv)
+        rest = iter(rows)
+        with replacing(self.csv) as temporary, temporary.open("wb") as file:
+            part = list(islice(rest, _CSV_PART))
+            polars.DataFrame(part, schema=schema).write_csv(file, quote_style="always")
+            while part := list(islice(rest, _CSV_PART)):
+                polars.DataFrame(part, schema=schema).write_csv(
+                    file, include_header=False, quote_style="always"
+                )
 
 
 def read_table(path: Path) -> polars.DataFrame:

@@ -13,7 +13,7 @@ import urllib.request
 from pathlib import Path
 from typing import BinaryIO
 
-from chronoprep.data import Cell, ImageRef, Remote
+from chronoprep.data import Cell, ImagePair, ImageRef, Remote
 from chronoprep.errors import PairError
 from chronoprep.pairs.cells import read_cell
 
@@ -61,6 +61,26 @@ def content_digest(ref: ImageRef) -> bytes:
                 hint="Check its permissions and its disk, or remove the pair.",
             ) from None
     return digest.digest()
+
+
+def files_stamp(pair: ImagePair) -> str | None:
+    """How the files of a pair's images look from outside: their sizes and times of change.
+
+    Equal stamps mean equal bytes, as for make and git. None where that can't be told: an image is
+    missing, or is not on this machine.
+    """
+    stamps = []
+    for ref in (pair.source, pair.target):
+        if isinstance(ref, Remote):
+            return None
+        file = ref if isinstance(ref, Path) else ref.table if isinstance(ref, Cell) else ref.clip
+        inside = "" if isinstance(ref, Path) else str(ref).rpartition("#")[2]
+        try:
+            status = os.stat(file)  # noqa: PTH116 - half the time of Path.stat
+        except (OSError, ValueError):
+            return None
+        stamps.append(f"{status.st_size}-{status.st_mtime_ns}{inside}")
+    return "|".join(stamps)
 
 
 def require_file(path: Path) -> None:

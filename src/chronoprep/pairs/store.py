@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, overload
 
 from chronoprep.data import ImagePair
@@ -42,11 +42,11 @@ class Pairs(Sequence[ImagePair]):
             return Pairs(self._frame[index])
         return _pair(self._frame.row(index))
 
-    def at(self, rows: Sequence[int]) -> Pairs:
-        """The pairs at these positions."""
+    def where(self, condition: Callable[[ImagePair], bool]) -> Pairs:
+        """The pairs that meet a condition."""
         import polars
 
-        return Pairs(self._frame[polars.Series(rows, dtype=polars.UInt32)])
+        return Pairs(self._frame.filter(polars.Series(map(condition, self), dtype=polars.Boolean)))
 
     def captioned(self) -> int:
         """How many pairs bring a caption or a prompt."""

@@ -6,7 +6,7 @@ prints or exits.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from chronoprep.config import Settings
 from chronoprep.data import ImagePair, Label
 from chronoprep.dataset import Dataset, replacing
 from chronoprep.errors import ConfigError
-from chronoprep.pairs import Discovery
+from chronoprep.pairs import Discovery, Pairs
 from chronoprep.workflows import artefacts, embeddings
 from chronoprep.workflows.labels import (
     Captions,
@@ -119,7 +119,7 @@ def _label(
 
 
 def _labels(
-    pairs: Sequence[ImagePair],
+    pairs: Pairs,
     dataset: Dataset,
     settings: Settings,
     captions: Captions,
@@ -135,11 +135,13 @@ def _labels(
     fixed = settings.labels.prompt
     if fixed is not None and captions == "brought":
         return [label_by_text(pairs, dataset, fixed=fixed, reporter=reporter, dry_run=dry_run)]
-    finished: list[ImagePair] = []
-    rest: list[ImagePair] = []
-    for pair in pairs:
+
+    def finished_already(pair: ImagePair) -> bool:
         whole = pair.prompt or normal_caption(pair.caption) == "no change"
-        (finished if whole and captions == "brought" else rest).append(pair)
+        return bool(whole) and captions == "brought"
+
+    finished = pairs.where(finished_already)
+    rest = pairs.where(lambda pair: not finished_already(pair)) if finished else pairs
     done = []
     if finished:
         done.append(label_by_text(finished, dataset, reporter=reporter, dry_run=dry_run))
@@ -211,11 +213,9 @@ def build_csv(
     with _opened(dataset, dry_run):
         labelled = dataset.labels()
         fixed = settings.labels.prompt
-        brought = [
-            pair
-            for pair in found.pairs
-            if fixed is not None or _brings_label(pair, labelled.get(pair.key))
-        ]
+        brought = found.pairs.where(
+            lambda pair: fixed is not None or _brings_label(pair, labelled.get(pair.key))
+        )
         done = [summary]
         if brought:
             done.append(
@@ -293,17 +293,20 @@ def _artefacts(
 ) -> list[Summary]:
     """Videos of the pairs that will stand in the CSV, then the CSV."""
     labels = dataset.labels()
-    labelled = [
-        pair
-        for pair in found.pairs
-        if (label := labels.get(pair.key)) is not None
-        and label.status == "ok"
-        and artefacts.prompt_of(label, settings)
-    ]
+
+    def stands(pair: ImagePair) -> bool:
+        label = labels.get(pair.key)
+        return (
+            label is not None
+            and label.status == "ok"
+            and bool(artefacts.prompt_of(label, settings))
+        )
+
+    labelled = found.pairs.where(stands)
     videos = artefacts.write_videos(labelled, dataset, settings, reporter=reporter, dry_run=dry_run)
     if dry_run:
         return [videos]
-    wanted = {pair.key for pair in found.pairs}
+    wanted = set(found.pairs.keys())
     return [videos, artefacts.build_csv(dataset, settings, wanted=wanted)]
 
 

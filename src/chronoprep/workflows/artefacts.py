@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +12,7 @@ from chronoprep.data import ImagePair, Label
 from chronoprep.dataset import Dataset, file_names
 from chronoprep.engine import mapped
 from chronoprep.pairs import pandas_reads_as_text
-from chronoprep.workflows.labels import digest, view_settings
+from chronoprep.workflows.labels import digest, looked_up, view_settings
 from chronoprep.workflows.report import Reporter, Summary
 from chronoprep.workflows.space import Room
 
@@ -26,23 +26,19 @@ def write_videos(
     dry_run: bool = False,
 ) -> Summary:
     """Write the missing and the stale videos; each carries a stamp of what it was made from."""
-    from chronoprep.pairs.images import content_hash
     from chronoprep.video import read_stamp
 
     summary = Summary("videos")
-
-    def stale(pair: ImagePair) -> str | None:
-        stamp = video_stamp(content_hash(pair), settings)
-        return None if read_stamp(dataset.video(pair.key)) == stamp else stamp
-
     todo: list[tuple[ImagePair, str]] = []
-    for pair, outcome in zip(pairs, mapped(stale, pairs, key=lambda p: p.key), strict=True):
-        if outcome.error is not None:
-            summary.fail(pair.key, outcome.error.reason)
-        elif outcome.value is None:
+    for pair, _, outcome in looked_up(pairs, dataset.labels()):
+        if outcome.value is None:
+            summary.fail(pair.key, outcome.error.reason if outcome.error else "")
+            continue
+        stamp = video_stamp(outcome.value[0], settings)
+        if read_stamp(dataset.video(pair.key)) == stamp:
             summary.skipped += 1
         else:
-            todo.append((pair, outcome.value))
+            todo.append((pair, stamp))
     if dry_run:
         summary.todo = len(todo)
         return summary.finish()
@@ -150,30 +146,35 @@ def build_csv(dataset: Dataset, settings: Settings, *, wanted: set[str] | None =
         file_names(dataset.embedding("x").parent),
     )
     embedded = dataset.embeddings()
-    rows: list[dict[str, str]] = []
-    left_out: dict[str, int] = {}
-    repaired = others = 0
-    for key, label in sorted(dataset.labels().items()):
-        prompt = prompt_of(label, settings)
-        reason = _why_not(label, prompt, f"{key}.mp4" in videos)
-        checked = reason is None and wanted is not None and key in wanted
-        if checked and label.images is not None and _shows_others(dataset, label, settings):
-            # A prompt beside images that it was not written for would poison the training.
-            reason = "labelled for other images (`chronoprep caption` renews them)"
-        if reason or prompt is None:
-            left_out[reason or ""] = left_out.get(reason or "", 0) + 1
-            continue
-        if not pandas_reads_as_text(prompt):
-            prompt = f'"{prompt}"'
-            repaired += 1
-        others += wanted is not None and key not in wanted
-        pickle = f"{key}.pkl"
-        record = embedded.get(key)
-        fresh = pickle in pickles and record is not None and record.prompt == digest(prompt)
-        umt5 = f"umt5/{pickle}" if fresh else ""
-        rows.append({"key": key, "video": f"videos/{key}.mp4", "prompt": prompt, "umt5": umt5})
-    dataset.write_csv(rows)
-    summary.done = len(rows)
+    labels = dataset.labels()
+    left_out: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
+
+    def rows() -> Iterator[dict[str, str]]:
+        for key in sorted(labels):
+            label = labels[key]
+            prompt = prompt_of(label, settings)
+            reason = _why_not(label, prompt, f"{key}.mp4" in videos)
+            checked = reason is None and wanted is not None and key in wanted
+            if checked and label.images is not None and _shows_others(dataset, label, settings):
+                # A prompt beside images that it was not written for would poison the training.
+                reason = "labelled for other images (`chronoprep caption` renews them)"
+            if reason or prompt is None:
+                left_out[reason or ""] += 1
+                continue
+            if not pandas_reads_as_text(prompt):
+                prompt = f'"{prompt}"'
+                counts["repaired"] += 1
+            counts["others"] += wanted is not None and key not in wanted
+            counts["rows"] += 1
+            pickle = f"{key}.pkl"
+            record = embedded.get(key)
+            fresh = pickle in pickles and record is not None and record.prompt == digest(prompt)
+            umt5 = f"umt5/{pickle}" if fresh else ""
+            yield {"key": key, "video": f"videos/{key}.mp4", "prompt": prompt, "umt5": umt5}
+
+    dataset.write_csv(rows())
+    summary.done, repaired, others = counts["rows"], counts["repaired"], counts["others"]
     summary.notes += [f"left out: {count} {reason}" for reason, count in sorted(left_out.items())]
     if repaired:
         summary.notes.append(f"{repaired} prompt(s) put in quotes: pandas reads them as no text")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,7 +32,10 @@ model; or only captions that exist, in the data or the journal."""
 
 def digest(*parts: object) -> str:
     """A short stable digest of JSON values."""
-    text = json.dumps(parts, sort_keys=True, ensure_ascii=False)
+    return _digest_of(json.dumps(parts, sort_keys=True, ensure_ascii=False))
+
+
+def _digest_of(text: str) -> str:
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()
 
 
@@ -58,33 +62,41 @@ class Recipe:
             "max_resolution": self.settings.images.max_resolution,
         }
 
-    def _common(self, images: str) -> tuple[object, ...]:
-        return (
-            images,
+    @cached_property
+    def _common(self) -> str:
+        """What both digests hold beside the images, as JSON; made once for a million pairs."""
+        parts = (
             view_settings(self.settings.images),
             self.checkpoint.name,
             self.checkpoint.revision,
             self.generation,
         )
+        return json.dumps(parts, sort_keys=True, ensure_ascii=False)[1:-1]
 
     def caption_id(self, images: str) -> str:
-        return digest(*self._common(images), self.prompts.caption.version)
+        return _digest_of(
+            f'["{images}", {self._common}, {json.dumps(self.prompts.caption.version)}]'
+        )
 
     def cot_id(self, images: str, caption: str) -> str:
-        return digest(*self._common(images), self.prompts.cot.version, caption)
+        version = json.dumps(self.prompts.cot.version)
+        text = json.dumps(caption, ensure_ascii=False)
+        return _digest_of(f'["{images}", {self._common}, {version}, {text}]')
 
 
 @dataclass(frozen=True)
 class Task:
     """A pair that needs the model; with a caption, stage 2 alone.
 
-    `before` is the journal's record, whose caption may be the one at hand.
+    `before` is the journal's record, whose caption may be the one at hand; `files` says how the
+    pair's files looked when `images` was made of them.
     """
 
     pair: ImagePair
     images: str
     caption: str | None
     before: Label | None
+    files: str | None = None
 
 
 def normal_caption(text: str | None) -> str | None:
@@ -157,6 +169,7 @@ def record(
         caption=answer.caption,
         caption_cot=answer.cot,
         images=task.images,
+        files=task.files,
         error=answer.error,
         refused=answer.refused,
         retried=answer.retried or None,
@@ -189,6 +202,34 @@ def record(
     return entry.model_copy(update=changes)
 
 
+def looked_up(
+    pairs: Iterable[ImagePair], journal: Mapping[str, Label]
+) -> Iterator[tuple[ImagePair, Label | None, Outcome[tuple[str, str | None]]]]:
+    """Each pair, its record, and the digest of its images with the stamp of their files.
+
+    The bytes of images are read only where the files look other than the record says.
+    """
+    from chronoprep.pairs.images import content_hash
+    from chronoprep.pairs.sources import files_stamp
+
+    def read(item: tuple[ImagePair, str | None]) -> tuple[str, str | None]:
+        return content_hash(item[0]), item[1]
+
+    for batch in batched(pairs, 1000):
+        seen = [(pair, journal.get(pair.key), files_stamp(pair)) for pair in batch]
+        known = [
+            before is not None and before.images is not None and before.files == files is not None
+            for _, before, files in seen
+        ]
+        unknown = [(p, files) for (p, _, files), old in zip(seen, known, strict=True) if not old]
+        fresh = mapped(read, unknown, key=lambda item: item[0].key) if unknown else iter(())
+        for (pair, before, files), old in zip(seen, known, strict=True):
+            if old and before is not None and before.images is not None:
+                yield pair, before, Outcome(pair.key, value=(before.images, files))
+            else:
+                yield pair, before, next(fresh)
+
+
 def label_by_model(
     pairs: Sequence[ImagePair],
     dataset: Dataset,
@@ -204,26 +245,17 @@ def label_by_model(
     prompts = load_prompts(settings.labels, vlm.preset(settings.vlm))
     recipe = Recipe(vlm.find(settings.vlm), prompts, settings)
 
-    from chronoprep.pairs.images import content_hash
-
     journal = dataset.labels()
     _mention_torn_lines(dataset, summary)
     tasks: list[Task] = []
     unreadable: list[Label] = []
-    hashes = mapped(content_hash, pairs, key=lambda pair: pair.key)
-    for pair, outcome in zip(pairs, hashes, strict=True):
+    for pair, before, outcome in looked_up(pairs, journal):
         try:
             if outcome.error is not None:
                 raise outcome.error
             assert outcome.value is not None
-            task = next_task(
-                pair,
-                journal.get(pair.key),
-                outcome.value,
-                recipe,
-                with_cot=with_cot,
-                captions=captions,
-            )
+            images, files = outcome.value
+            task = next_task(pair, before, images, recipe, with_cot=with_cot, captions=captions)
         except PairError as error:
             summary.fail(pair.key, error.reason)
             if outcome.error is not None:
@@ -232,7 +264,7 @@ def label_by_model(
         if task is None:
             summary.skipped += 1
         else:
-            tasks.append(task)
+            tasks.append(replace(task, files=files))
     if dry_run:
         summary.todo = len(tasks)
         return summary.finish()
@@ -393,7 +425,7 @@ def open_model(settings: Settings, checkpoint: Checkpoint) -> Iterator[VLM]:
         model.close()
 
 
-def _worth_recording(entries: Iterable[Label], journal: dict[str, Label]) -> list[Label]:
+def _worth_recording(entries: Iterable[Label], journal: Mapping[str, Label]) -> list[Label]:
     """A failure must not bury a human's record."""
 
     def human(key: str) -> bool:
