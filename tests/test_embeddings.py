@@ -236,7 +236,7 @@ def test_a_prompt_that_the_trainer_would_misread_fails_alone(
     real = encoder_module.Replica._forward
 
     def zero(self: Any, batch: Any) -> Any:
-        rows = real(self, batch)
+        rows = [row.clone() for row in real(self, batch)]
         for ids, row in zip(batch, rows, strict=True):
             if len(ids) == max(len(other) for other in batch):
                 row[0] = 0

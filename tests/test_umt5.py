@@ -18,9 +18,11 @@ import torch
 import transformers
 
 import plain_t5
+from chronoprep import checkpoint
 from chronoprep.config import UMT5Settings
 from chronoprep.errors import BackendError, ConfigError, PairError
 from chronoprep.umt5 import Encoder, batches, clean, content, find_encoder, save, share
+from chronoprep.umt5 import weights as weights_module
 from tiny_umt5 import build_umt5, save_tokenizer, save_wan, wan_names
 
 PROMPTS = [
@@ -359,6 +361,41 @@ def test_loading_takes_the_weights_memory_and_little_more(tmp_path: Path) -> Non
         assert result.returncode == 0, result.stderr
         assert size < int(result.stdout) + size / 4, "all of it was in memory"
         assert int(result.stdout) <= 1.15 * size, place
+
+
+@pytest.mark.parametrize(
+    ("files", "needed"),
+    [
+        # Wan-AI/Wan2.1-T2V-1.3B, the default
+        (
+            "config.json diffusion_pytorch_model.safetensors models_t5_umt5-xxl-enc-bf16.pth "
+            "Wan2.1_VAE.pth google/umt5-xxl/spiece.model google/umt5-xxl/tokenizer.json "
+            "google/umt5-xxl/tokenizer_config.json README.md assets/logo.png",
+            "config.json models_t5_umt5-xxl-enc-bf16.pth google/umt5-xxl/spiece.model "
+            "google/umt5-xxl/tokenizer.json google/umt5-xxl/tokenizer_config.json",
+        ),
+        # A diffusers pipeline
+        (
+            "model_index.json text_encoder/config.json text_encoder/model.safetensors "
+            "tokenizer/tokenizer.json transformer/config.json vae/config.json "
+            "transformer/diffusion_pytorch_model-00001-of-00002.safetensors",
+            "model_index.json text_encoder/config.json text_encoder/model.safetensors "
+            "tokenizer/tokenizer.json",
+        ),
+        # google/umt5-xxl
+        (
+            "config.json pytorch_model-00001-of-00002.bin pytorch_model-00002-of-00002.bin "
+            "pytorch_model.bin.index.json flax_model.msgpack spiece.model tokenizer.json "
+            "tokenizer_config.json special_tokens_map.json README.md",
+            "config.json pytorch_model-00001-of-00002.bin pytorch_model-00002-of-00002.bin "
+            "pytorch_model.bin.index.json spiece.model tokenizer.json tokenizer_config.json "
+            "special_tokens_map.json",
+        ),
+    ],
+)
+def test_only_an_encoder_and_its_tokenizer_are_fetched(files: str, needed: str) -> None:
+    sizes = dict.fromkeys(files.split(), 1)
+    assert set(checkpoint._needed(sizes, weights_module._FILES)) == set(needed.split())
 
 
 def test_a_checkpoint_that_brings_code_does_not_run_it(tmp_path: Path) -> None:

@@ -89,7 +89,8 @@ class Encoder:
     def encode(self, batch: Sequence[array[int]]) -> list[Tensor | PairError]:
         """Embed token sequences, each cut at 512; the results are in their order.
 
-        May run in as many threads as there are devices; further ones wait.
+        May run in any number of threads: each device takes one at a time, and with twice as many
+        threads as devices, results are copied while the next are computed.
 
         A result is bfloat16 on the CPU, contiguous, [n_tokens ≤ 512, width], in storage of its
         own; or a PairError where the trainer would misread it: it counts the rows that do not sum
@@ -100,10 +101,11 @@ class Encoder:
         """
         replica = self._free.get()
         try:
-            tensors = replica.encode(batch)
+            rows = replica.encode(batch)
         finally:
             self._free.put(replica)
-        return [_checked(tensor) for tensor in tensors]
+        # Clones: a slice would be pickled with the storage of the whole batch.
+        return [_checked(row.clone()) for row in rows]
 
 
 class Replica:
@@ -119,7 +121,8 @@ class Replica:
         self.batch_tokens = batch_tokens or _batch_tokens(model)
 
     def encode(self, batch: Sequence[array[int]]) -> list[Tensor]:
-        """Hidden states of each sequence, in as many forwards as the memory asks for."""
+        """Hidden states of each sequence, slices of their batch on the CPU; in as many forwards as
+        the memory asks for."""
         import torch
 
         if not batch:
@@ -160,12 +163,7 @@ class Replica:
         with torch.inference_mode():
             output = self.model(input_ids=ids.to(device), attention_mask=mask.to(device))
             hidden = output.last_hidden_state.to(torch.bfloat16).cpu()
-            if not bool(hidden[mask == 1].isfinite().all()):
-                raise BackendError(
-                    "The encoder gives numbers that are not finite.", hint="Use --dtype bfloat16."
-                )
-        # A clone: a slice would be pickled with the storage of the whole batch.
-        return [hidden[number, : len(row)].clone() for number, row in enumerate(rows)]
+        return [hidden[number, : len(row)] for number, row in enumerate(rows)]
 
 
 def padded(tokens: int) -> int:
@@ -194,7 +192,13 @@ def batches(items: Sequence[tuple[T, int]], batch_tokens: int) -> Iterator[list[
 
 
 def _checked(tensor: Tensor) -> Tensor | PairError:
-    if int(tensor.sum(-1).nonzero().shape[0]) == tensor.shape[0]:
+    sums = tensor.sum(-1)
+    if not bool(sums.isfinite().all()):
+        raise BackendError(
+            "The encoder gives numbers that are not finite.",
+            hint="Use --dtype bfloat16; if that is what ran, the checkpoint is broken.",
+        )
+    if int(sums.nonzero().shape[0]) == len(tensor):
         return tensor
     return PairError(
         "a row of the embedding sums to zero: the trainer would lose that token",

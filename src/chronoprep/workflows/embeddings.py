@@ -94,7 +94,6 @@ def embed_prompts(
         summary.todo = len(todo)
         return summary.finish()
     if todo:
-        reporter.start("embeddings", len(todo))
         links, texts = run.shared(todo)
         if texts:
             encoder = umt5.Encoder(found, settings.umt5)
@@ -104,9 +103,13 @@ def embed_prompts(
             _check_disk(dataset, texts, links, encoder.width)
             reporter.say(f"Loading {settings.umt5.model} …")
             encoder.load()
+        reporter.start("embeddings", len(todo))
+        if texts:
             for text, record in run.embed(texts, encoder):
                 links += [(record, row) for row in text.rows[1:]]
         run.link(links)
+        if links:
+            summary.notes.append(f"{len(links)} row(s) share a file with rows of the same prompt")
 
     cut = [f"{key} {run.records[key].tokens}" for key in rows if run.is_cut(key)]
     if cut:
@@ -214,8 +217,8 @@ class _Run:
             forward,
             level,
             key=lambda batch: batch[0].rows[0].key,
-            workers=encoder.devices,
-            ahead=encoder.devices + 1,
+            workers=2 * encoder.devices,
+            ahead=2 * encoder.devices + 1,
         )
         ready = (outcome.value or [] for outcome in computed)
         for outcome in mapped(write, ready, key=lambda _: "", workers=WRITERS, ahead=WRITERS):
