@@ -193,7 +193,8 @@ class Label(BaseModel):
     time: str | None = None
 
 
-class Embedded(BaseModel):
+@dataclass(frozen=True, slots=True)
+class Embedded:
     """A record of the embedding index: what a file in `umt5/` was made from, and what it is.
 
     Attributes:
@@ -202,8 +203,6 @@ class Embedded(BaseModel):
         tokens: Of the prompt before the cut at 512, the end token included.
         bytes, mtime, content: Size, time in nanoseconds and digest of the file as it was written.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     key: str
     prompt: str

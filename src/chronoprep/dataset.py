@@ -14,11 +14,12 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from chronoprep.data import Embedded, Label
 from chronoprep.errors import BackendError, ConfigError
@@ -106,9 +107,10 @@ class Dataset:
         """The last record of each key in the embedding index; lines that are none are passed
         over."""
         records: dict[str, Embedded] = {}
+        adapter = TypeAdapter(Embedded)
         for line in _json_lines(self.index):
             try:
-                record = Embedded.model_validate(line)
+                record = adapter.validate_python(line)
             except ValidationError:
                 continue
             records[record.key] = record
@@ -124,7 +126,7 @@ class Dataset:
 
     def append_embeddings(self, records: Iterable[Embedded]) -> None:
         """Add records to the embedding index; call when the pickles are on disk."""
-        _append(self.index, (record.model_dump_json() for record in records))
+        _append(self.index, (json.dumps(asdict(record)) for record in records))
 
     def write_csv(self, rows: Iterable[dict[str, str]]) -> None:
         """Write metadata.csv with the columns key, video, prompt, umt5; a part at a time."""
@@ -212,6 +214,21 @@ def replacing(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
     except OSError as error:
         raise _unwritable(path, error) from None
+
+
+def linked(source: Path, path: Path) -> bool:
+    """Make `path` another name of a file, atomically; False where the file system does not let."""
+    temporary = path.with_name(f".{path.name}{TEMPORARY}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.link(source, temporary)
+        temporary.replace(path)
+    except OSError:
+        return False
+    finally:
+        # Where both are one file already, renaming does nothing.
+        temporary.unlink(missing_ok=True)
+    return True
 
 
 def _unwritable(path: Path, error: OSError) -> BackendError:

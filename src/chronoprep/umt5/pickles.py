@@ -13,7 +13,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from chronoprep.dataset import replacing
+from chronoprep.dataset import linked, replacing
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -49,13 +49,12 @@ def share(source: Path, path: Path) -> bool:
     Raises:
         BackendError: When the disk is full or the folder can't be written.
     """
+    if linked(source, path):
+        return True
+    # A file system without links, or more links than it allows.
     with replacing(path) as temporary:
-        try:
-            os.link(source, temporary)
-        except OSError:  # a file system without links, or more links than it allows
-            shutil.copyfile(source, temporary)
-            return False
-    return True
+        shutil.copyfile(source, temporary)
+    return False
 
 
 def can_share(folder: Path) -> bool:

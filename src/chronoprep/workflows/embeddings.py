@@ -6,7 +6,7 @@ import shutil
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -167,7 +167,7 @@ class _Run:
             if file.st_mtime_ns == record.mtime:
                 self.records[row.key] = record
             else:
-                touched.append(record.model_copy(update={"mtime": file.st_mtime_ns}))
+                touched.append(replace(record, mtime=file.st_mtime_ns))
         if touched:
             self._reporter.start("files to compare", len(touched))
         same: list[Embedded] = []
@@ -191,13 +191,16 @@ class _Run:
         known = {record.prompt: record for record in self.records.values()}
         links: list[tuple[Embedded, _Row]] = []
         texts: dict[str, _Text] = {}
+        seen: dict[str, _Text] = {}
         for row in rows:
             if row.mark in known:
                 links.append((known[row.mark], row))
-            else:
+                continue
+            if row.mark not in seen:
                 # Prompts that the cleaning makes equal are one.
                 text = clean(row.prompt)
-                texts.setdefault(text, _Text(text)).rows.append(row)
+                seen[row.mark] = texts.setdefault(text, _Text(text))
+            seen[row.mark].rows.append(row)
         return links, list(texts.values())
 
     def embed(self, texts: Sequence[_Text], encoder: Encoder) -> Iterator[tuple[_Text, Embedded]]:
