@@ -177,6 +177,34 @@ def test_an_image_is_encoded_once_for_both_stages_and_all_draws(
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+def test_stage_2_computes_no_more_than_its_own_text(
+    family: str, tiny: Callable[[str], Path]
+) -> None:
+    model = loaded(tiny(family), tokens=6)
+    text = load_prompts(LabelSettings())
+    pairs = [(photo(2 * i), photo(2 * i + 1)) for i in range(4)]
+    stage_1 = [text.caption.fill(*pair) for pair in pairs]
+    # Another order and one less: "no change" left the batch.
+    stage_2 = [text.cot.fill(*pairs[i], "word " * i) for i in (3, 0, 2)]
+    fresh = loaded(tiny(family), tokens=6).generate(stage_2)
+
+    read: list[int] = []
+    model.model.model.get_input_embeddings().register_forward_hook(
+        lambda _, _args, out: read.append(out.shape[1])
+    )
+    first = model.generate(stage_1)
+    assert model.generate(stage_2) == fresh
+    assert model.generate(stage_1) == first
+    long = [length for length in read if length > 1]
+    assert len(long) == 3
+    images = sum(model._vision.tokens(image) for image in pairs[0])
+    assert long[0] - long[2] > images, "neither the system text nor the images were read again"
+    # Other images of the same sizes: nothing of the old ones may be used.
+    model.generate([text.caption.fill(photo(90), photo(91))])
+    assert [length for length in read if length > 1][3] == long[0]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 def test_the_pixels_are_those_of_the_library(family: str, tiny: Callable[[str], Path]) -> None:
     model = loaded(tiny(family))
     images = [photo(1, (200, 90)), photo(2, (500, 600)), photo(3, (30, 40))]

@@ -13,21 +13,23 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import torch
 import transformers
 
 from chronoprep.data import GREEDY, Chat, Completion, Sampling
 from chronoprep.errors import BackendError
+from chronoprep.vlm.prefix import Prefix, Prompt
 from chronoprep.vlm.thoughts import without_thoughts
 from chronoprep.vlm.vision import Vision
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-# A GPU is busy with this many, and a run loses little when it stops.
+# A device is busy with this many, and a run loses little when it stops.
 MOST_PAIRS = 32
+MOST_PAIRS_ON_CPU = 16
 TOKENS_A_PAIR = 4096
-CPU_BATCH = 8
 # Greedy unless asked, whatever the checkpoint's generation_config says: labels must be
 # reproducible.
 _PLAIN: dict[str, Any] = {
@@ -87,6 +89,7 @@ class TransformersVLM:
                 f"{folder}: the model can't be loaded: {reason}",
                 hint="`chronoprep models` lists models that work; --debug shows the traceback.",
             ) from error
+        self._prefix: Prefix | None = None
         tokenizer = self.processor.tokenizer
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token
@@ -116,7 +119,11 @@ class TransformersVLM:
                 done += answers
                 continue
             # Here and not where it was caught: the error's traceback held the batch's tensors.
+            kept = self._prefix is not None
+            self._prefix = None
             _free_memory()
+            if kept:
+                continue  # without what was kept for the next stage, it may fit
             if len(batch) == 1:
                 raise BackendError(
                     f"The memory does not hold a single pair: {error}",
@@ -143,61 +150,92 @@ class TransformersVLM:
             ) from error
 
     def _answers(self, chats: Sequence[Chat], sampling: Sampling) -> list[Completion]:
-        inputs = self._inputs(chats)
-        output = self.model.generate(
+        if self._vision is None:
+            inputs = self._plain_inputs(chats)
+            output = self._generate(inputs, sampling)
+        else:
+            prompts = [self._prompt(chat) for chat in chats]
+            rows = self._prefix.rows(prompts) if self._prefix else None
+            if self._prefix is not None and rows is not None:
+                inputs = self._prefix.inputs(rows, self._padded([p.tail for p in prompts]))
+                output = self._generate(inputs, sampling)
+                self._prefix.rewind()
+            else:
+                self._prefix = None  # its memory is needed now
+                inputs = self._fresh_inputs(prompts)
+                output = self._generate(inputs, sampling)
+                cache, shifts = output.past_key_values, self.model.model.rope_deltas
+                if Prefix.fits(prompts, cache):
+                    self._prefix = Prefix(prompts, inputs, cache, shifts)
+        start = inputs["input_ids"].shape[1]
+        return [self._completion(row[start:].tolist()) for row in output.sequences]
+
+    def _generate(self, inputs: dict[str, Any], sampling: Sampling) -> Any:
+        return self.model.generate(
             **inputs,
             **_PLAIN,
             **_decoding(sampling, self.model.device),
             max_new_tokens=self.max_new_tokens,
             eos_token_id=sorted(self._ends) or None,
             pad_token_id=self.processor.tokenizer.pad_token_id,
+            return_dict_in_generate=True,
         )
-        start = inputs["input_ids"].shape[1]
-        return [self._completion(row[start:].tolist()) for row in output]
 
-    def _inputs(self, chats: Sequence[Chat]) -> dict[str, Any]:
-        """The arguments of `generate` that hold the chats. Right padding, some real tokenizers'
-        default, would silently give wrong text."""
-        texts, images = [], []
-        for chat in chats:
-            messages, own = _messages(chat)
-            texts.append(
-                self.processor.apply_chat_template(
-                    messages, tokenize=False, add_generation_prompt=True
-                )
-            )
-            images.append(own)
-        if self._vision is None:
-            made = self.processor(
-                text=texts, images=images, padding=True, padding_side="left", return_tensors="pt"
-            ).to(self.model.device)
-            for name, value in made.items():
-                if torch.is_tensor(value) and value.is_floating_point():
-                    made[name] = value.to(self.model.dtype)
-            return dict(made)
-        rows = [self._tokens(*row) for row in zip(texts, images, strict=True)]
-        padded = self.processor.tokenizer.pad(
-            {"input_ids": rows}, padding_side="left", return_tensors="pt"
+    def _plain_inputs(self, chats: Sequence[Chat]) -> dict[str, Any]:
+        """The arguments of `generate` as the checkpoint's own processor makes them."""
+        texts, images = zip(*map(self._text, chats), strict=True)
+        inputs = self.processor(
+            text=list(texts),
+            images=list(images),
+            padding=True,
+            padding_side="left",
+            return_tensors="pt",
         ).to(self.model.device)
-        inputs = dict(padded) | self._vision.encoded([image for own in images for image in own])
+        for name, value in inputs.items():
+            if torch.is_tensor(value) and value.is_floating_point():
+                inputs[name] = value.to(self.model.dtype)
+        return dict(inputs)
+
+    def _fresh_inputs(self, prompts: Sequence[Prompt]) -> dict[str, Any]:
+        """The arguments of `generate` for prompts of which nothing is computed yet."""
+        assert self._vision is not None
+        padded = self._padded([p.head + p.tail for p in prompts])
+        inputs = padded | self._vision.encoded([image for p in prompts for image in p.images])
         if not self.omni:
             marks = padded["input_ids"] == self.processor.image_token_id
             inputs["mm_token_type_ids"] = marks.long()
         return inputs
 
-    def _tokens(self, text: str, images: Sequence[Image]) -> list[int]:
-        """A text as tokens, with as many image tokens for each image as it has features."""
+    def _padded(self, rows: Sequence[Sequence[int]]) -> dict[str, Any]:
+        """Token lists as tensors. Right padding, some real tokenizers' default, would silently
+        give wrong text."""
+        padded = self.processor.tokenizer.pad(
+            {"input_ids": [list(row) for row in rows]}, padding_side="left", return_tensors="pt"
+        )
+        return dict(padded.to(self.model.device))
+
+    def _text(self, chat: Chat) -> tuple[str, list[Image]]:
+        messages, images = _messages(chat)
+        text = self.processor.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=True
+        )
+        return text, images
+
+    def _prompt(self, chat: Chat) -> Prompt:
+        """A chat as tokens, with as many image tokens for each image as it has features."""
         assert self._vision is not None
-        waiting = list(images)
+        text, images = self._text(chat)
+        waiting, split = list(images), 0
         tokens: list[int] = []
         for token in self.processor.tokenizer(text, add_special_tokens=False)["input_ids"]:
             if token != self.processor.image_token_id:
                 tokens.append(token)
             elif waiting:
                 tokens += [token] * self._vision.tokens(waiting.pop(0))
+                split = len(tokens)
             else:
                 raise ValueError(f"the prompt speaks the image token {self.processor.image_token}")
-        return tokens
+        return Prompt(tuple(tokens[:split]), tuple(tokens[split:]), tuple(images))
 
     def _completion(self, ids: list[int]) -> Completion:
         end = next((i for i, token in enumerate(ids) if token in self._ends), None)
@@ -213,7 +251,7 @@ class TransformersVLM:
 
     def close(self) -> None:
         """Free the model, so that the next one finds an empty GPU; a second time does nothing."""
-        self.model = self._vision = None
+        self.model = self._vision = self._prefix = None
         _free_memory()
 
 
@@ -297,13 +335,16 @@ def _device_map(device: str) -> str:
 def _fitting(model: Any) -> int:
     """Pairs that a batch may hold: what the KV of two large images, their prompt and the answer
     take, twice, since it is copied as it grows. Where that is too many, the first batch shows."""
-    if model.device.type != "cuda":
-        return CPU_BATCH
+    on_gpu = model.device.type == "cuda"
     text = model.config.get_text_config()
     width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     token = 2 * text.num_hidden_layers * text.num_key_value_heads * width * model.dtype.itemsize
-    free = sum(torch.cuda.mem_get_info(i)[0] for i in range(torch.cuda.device_count()))
-    return int(max(1, min(MOST_PAIRS, free // (2 * token * TOKENS_A_PAIR))))
+    if on_gpu:
+        free = sum(torch.cuda.mem_get_info(i)[0] for i in range(torch.cuda.device_count()))
+    else:
+        free = psutil.virtual_memory().available
+    most = MOST_PAIRS if on_gpu else MOST_PAIRS_ON_CPU
+    return int(max(1, min(most, free // (2 * token * TOKENS_A_PAIR))))
 
 
 def _is_half(config: Any) -> bool:
