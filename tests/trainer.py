@@ -21,11 +21,11 @@ class Sample:
     umt5: Any
 
 
-def read_video(path: Path) -> list[np.ndarray]:
-    """All frames as uint8 arrays [height, width, 3] of a video of 1 fps."""
+def read_video(path: Path, fps: int = 1) -> list[np.ndarray]:
+    """All frames as uint8 arrays [height, width, 3] of a video of `fps`."""
     reader = imageio.get_reader(path)
     try:
-        assert reader.get_meta_data()["fps"] == 1
+        assert reader.get_meta_data()["fps"] == fps
         return [np.asarray(reader.get_data(i)) for i in range(int(reader.count_frames()))]
     finally:
         with warnings.catch_warnings():

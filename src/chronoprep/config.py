@@ -33,7 +33,7 @@ CONFIG_VARIABLE = "CHRONOPREP_CONFIG"
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 UMT5Dtype = Literal["auto", "float32", "bfloat16"]  # float16 overflows in this encoder
 Fit = Literal["crop", "pad", "stretch", "error"]
-Layout = Literal["auto", "folders", "suffixes", "pair-folders", "kohya", "instructpix2pix"]
+Layout = Literal["auto", "folders", "suffixes", "pair-folders", "kohya", "instructpix2pix", "clips"]
 Codec = Literal["lossless", "h264", "copy"]
 Chroma = Literal["444", "420"]
 
@@ -54,6 +54,9 @@ class PairSettings(Section):
     )
     regex: str | None = Field(
         None, description="Of paths: groups key, and source or target; optionally edit."
+    )
+    frames: str = Field(
+        "first,last", description="Of clips: source and target, also as seconds: 0.5,2."
     )
     columns: str | None = Field(
         None,
@@ -142,6 +145,10 @@ class VideoSettings(Section):
     check: bool = Field(
         True,
         description="Decode every video back before it counts; without, its packets are counted.",
+    )
+
+    keep_clip: bool = Field(
+        False, description="Of a clip: its own pictures, not encoded again, in place of two frames."
     )
 
     @model_validator(mode="after")

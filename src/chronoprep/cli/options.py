@@ -24,6 +24,8 @@ FLAGS: dict[str, tuple[str, str]] = {
     "target_glob": ("pairs", "target_glob"),
     "regex": ("pairs", "regex"),
     "columns": ("pairs", "columns"),
+    "frames": ("pairs", "frames"),
+    "keep_clip": ("video", "keep_clip"),
     "allow_urls": ("pairs", "allow_urls"),
     "max_resolution": ("images", "max_resolution"),
     "max_long_edge": ("images", "max_long_edge"),
@@ -181,6 +183,10 @@ AllowCaption = Annotated[
         rich_help_panel=LABELS,
     ),
 ]
+KeepClip = Annotated[
+    bool | None,
+    _option("video", "keep_clip", "--keep-clip/--no-keep-clip", rich_help_panel=VIDEO),
+]
 CodecOpt = Annotated[Codec | None, _option("video", "codec", "--codec", rich_help_panel=VIDEO)]
 ChromaOpt = Annotated[Chroma | None, _option("video", "chroma", "--chroma", rich_help_panel=VIDEO)]
 Crf = Annotated[int | None, _option("video", "crf", "--crf", rich_help_panel=VIDEO)]
@@ -249,6 +255,7 @@ PAIR_OPTIONS: dict[str, Any] = {
         str | None, _option("pairs", "target_glob", "--target-glob", rich_help_panel=PAIRS)
     ],
     "regex": Annotated[str | None, _option("pairs", "regex", "--regex", rich_help_panel=PAIRS)],
+    "frames": Annotated[str | None, _option("pairs", "frames", "--frames", rich_help_panel=PAIRS)],
     "columns": Annotated[
         str | None, _option("pairs", "columns", "--columns", rich_help_panel=PAIRS)
     ],

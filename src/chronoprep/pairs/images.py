@@ -19,7 +19,7 @@ from PIL import Image, ImageCms, ImageColor, UnidentifiedImageError
 from PIL.Image import Resampling, Transpose
 
 from chronoprep.config import ImageSettings
-from chronoprep.data import ImagePair, ImageRef
+from chronoprep.data import Frame, ImagePair, ImageRef
 from chronoprep.errors import ConfigError, PairError
 from chronoprep.pairs.sources import AGAIN, RESAVE, content_digest, open_source, sniff
 
@@ -61,6 +61,10 @@ def load_image(ref: ImageRef, settings: ImageSettings) -> tuple[Image.Image, tup
         ConfigError: `background` is no colour.
     """
     _colour(settings)  # a wrong setting is no pair's fault: found before a pair can be blamed
+    if isinstance(ref, Frame):
+        from chronoprep.pairs.clips import load_frame
+
+        return load_frame(ref, settings), ()
     with open_source(ref) as file:
         try:
             with _pillow_rules(), Image.open(file, formats=FORMATS) as image:

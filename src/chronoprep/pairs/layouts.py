@@ -16,7 +16,7 @@ from pathlib import Path
 from chronoprep.config import PairSettings
 from chronoprep.data import Outcome
 from chronoprep.errors import ConfigError, PairError
-from chronoprep.pairs.disk import listing, stem, walk
+from chronoprep.pairs.disk import VIDEO_SUFFIXES, listing, stem, walk
 from chronoprep.pairs.found import Candidate, Found
 
 # Names of two folders, source first; compared without case, `_` like `-`.
@@ -54,8 +54,9 @@ UNDERSTOOD = (
     "before/after, control/target, A/B), suffixes in one folder (0001_start.png + 0001_end.png; "
     "also _in/_out, _input/_output, _before/_after, _source/_target, _A/_B, _original/_edited), "
     "a folder a pair (0001/before.png + 0001/after.png), InstructPix2Pix's raw folders "
-    "(7_0.jpg + 7_1.jpg + prompt.json), and a .csv or .jsonl manifest with the columns source "
-    "and target. For other names: --source-glob 'raw/*.jpg' --target-glob 'final/*.jpg'."
+    "(7_0.jpg + 7_1.jpg + prompt.json), clips (clip.mp4: its first and last frame), and a .csv or "
+    ".jsonl manifest with the columns source and target. For other names: "
+    "--source-glob 'raw/*.jpg' --target-glob 'final/*.jpg'."
 )
 
 
@@ -81,7 +82,12 @@ def find_in_folder(where: Path, settings: PairSettings) -> Found:
                 hint=f"Its folders are: {', '.join(folders) or 'none'}. For other names: "
                 "--source-glob 'raw/*' --target-glob 'final/*'.",
             )
-    found.candidates = _match_words(found, where, layout)
+    frames = _frames(settings.frames)
+    if layout == "clips":
+        found.candidates = _match_clips(found, where, frames)
+    else:
+        words = _match_words(found, where, layout)
+        found.candidates = _or_clips(found, words, where, frames) if layout == "auto" else words
     return found
 
 
@@ -270,6 +276,45 @@ def _match_words(found: Found, where: Path, layout: str) -> Iterator[Candidate]:
             # `before.jpg` names no root: the pair is called after its folder.
             name = relative + root if root else relative[:-1] or where.resolve().name
             yield from _match_root(found, name, by_word, whole=not root)
+
+
+def _or_clips(
+    found: Found, images: Iterator[Candidate], where: Path, frames: tuple[str, str]
+) -> Iterator[Candidate]:
+    """The pairs of images, or those of clips where there are none."""
+    first = next(images, None)
+    if first is not None:
+        yield first
+        yield from images
+    elif not found.bad and not found.ambiguous:
+        yield from _match_clips(found, where, frames)
+
+
+def _match_clips(found: Found, where: Path, frames: tuple[str, str]) -> Iterator[Candidate]:
+    """Each video is a pair of two of its frames."""
+    for relative, (here,) in walk(str(where)):
+        for name in here.others:
+            if name.lower().endswith(VIDEO_SUFFIXES):
+                found.layouts.add(f"clips: {frames[0]} → {frames[1]} frame")
+                clip = f"{where}{os.sep}{relative}{name}"
+                source, target = (f"{clip}#t={at}" for at in frames)
+                yield Candidate(relative + stem(name), source, target)
+
+
+def _frames(text: str) -> tuple[str, str]:
+    """The two frames of `first,last` or of `0.5,2`.
+
+    Raises:
+        ConfigError: They are not two different frames.
+    """
+    words = [word.strip() for word in text.split(",")]
+    wrong = [word for word in words if not re.fullmatch(r"first|last|\d+(\.\d+)?", word)]
+    if len(words) != 2 or wrong or words[0] == words[1]:
+        raise ConfigError(
+            f"--frames {text}: not two frames of a clip.",
+            hint="The frames before and after: first,last, or seconds as in 0.5,2.",
+        )
+    return words[0], words[1]
 
 
 def _match_root(

@@ -10,10 +10,11 @@ import stat
 import threading
 import urllib.error
 import urllib.request
+from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
-from chronoprep.data import Cell, ImagePair, ImageRef, Remote
+from chronoprep.data import Cell, Frame, ImagePair, ImageRef, Remote
 from chronoprep.errors import PairError
 from chronoprep.pairs.cells import read_cell
 
@@ -50,6 +51,11 @@ def content_digest(ref: ImageRef) -> bytes:
     Raises:
         PairError: It is missing or unreadable.
     """
+    if isinstance(ref, Frame):
+        require_file(ref.clip)
+        status = ref.clip.stat()
+        whole = _clip_digest(ref.clip, status.st_size, status.st_mtime_ns)
+        return hashlib.blake2b(whole + str(ref.at).encode(), digest_size=16).digest()
     digest = hashlib.blake2b(digest_size=16)
     with open_source(ref) as file:
         try:
@@ -61,6 +67,12 @@ def content_digest(ref: ImageRef) -> bytes:
                 hint="Check its permissions and its disk, or remove the pair.",
             ) from None
     return digest.digest()
+
+
+@lru_cache(maxsize=256)
+def _clip_digest(clip: Path, size: int, changed: int) -> bytes:  # noqa: ARG001 - they renew it
+    """A clip is read once for its two frames."""
+    return content_digest(clip)
 
 
 def files_stamp(pair: ImagePair) -> str | None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from chronoprep import pairs as rooms_pairs
 from chronoprep.config import Settings
-from chronoprep.data import ImagePair, Label
+from chronoprep.data import Frame, ImagePair, Label
 from chronoprep.dataset import Dataset, replacing
 from chronoprep.errors import ConfigError
 from chronoprep.pairs import Discovery, Pairs
@@ -114,6 +114,7 @@ def _label(
     found, summary = discover(where, settings, reporter)
     dataset = Dataset(folder)
     with _opened(dataset, dry_run):
+        settings = _for_clips(found.pairs, settings)
         labels = _labels(found.pairs, dataset, settings, captions, with_cot, reporter, dry_run)
     return [summary, *labels]
 
@@ -158,6 +159,18 @@ def _labels(
             )
         )
     return done
+
+
+def _for_clips(pairs: Pairs, settings: Settings) -> Settings:
+    """Clips are asked about as clips, unless the user or the model has prompts of its own."""
+    from chronoprep import vlm
+
+    labels = settings.labels
+    if labels.preset or not pairs or not isinstance(pairs[0].source, Frame):
+        return settings
+    if vlm.preset(settings.vlm) != "default":
+        return settings
+    return settings.model_copy(update={"labels": labels.model_copy(update={"preset": "video"})})
 
 
 def write_videos(
@@ -250,6 +263,7 @@ def prepare(
 
             umt5.find_encoder(settings.umt5)
         done = [summary]
+        settings = _for_clips(found.pairs, settings)
         done += _labels(found.pairs, dataset, settings, "brought", True, reporter, dry_run)
         done += _artefacts(found, dataset, settings, reporter, dry_run)
         if with_umt5 and not dry_run:

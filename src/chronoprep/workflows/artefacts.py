@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from chronoprep.config import Settings
-from chronoprep.data import ImagePair, Label
-from chronoprep.dataset import Dataset, file_names
+from chronoprep.data import Frame, ImagePair, Label
+from chronoprep.dataset import Dataset, file_names, replacing
 from chronoprep.engine import mapped
 from chronoprep.pairs import pandas_reads_as_text
 from chronoprep.workflows.labels import digest, looked_up, view_settings
@@ -26,8 +26,6 @@ def write_videos(
     dry_run: bool = False,
 ) -> Summary:
     """Write the missing and the stale videos; each carries a stamp of what it was made from."""
-    from chronoprep.video import read_stamp
-
     summary = Summary("videos")
     todo: list[tuple[ImagePair, str]] = []
     for pair, _, outcome in looked_up(pairs, dataset.labels()):
@@ -35,7 +33,7 @@ def write_videos(
             summary.fail(pair.key, outcome.error.reason if outcome.error else "")
             continue
         stamp = video_stamp(outcome.value[0], settings)
-        if read_stamp(dataset.video(pair.key)) == stamp:
+        if _stamp_on(dataset.video(pair.key), settings) == stamp:
             summary.skipped += 1
         else:
             todo.append((pair, stamp))
@@ -96,6 +94,12 @@ def write_one(pair: ImagePair, path: Path, settings: Settings, stamp: str) -> Wr
     from chronoprep.video import copy_video, write_video
 
     not_copied: str | None = None
+    if settings.video.keep_clip and isinstance(pair.source, Frame):
+        from chronoprep.pairs.clips import keep_clip
+
+        with replacing(path) as temporary:
+            keep_clip(pair.source.clip, temporary, stamp)
+        return Written()
     if settings.video.codec == "copy":
         not_copied = "no files of their own"
         if isinstance(pair.source, Path) and isinstance(pair.target, Path):
@@ -116,9 +120,23 @@ def video_stamp(images: str, settings: Settings) -> str:
     how: list[object] = [video.codec]
     if video.codec == "h264":
         how += [video.chroma, video.crf]
+    if video.keep_clip:
+        how.append("keep-clip")
     if video.max_pixels is not None:
         how.append({"max_pixels": video.max_pixels})
     return "chronoprep:" + digest(images, look["background"], look["fit"], *how)
+
+
+def _stamp_on(path: Path, settings: Settings) -> str | None:
+    """The stamp of a video that is there."""
+    from chronoprep.video import read_stamp
+
+    stamp = read_stamp(path)
+    if stamp is None and settings.video.keep_clip:
+        from chronoprep.pairs.clips import read_comment
+
+        return read_comment(path)
+    return stamp
 
 
 def prompt_of(label: Label, settings: Settings) -> str | None:
@@ -194,6 +212,5 @@ def _why_not(label: Label, prompt: str | None, has_video: bool) -> str | None:
 
 def _shows_others(dataset: Dataset, label: Label, settings: Settings) -> bool:
     """Whether a label's video shows other images than those that were labelled."""
-    from chronoprep.video import read_stamp
-
-    return read_stamp(dataset.video(label.key)) != video_stamp(label.images or "", settings)
+    stamp = video_stamp(label.images or "", settings)
+    return _stamp_on(dataset.video(label.key), settings) != stamp

@@ -1,0 +1,161 @@
+"""Clips: frames of a video as images, and the clip itself as a video of the dataset.
+
+A leaf: imports PyAV at its top. The file is sought in, not decoded from its start, where its
+container allows that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import av
+from av.container import InputContainer
+from PIL import Image
+
+from chronoprep.config import ImageSettings
+from chronoprep.data import Frame
+from chronoprep.errors import PairError
+from chronoprep.pairs.sources import require_file
+
+# Frames are shown at times that a container rounds.
+_EPSILON = 1e-4
+
+
+def load_frame(ref: Frame, settings: ImageSettings) -> Image.Image:
+    """A frame as upright RGB at full size, turned as the clip's rotation says.
+
+    Raises:
+        PairError: The clip is missing, damaged, has no such frame or more than `max_pixels`.
+    """
+    with _opened(ref.clip) as container:
+        size = container.streams.video[0].codec_context
+        if size.width * size.height > settings.max_pixels:
+            raise PairError(
+                f"{ref.clip}: {size.width}×{size.height} pixels are more than the limit of "
+                f"{settings.max_pixels:,} pixels.",
+                hint="Shrink the clip, or raise max_pixels in [images].",
+            )
+        if ref.at == "first":
+            frame = next(_frames(container), None)
+        elif ref.at == "last":
+            frame = _last(container)
+        else:
+            frame = _at(container, ref.at)
+        if frame is None:
+            raise PairError(f"{ref}: the clip has no such frame.", hint="Is it cut short?")
+        image = Image.fromarray(frame.to_ndarray(format="rgb24"))
+        turns = int(frame.rotation) % 360
+    return image.rotate(turns, expand=True) if turns else image
+
+
+def keep_clip(clip: Path, path: Path, stamp: str) -> None:
+    """Put the clip's own pictures, not encoded again, into an mp4 at `path`.
+
+    Raises:
+        PairError: The clip can't be read, or an mp4 can't hold its codec.
+    """
+    with _opened(clip) as source:
+        stream = source.streams.video[0]
+        try:
+            with av.open(str(path), "w", format="mp4") as kept:
+                kept.metadata["comment"] = stamp
+                out = kept.add_stream_from_template(stream)
+                for packet in source.demux(stream):
+                    if packet.dts is not None:
+                        packet.stream = out
+                        kept.mux(packet)
+        except (av.FFmpegError, ValueError) as error:
+            codec = stream.codec_context.name
+            raise PairError(
+                f"{clip}: an mp4 can't hold its {codec} pictures: {error}.",
+                hint="Convert the clip to H.264, or leave out --keep-clip.",
+            ) from None
+
+
+def read_comment(path: Path) -> str | None:
+    """The stamp of a kept clip; None where there is none."""
+    try:
+        with av.open(str(path)) as container:
+            comment: str | None = container.metadata.get("comment")
+            return comment
+    except (av.FFmpegError, OSError):
+        return None
+
+
+@contextmanager
+def _opened(clip: Path) -> Iterator[InputContainer]:
+    require_file(clip)
+    try:
+        with av.open(str(clip)) as container:
+            if not container.streams.video:
+                raise PairError(f"{clip}: no pictures in it.", hint="Remove it.")
+            container.streams.video[0].thread_type = "AUTO"
+            yield container
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise PairError(
+            f"{clip}: can't read the clip: {error}.",
+            hint="Copy or download the file again, or remove it.",
+        ) from None
+
+
+def _frames(container: InputContainer) -> Iterator[av.VideoFrame]:
+    return container.decode(container.streams.video[0])
+
+
+def _last(container: InputContainer) -> av.VideoFrame | None:
+    """The frame that is shown last: from the last key frame on, or if need be from the first."""
+    stream = container.streams.video[0]
+    for offset in _ends(stream.start_time, stream.duration):
+        try:
+            container.seek(offset, stream=stream)
+            last = None
+            for frame in _frames(container):
+                if last is None or frame.pts is None or frame.pts >= (last.pts or 0):
+                    last = frame
+        except av.FFmpegError:
+            continue
+        if last is not None:
+            return last
+    # No index to seek by.
+    with av.open(container.name) as again:
+        last = None
+        for frame in _frames(again):
+            last = frame
+        return last
+
+
+def _ends(start: int | None, duration: int | None) -> Iterator[int]:
+    """Where to look for the end; some containers find no key frame before the very end."""
+    if duration:
+        yield (start or 0) + duration
+        yield (start or 0) + duration // 2
+
+
+def _at(container: InputContainer, seconds: float) -> av.VideoFrame | None:
+    """The frame on show at a time."""
+    stream = container.streams.video[0]
+    if stream.time_base is None:
+        return None
+    start = stream.start_time or 0
+    for offset in (start + int(seconds / stream.time_base), start):
+        container.seek(offset, stream=stream)
+        shown = None
+        for number, frame in enumerate(_frames(container)):
+            if frame.pts is None:
+                rate = stream.average_rate or 1
+                time = number / float(rate)
+            else:
+                time = float((frame.pts - start) * stream.time_base)
+            if time > seconds + _EPSILON:
+                break
+            shown = frame
+        else:
+            # The end came first: the last frame, if it is still on show.
+            length = float((stream.duration or 0) * stream.time_base)
+            if shown is not None and seconds > max(length, time) + _EPSILON:
+                return None
+        if shown is not None:
+            return shown
+    return None

@@ -1,0 +1,151 @@
+"""Clips as pairs: the right frames to the pixel, in every container and every rotation."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import av
+import imageio_ffmpeg
+import numpy as np
+import pytest
+
+from chronoprep.config import ImageSettings
+from chronoprep.data import Frame
+from chronoprep.dataset import Dataset
+from chronoprep.errors import ConfigError, PairError
+from chronoprep.pairs.images import content_hash, load_image
+from test_cli import Run
+from test_pairs import find, make
+from trainer import read_dataset, read_video
+
+COUNT = 17
+
+
+def pictures(seed: int = 0) -> list[np.ndarray]:
+    """Frames of 64×48 in blocks of 8, each different."""
+    rng = np.random.default_rng(seed)
+    blocks = rng.integers(0, 256, (COUNT, 6, 8, 3), dtype=np.uint8)
+    return list(blocks.repeat(8, axis=1).repeat(8, axis=2))
+
+
+def write_clip(path: Path, codec: str, form: str, seed: int = 0, **options: str) -> Path:
+    """A lossless clip of 10 frames a second, without any rotation."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=10, options=options)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, form
+        for picture in pictures(seed):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode(None))
+    return path
+
+
+def turn(clip: Path, degrees: int) -> Path:
+    """The same clip with a rotation in its metadata, as a phone writes it."""
+    turned = clip.with_name(f"turned-{clip.name}")
+    subprocess.run(
+        [imageio_ffmpeg.get_ffmpeg_exe(), "-loglevel", "error", "-display_rotation", str(degrees),
+         "-i", clip, "-c", "copy", turned], check=True,
+    )  # fmt: skip
+    return turned
+
+
+CLIPS = [
+    ("mp4", "libx264rgb", "rgb24", {"qp": "0", "g": "5"}, 0),
+    ("mp4", "libx264rgb", "rgb24", {"qp": "0", "bf": "3"}, 90),
+    ("mov", "png", "rgb24", {}, 180),
+    ("mov", "qtrle", "rgb24", {}, 270),
+    ("mkv", "libx264rgb", "rgb24", {"qp": "0", "bf": "3", "g": "100"}, 90),
+    ("webm", "libvpx-vp9", "gbrp", {"lossless": "1"}, 270),
+    ("m4v", "libx264rgb", "rgb24", {"qp": "0"}, 0),
+    ("avi", "huffyuv", "rgb24", {}, 0),
+    ("avi", "rawvideo", "bgr24", {}, 0),
+    ("ts", "libx264rgb", "rgb24", {"qp": "0", "bf": "2"}, 0),
+    ("avi", "ffv1", "bgr0", {}, 0),
+]
+
+
+@pytest.mark.parametrize(("suffix", "codec", "form", "options", "degrees"), CLIPS)
+def test_frames_are_right_to_the_pixel(
+    suffix: str, codec: str, form: str, options: dict[str, str], degrees: int, tmp_path: Path
+) -> None:
+    clip = write_clip(tmp_path / f"clip.{suffix}", codec, form, **options)
+    if degrees:
+        clip = turn(clip, degrees)
+    upright = [np.rot90(picture, degrees // 90) for picture in pictures()]
+    for at, number in (("first", 0), ("last", COUNT - 1), (0.55, 5), (1.0, 10), (0.0, 0)):
+        image, _ = load_image(Frame(clip, at), ImageSettings())  # type: ignore[arg-type]
+        assert np.array_equal(np.asarray(image), upright[number]), at
+    with pytest.raises(PairError, match="no such frame"):
+        load_image(Frame(clip, 9.0), ImageSettings())
+
+
+def test_a_folder_of_clips_is_found(tmp_path: Path) -> None:
+    make(tmp_path, "a.mp4", "sub/b.MOV", "notes.md")
+    (tmp_path / "a.txt").write_text("Open the door")
+    found = find(tmp_path)
+    assert {p.key: (p.source, p.target, p.caption) for p in found.pairs} == {
+        "a": (Frame(tmp_path / "a.mp4", "first"), Frame(tmp_path / "a.mp4", "last"),
+              "Open the door"),
+        "sub__b": (Frame(tmp_path / "sub/b.MOV", "first"), Frame(tmp_path / "sub/b.MOV", "last"),
+                   None),
+    }  # fmt: skip
+    timed = find(tmp_path, frames="0.5, 2")
+    assert (timed.pairs[0].source, timed.pairs[0].target) == (
+        Frame(tmp_path / "a.mp4", 0.5),
+        Frame(tmp_path / "a.mp4", 2.0),
+    )
+    for wrong in ("first", "first,first", "1,2,3", "a,b", "-1,2"):
+        with pytest.raises(ConfigError, match="not two frames"):
+            find(tmp_path, frames=wrong)
+    # Images beside the clips come first; the clips, if asked for.
+    make(tmp_path, "x_before.png", "x_after.png")
+    assert [pair.key for pair in find(tmp_path).pairs] == ["x"]
+    assert len(find(tmp_path, layout="clips").pairs) == 2
+
+
+def test_clips_become_a_dataset(run: Run, tmp_path: Path, tiny: Callable[[str], Path]) -> None:
+    write_clip(tmp_path / "clips/a.mp4", "libx264rgb", "rgb24", qp="0")
+    write_clip(tmp_path / "clips/b.mkv", "libx264rgb", "rgb24", seed=1, qp="0")
+    (tmp_path / "clips/broken.mp4").write_bytes(b"no clip")
+    options = ("--model", tiny("qwen3_vl"), "--max-new-tokens", 8, "--no-guard", "--json")
+    result = run("prepare", "clips", "-d", "data", *options)
+    assert result.code == 1
+    assert "broken.mp4: can't read the clip" in str(result.json[1]["failures"])
+    samples = read_dataset(Path("data"))
+    assert [sample.key for sample in samples] == ["a", "b"]
+    for seed, sample in enumerate(samples):
+        assert np.array_equal(sample.frames, [pictures(seed)[0], pictures(seed)[-1]])
+    assert str(Dataset(Path("data")).labels()["a"].caption_prompt).startswith("video@")
+    assert run("caption", "clips", "-d", "default", "--preset", "default", *options).code == 1
+    assert str(Dataset(Path("default")).labels()["a"].caption_prompt).startswith("default@")
+    report = run("pairs", "clips", "--json", "--link-manifest", "m.csv")
+    assert [key for key, _ in report.json["unreadable"]] == ["broken"]
+    linked = find(Path("m.csv"))
+    assert content_hash(linked.pairs[0]) == content_hash(find(Path("clips")).pairs[0])
+
+
+def test_kept_clips_are_whole_upright_and_resumed(run: Run, tmp_path: Path) -> None:
+    clip = write_clip(tmp_path / "clips/a.mkv", "libx264rgb", "rgb24", qp="0")
+    turn(clip, 90).replace(clip)
+    (tmp_path / "clips/a.txt").write_text("Open the door")
+    options = ("-d", "data", "--allow-caption-as-prompt", "--json")
+    assert run("build-csv", "clips", *options, "--keep-clip").code == 0
+    upright = [np.rot90(picture) for picture in pictures()]
+    assert np.array_equal(read_video(Path("data/videos/a.mp4"), fps=10), upright)
+    again = run("build-csv", "clips", *options, "--keep-clip").json
+    assert [(s["what"], s["done"]) for s in again if s["what"] in ("videos", "metadata.csv")] == [
+        ("videos", 0),
+        ("metadata.csv", 1),
+    ]
+    assert run("build-csv", "clips", *options).code == 0
+    assert np.array_equal(read_video(Path("data/videos/a.mp4")), [upright[0], upright[-1]])
+    write_clip(tmp_path / "clips/a.mkv", "ffv1", "bgr0")
+    (tmp_path / "raw").mkdir()
+    write_clip(tmp_path / "raw/b.avi", "huffyuv", "rgb24")
+    refused = run("pair2video", "raw", "-d", "raw-data", "--keep-clip")
+    assert refused.code == 1
+    assert "an mp4 can't hold its huffyuv pictures" in refused.stdout
+    assert not list(Path("raw-data/videos").iterdir())
