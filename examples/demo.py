@@ -1,8 +1,10 @@
-"""Turn the example pairs into a dataset and show it. `make demo` runs this."""
+"""Draw pairs, let the packaged micro model label them, and show what comes out: `make demo`."""
 
 from __future__ import annotations
 
 import csv
+import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,42 +14,60 @@ from PIL import Image
 from rich.console import Console
 
 ROOT = Path(__file__).parent.parent
-PAIRS, DATASET, SHEET = ROOT / "examples" / "pairs", ROOT / "demo" / "dataset", "contact-sheet.jpg"
+DEMO = Path("demo")
+PAIRS, DATASET, SHEET = DEMO / "pairs", DEMO / "dataset", DEMO / "contact-sheet.jpg"
 
 
 def main() -> int:
-    command = ["prepare", str(PAIRS.relative_to(ROOT)), "--dataset", str(DATASET.relative_to(ROOT))]
-    print("$ chronoprep", *command, flush=True)
-    run = subprocess.run([sys.executable, "-m", "chronoprep", *command], cwd=ROOT, check=False)
-    if run.returncode:
-        return run.returncode
+    shutil.rmtree(ROOT / DEMO, ignore_errors=True)
+    chronoprep("synth", "8", "--output", str(PAIRS), "--seed", "9")
+    chronoprep("prepare", str(PAIRS), "--dataset", str(DATASET), "--model", "shapes")
+
+    lines = (ROOT / PAIRS / "truth.jsonl").read_text("utf-8").splitlines()
+    truth = {row["key"]: row for row in map(json.loads, lines)}
+    lines = (ROOT / DATASET / "labels.jsonl").read_text("utf-8").splitlines()
+    labels = {row["key"]: row for row in map(json.loads, lines)}
+    with (ROOT / DATASET / "metadata.csv").open(encoding="utf-8", newline="") as file:
+        rows = {row["key"]: row for row in csv.DictReader(file)}
 
     console = Console(highlight=False, soft_wrap=True)
-    rows = []
-    with (DATASET / "metadata.csv").open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            with av.open(str(DATASET / row["video"])) as video:
-                frames = [frame.to_image() for frame in video.decode(video=0)]
-            size = f"{frames[0].width}×{frames[0].height}"
-            console.print(f"\n[bold]{row['key']}[/]  {row['video']}: {len(frames)} frames, {size}")
-            console.print(row["prompt"], markup=False)
-            rows.append(frames)
-    contact_sheet(rows).save(ROOT / "demo" / SHEET, quality=88)
-    console.print(f"\nThe frames side by side: demo/{SHEET}")
+    sheet = []
+    for key, label in sorted(labels.items()):
+        right = label.get("caption") == truth[key]["caption"]
+        console.print(f"\n[bold]{key}[/]  {'[green]right[/]' if right else '[red]wrong[/]'}")
+        if not right:
+            console.print(f"truth:   {truth[key]['caption']}", markup=False)
+        console.print(f"caption: {label.get('caption') or label.get('error')}", markup=False)
+        if key not in rows:
+            continue  # "no change": nothing to train on
+        with av.open(str(ROOT / DATASET / rows[key]["video"])) as video:
+            frames = [frame.to_image() for frame in video.decode(video=0)]
+        size = f"{frames[0].width}×{frames[0].height}"
+        console.print(f"video:   {rows[key]['video']}, {len(frames)} frames of {size}")
+        console.print(f"prompt:  {rows[key]['prompt']}", markup=False)
+        sheet.append(frames)
+    contact_sheet(sheet).save(ROOT / SHEET, quality=88)
+    console.print(f"\nWhat the trainer reads: {DATASET / 'metadata.csv'}, {len(rows)} rows")
+    console.print(f"The frames side by side: {SHEET}")
     return 0
 
 
-def contact_sheet(rows: list[list[Image.Image]], width: int = 320) -> Image.Image:
-    """The frames of each video, source left and target right, one row a video."""
-    small = [
-        [f.resize((width, round(f.height * width / f.width))) for f in frames] for frames in rows
-    ]
-    sheet = Image.new("RGB", (2 * width, sum(frames[0].height for frames in small)))
-    top = 0
-    for frames in small:
+def chronoprep(*arguments: str) -> None:
+    """Run the command from the repository's root, as it stands in the README."""
+    print("$ chronoprep", *arguments, flush=True)
+    run = subprocess.run([sys.executable, "-m", "chronoprep", *arguments], cwd=ROOT, check=False)
+    if run.returncode:
+        sys.exit(run.returncode)
+
+
+def contact_sheet(rows: list[list[Image.Image]], width: int = 256) -> Image.Image:
+    """The frames of each video, source left and target right, two videos a row."""
+    across, down = 2 * width + 24, width + 12
+    sheet = Image.new("RGB", (2 * across, (len(rows) + 1) // 2 * down), "white")
+    for number, frames in enumerate(rows):
         for column, frame in enumerate(frames):
-            sheet.paste(frame, (column * width, top))
-        top += frames[0].height
+            left = (number % 2) * across + column * (width + 3)
+            sheet.paste(frame.resize((width, width)), (left, number // 2 * down))
     return sheet
 
 

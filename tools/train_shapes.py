@@ -1,15 +1,16 @@
 """Train the packaged `shapes` model: a micro Qwen3-VL that labels synthetic edits.
 
-    python tools/train_shapes.py                 # two CPU cores: about two hours; a GPU: minutes
-    python tools/train_shapes.py --pairs 2000 --steps 50 --output /tmp/try
+    make shapes                                   # two CPU cores: about half an hour
+    python tools/train_shapes.py --pairs 2000 --steps 50 --output try --docs try
 
-It writes a checkpoint in Hugging Face form, the log and the learning curve. The model is the real
+It writes a checkpoint in Hugging Face form, the log and the learning curve; `benchmarks/shapes.py`
+then scores it. The model is the real
 `Qwen3VLForConditionalGeneration`; only the way through it differs while it trains. Each of the
 library's modules does its own part, but the images of a batch are all of one size, so that the
 vision tower's attention runs once a batch instead of once an image, and the two images are encoded
 once for both stages.
 
-What makes two million parameters learn this in two hours:
+What makes two million parameters learn this in half an hour on two cores:
 - Extra heads, thrown away at the end, ask each image token what lies in its cell (shape, colour,
   size), and each token of the target, half-way through the language model, what lay in the same
   cell of the source. Sight and comparison are then learnt in minutes, from dense signals, and the
@@ -425,7 +426,7 @@ class Trainee(nn.Module):
         target = half[:, self.spots[CELLS] : self.spots[-1] + 1]
         losses["memory"] = _cell_loss(self.memory(target), batch.cells[:, 0])
         if batch.cots:
-            chosen = torch.tensor(batch.with_cot)
+            chosen = torch.tensor(batch.with_cot, device=seen.device)
             losses["cot"], _ = self._told(batch.cots, seen[chosen], deep[chosen], weights)
         return losses
 
@@ -522,8 +523,10 @@ def train(arguments: argparse.Namespace) -> None:
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     trainee = Trainee(model, tokenizer).train()
     check(trainee, folder)
+    device = torch.device(arguments.device)
+    trainee.to(device)
     data = Pairs(tokenizer, pictures(arguments.pairs, arguments.cache))
-    weights = token_weights(tokenizer, model.config.text_config.vocab_size)
+    weights = token_weights(tokenizer, model.config.text_config.vocab_size).to(device)
     batches = data.batches(arguments.batch, arguments.batch // 4, SEED)
 
     matrices, others = [], []
@@ -537,7 +540,8 @@ def train(arguments: argparse.Namespace) -> None:
         torch.optim.AdamW(others, lr=arguments.lr, betas=(0.9, 0.98), weight_decay=0.0),
     ]
     shares = {"caption": 1.0, "cot": 0.5, "sight": 0.5, "memory": 0.5, "back": 0.1}
-    log = (folder / "training.jsonl").open("w")
+    arguments.docs.mkdir(parents=True, exist_ok=True)
+    log = (arguments.docs / "shapes-training.jsonl").open("w")
     began, sums, steps_summed = time.monotonic(), dict.fromkeys(shares, 0.0), 0
     step = 0
     loader = ThreadPoolExecutor(1)  # the next batch is made meanwhile
@@ -549,8 +553,10 @@ def train(arguments: argparse.Namespace) -> None:
             for group in optimizer.param_groups:
                 group["lr"] = arguments.lr * rate
         batch = ahead.result()
+        for name in ("pixels", "cells", "backs"):
+            setattr(batch, name, getattr(batch, name).to(device))
         ahead = loader.submit(next, batches)
-        with torch.autocast("cpu", torch.bfloat16, enabled=arguments.bf16):
+        with torch.autocast(device.type, torch.bfloat16, enabled=not arguments.float32):
             losses = trainee(batch, weights)
             loss = sum(share * losses[name] for name, share in shares.items() if name in losses)
         for optimizer in optimizers:
@@ -578,7 +584,32 @@ def train(arguments: argparse.Namespace) -> None:
             save(trainee, folder)
     ahead.result()
     loader.shutdown()
+    log.close()
     save(trainee, folder)
+    curve(arguments.docs / "shapes-training.jsonl", arguments.docs / "shapes-training.png")
+
+
+def curve(log: Path, picture: Path) -> None:
+    """Draw the parts of the loss over the pairs seen."""
+    from matplotlib.figure import Figure
+
+    rows = [json.loads(line) for line in log.read_text().splitlines()]
+    figure = Figure(figsize=(6.4, 3.6), dpi=80, layout="tight")
+    axes = figure.subplots()
+    names = {
+        "caption": "caption (stage 1)",
+        "cot": "CoT (stage 2)",
+        "sight": "what lies in a cell",
+        "memory": "what lay there before",
+    }
+    for name, title in names.items():
+        axes.plot([row["pairs"] / 1000 for row in rows], [row[name] for row in rows], label=title)
+    axes.set_yscale("log", nonpositive="mask")
+    axes.set_xlabel("thousand pairs")
+    axes.set_ylabel("loss")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(picture)
 
 
 def save(trainee: Trainee, folder: Path) -> None:
@@ -618,13 +649,15 @@ def check(trainee: Trainee, folder: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--output", type=Path, default=Path("shapes"))
+    parser.add_argument("--output", type=Path, default=Path("src/chronoprep/vlm/shapes"))
+    parser.add_argument("--docs", type=Path, default=Path("docs"), help="for the log and the curve")
     parser.add_argument("--pairs", type=int, default=60_000)
     parser.add_argument("--cache", type=Path, help="keeps the drawn pictures (.npy)")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--lr", type=float, default=3e-3)
-    parser.add_argument("--bf16", action="store_true")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--float32", action="store_true", help="no bfloat16: slower")
     train(parser.parse_args())
 
 

@@ -43,6 +43,8 @@ class ModelSpec:
         return int(self.parameters * 1e9 * 2 * 1.2)
 
 
+_HERE = Path(__file__).parent
+
 MODELS = {
     spec.name: spec
     for spec in (
@@ -57,6 +59,10 @@ MODELS = {
         ModelSpec("qwen2.5-vl-32b", "Qwen/Qwen2.5-VL-32B-Instruct", "qwen2_5_vl", 33.5),
         ModelSpec("qwen2.5-vl-72b", "Qwen/Qwen2.5-VL-72B-Instruct", "qwen2_5_vl", 73.4),
         ModelSpec("qwen3-omni-30b", "Qwen/Qwen3-Omni-30B-A3B-Instruct", "qwen3_omni_moe", 31.7),
+        # A micro model that knows synthetic scenes only: see its README.md.
+        ModelSpec(
+            *("shapes", "shapes", "qwen3_vl", 0.0022), preset="compact", folder=_HERE / "shapes"
+        ),
     )
 }
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}

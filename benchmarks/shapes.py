@@ -1,0 +1,99 @@
+"""The packaged `shapes` model against the truth, through the command line itself.
+
+    python benchmarks/shapes.py                # 1,000 pairs of a series that training never saw
+    python benchmarks/shapes.py --pairs 100
+
+"right" is the strictest reading: the sentence equals the true one, word for word, so that the kind
+of edit, size, colour, shape and place are all right, for both edits where there are two.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+KINDS = ("recolour", "move", "remove", "add", "replace", "resize", "background", "no change")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--pairs", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=1001, help="7 is the training's")
+    parser.add_argument("--model", default="shapes")
+    parser.add_argument("--wrong", type=int, default=0, help="show so many wrong captions")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        pairs, dataset = Path(folder) / "pairs", Path(folder) / "dataset"
+        chronoprep("synth", arguments.pairs, "--output", pairs, "--seed", arguments.seed, "-q")
+        command = ("caption", pairs, "--dataset", dataset, "--generate-cot", "--json", "-q")
+        options = ("--model", arguments.model, "--preset", "compact", "--batch-size", 32)
+        summaries = json.loads(chronoprep(*command, *options, may_fail=True))
+        truth, labels = read(pairs / "truth.jsonl"), read(dataset / "labels.jsonl")
+    report(truth, labels, next(s["seconds"] for s in summaries if s["what"] == "labels"))
+    wrong = [key for key in truth if labels[key].get("caption") != truth[key]["caption"]]
+    for key in wrong[: arguments.wrong]:
+        got = labels[key].get("caption") or labels[key].get("error")
+        print(f"\n{key}\n  true: {truth[key]['caption']}\n  got:  {got}")
+
+
+def report(truth: dict[str, Any], labels: dict[str, Any], seconds: float) -> None:
+    """A Markdown table by kind, and the totals."""
+    print("| kind of edit | pairs | caption right | CoT right |")
+    print("|---|---:|---:|---:|")
+    rows: dict[str, list[str]] = {kind: [] for kind in (*KINDS, "two edits")}
+    for key, row in truth.items():
+        rows["two edits" if " + " in row["kind"] else row["kind"]].append(key)
+    rows["all"] = list(truth)
+    for kind, keys in rows.items():
+        captions = sum(labels[key].get("caption") == truth[key]["caption"] for key in keys)
+        edits = [key for key in keys if truth[key]["prompt"]]
+        cots = sum(labels[key].get("caption_cot") == truth[key]["prompt"] for key in edits)
+        cot = share(cots, len(edits)) if edits else "–"
+        print(f"| {kind} | {len(keys)} | {share(captions, len(keys))} | {cot} |")
+
+    same, edited = rows["no change"], [key for key in truth if truth[key]["prompt"]]
+    said = {key for key in truth if labels[key].get("caption") == "no change"}
+    cots = [label for label in labels.values() if label.get("caption_cot")]
+    opened = sum(label["caption_cot"].startswith("The user wants to ") for label in cots)
+    sized = sum(80 <= len(label["caption_cot"].split()) <= 100 for label in cots)
+    named = sum(label["caption_cot"].startswith(opening(label["caption"])) for label in cots)
+    failed = sum(label["status"] == "failed" for label in labels.values())
+    print()
+    print(f'- "no change" said of {share(len(said & set(same)), len(same))} of the unchanged pairs')
+    print(f"  and of {share(len(said & set(edited)), len(edited))} of the changed ones")
+    print(f'- CoTs that open with "The user wants to": {share(opened, len(cots))}')
+    print(f"- CoTs of 80–100 words: {share(sized, len(cots))}")
+    print(f"- CoTs that name the caption's edits: {share(named, len(cots))}")
+    print(f"- failed labels: {failed} of {len(truth)}")
+    print(f"- {len(truth) / seconds:.1f} pairs a second, loading included")
+
+
+def opening(caption: str) -> str:
+    """How a CoT begins that names a caption's edits."""
+    edits = caption.removesuffix(".").split("; ")
+    return f"The user wants to {' and '.join(e[:1].lower() + e[1:] for e in edits)}."
+
+
+def share(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.1f} %" if whole else "–"
+
+
+def read(path: Path) -> dict[str, Any]:
+    return {row["key"]: row for row in map(json.loads, path.read_text("utf-8").splitlines())}
+
+
+def chronoprep(*arguments: object, may_fail: bool = False) -> str:
+    command = [sys.executable, "-m", "chronoprep", *map(str, arguments)]
+    run = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    if run.returncode and not may_fail:
+        sys.exit(run.returncode)
+    return run.stdout
+
+
+if __name__ == "__main__":
+    main()
