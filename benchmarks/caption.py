@@ -8,6 +8,13 @@ Rows, each in a process of its own, one after the other:
           each stage again: what ChronoEdit's script does, less its loading of the model every time
   ours    `chronoprep caption --generate-cot`, with its journal, on the same checkpoint
 
+and with --vllm-python .venv-vllm/bin/python (`make test-vllm` makes it), in float32 on the CPU:
+
+  raw-vllm     vLLM's own `LLM.chat`: all of stage 1 in one call, all of stage 2 in another
+  ours-vllm    the command with --backend vllm
+  ours-server  the command with --endpoint, on vLLM's own server; photos travel as JPEG, so that
+               some texts differ. Its memory is the client's.
+
 The checkpoint is a tiny Qwen3-VL with random weights unless --model names another. Its preprocessor
 makes a picture 192² before the model sees it, so that generation is what is measured; --full-size
 takes the published checkpoints' bounds, where a 1024² picture is 1,024 tokens and the encoder's
@@ -18,18 +25,22 @@ is loaded by then. The split is of the model's own time, and decoding is the sum
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import resource
+import socket
 import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
@@ -70,6 +81,7 @@ class Job:
     device: str
     dtype: str
     batch_size: int | None
+    endpoint: str | None = None
 
 
 def write_pairs(folder: Path, count: int, size: int) -> None:
@@ -92,6 +104,20 @@ def write_pairs(folder: Path, count: int, size: int) -> None:
 
 
 SIDES = ("input", "output")
+IN_FLIGHT = 32
+# vLLM on the CPU: nothing is compiled, and its processor is not tried out beforehand.
+VLLM_OPTIONS = {
+    "max_model_len": 4096,
+    "enforce_eager": True,
+    "skip_mm_profiling": True,
+    "block_size": 32,
+}
+ENVIRONMENT = {
+    "HF_HUB_OFFLINE": "1",
+    "VLLM_CPU_KVCACHE_SPACE": "1",
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    "VLLM_LOGGING_LEVEL": "ERROR",
+}
 
 
 @contextmanager
@@ -200,7 +226,64 @@ def plain(job: Job) -> Result:
     return result
 
 
-def ours(job: Job) -> Result:
+def raw_vllm(job: Job) -> Result:
+    """vLLM's own `LLM.chat`: all of stage 1, then all of stage 2, our prompts."""
+    import vllm
+    from PIL import Image
+
+    from chronoprep.config import LabelSettings
+    from chronoprep.guard import clean
+    from chronoprep.prompts import load_prompts
+
+    llm = vllm.LLM(
+        job.model,
+        dtype=job.dtype,
+        max_num_seqs=IN_FLIGHT,
+        limit_mm_per_prompt={"image": 2, "video": 0},
+        **VLLM_OPTIONS,
+    )
+    params = vllm.SamplingParams(temperature=0.0, max_tokens=job.tokens)
+    prompts = load_prompts(LabelSettings())
+    result = Result()
+
+    def ask(chats: Any) -> list[str]:
+        messages = [
+            [
+                {
+                    "role": turn.role,
+                    "content": [
+                        {"type": "text", "text": part}
+                        if isinstance(part, str)
+                        else {"type": "image_pil", "image_pil": part}
+                        for part in turn.parts
+                    ],
+                }
+                for turn in chat
+            ]
+            for chat in chats
+        ]
+        outputs = [answer.outputs[0] for answer in llm.chat(messages, params, use_tqdm=False)]
+        result.tokens += sum(len(output.token_ids) for output in outputs)
+        return [clean(output.text) for output in outputs]
+
+    began = time.perf_counter()
+    views = {}
+    for path in sorted((Path(job.pairs) / "input").iterdir()):
+        source = Image.open(path).convert("RGB")
+        views[path.stem] = source, Image.open(Path(job.pairs) / "output" / path.name).convert("RGB")
+    result.split["decode"] = time.perf_counter() - began
+    captions = ask(prompts.caption.fill(*view) for view in views.values())
+    cots = ask(
+        prompts.cot.fill(*view, caption)
+        for view, caption in zip(views.values(), captions, strict=True)
+    )
+    result.seconds = time.perf_counter() - began
+    for key, caption, cot in zip(views, captions, cots, strict=True):
+        result.texts[key] = [caption, cot]
+    return result
+
+
+def ours(job: Job, backend: str = "transformers") -> Result:
     """The command's own workflow; only the loading of the model is taken out of its time."""
     from chronoprep import vlm, workflows
     from chronoprep.config import load_settings
@@ -248,11 +331,15 @@ def ours(job: Job) -> Result:
     settings = load_settings(
         {
             "vlm": {
+                "backend": backend,
                 "model": job.model,
-                "device": job.device,
+                "device": job.device if backend == "transformers" else None,
                 "dtype": job.dtype,
                 "max_new_tokens": job.tokens,
                 "batch_size": job.batch_size,
+                "concurrency": IN_FLIGHT,
+                "vllm": VLLM_OPTIONS,
+                "endpoint": job.endpoint,
             },
             # Random weights write nonsense, which the guard would refuse.
             "labels": {"guard": False},
@@ -260,7 +347,7 @@ def ours(job: Job) -> Result:
         environ={},
     )
     with tempfile.TemporaryDirectory() as folder:
-        import chronoprep.vlm.transformers_backend  # noqa: F401  (its import is loading, too)
+        importlib.import_module(f"chronoprep.vlm.{backend}_backend")  # is loading, too
 
         began = time.perf_counter()
         workflows.caption_pairs(Path(job.pairs), Path(folder), settings, with_cot=True)
@@ -278,26 +365,70 @@ class Row:
         run: Labels the pairs.
         title: What the table calls it.
         against: The row that it is compared with.
+        needs: Whether it runs in the environment with vLLM, or against a server from there.
     """
 
     run: Callable[[Job], Result]
     title: str
     against: str | None = None
+    needs: Literal["", "vllm", "server"] = ""
 
 
 ROWS = {
     "plain": Row(plain, "plain loop, transformers"),
     "ours": Row(ours, "chronoprep, transformers", against="plain"),
+    "raw-vllm": Row(raw_vllm, "LLM.chat, vllm", needs="vllm"),
+    "ours-vllm": Row(
+        partial(ours, backend="vllm"), "chronoprep, vllm", against="raw-vllm", needs="vllm"
+    ),
+    "ours-server": Row(
+        partial(ours, backend="openai"),
+        "chronoprep, vllm's server",
+        against="ours-vllm",
+        needs="server",
+    ),
 }
 
 
-def measure(name: str, job: Job, python: str) -> Result:
+def measure(name: str, job: Job, vllm_python: str) -> Result:
     """A row in a process of its own: its peak memory is its own."""
-    with tempfile.TemporaryDirectory() as folder:
+    needs = ROWS[name].needs
+    python = vllm_python if needs == "vllm" else sys.executable
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        if needs == "server":
+            job = replace(job, endpoint=stack.enter_context(server(job, vllm_python)))
         path = Path(folder) / "result.json"
         command = [python, __file__, "--row", name, json.dumps(asdict(job)), str(path)]
-        subprocess.run(command, check=True, env={**os.environ, "HF_HUB_OFFLINE": "1"})
+        subprocess.run(command, check=True, env=os.environ | ENVIRONMENT)
         return Result(**json.loads(path.read_text()))
+
+
+@contextmanager
+def server(job: Job, python: str) -> Iterator[str]:
+    """vLLM's server on the same checkpoint, with the same options; gives its address."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [python, "-m", "vllm.entrypoints.openai.api_server", "--model", job.model]
+    command += ["--port", str(port), "--dtype", job.dtype, "--max-num-seqs", str(IN_FLIGHT)]
+    command += ["--limit-mm-per-prompt", '{"image": 2, "video": 0}']
+    for name, value in VLLM_OPTIONS.items():
+        command += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen(command, env=os.environ | ENVIRONMENT, **quiet)
+    try:
+        while True:
+            if process.poll() is not None:
+                raise SystemExit("vLLM's server does not start: " + " ".join(command))
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5).close()
+                break
+            except OSError:
+                time.sleep(0.5)
+        yield f"http://127.0.0.1:{port}/v1"
+    finally:
+        process.terminate()
+        process.wait()
 
 
 def run_row(name: str, job: Job, path: Path) -> None:
@@ -365,9 +496,11 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--batch-size", type=int)
-    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
+    parser.add_argument("--rows", nargs="+", choices=ROWS)
+    parser.add_argument("--vllm-python", help="of an environment with vLLM, for its rows")
     parser.add_argument("--picture", type=Path, help="where an SVG of the bars goes")
     args = parser.parse_args()
+    rows = args.rows or [n for n, row in ROWS.items() if args.vllm_python or not row.needs]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_pairs(folder / "pairs", args.pairs, args.size)
@@ -375,7 +508,7 @@ def main() -> None:
         if model is None:
             from tiny_checkpoints import build_vlm
 
-            model = str(build_vlm(folder / "model", "qwen3_vl"))
+            model = str(build_vlm(folder / "model", "qwen3_vl", head_dim=32))
             if args.full_size:
                 path = Path(model) / "preprocessor_config.json"
                 config = json.loads(path.read_text())
@@ -383,7 +516,7 @@ def main() -> None:
         job = Job(
             str(folder / "pairs"), model, args.tokens, args.device, args.dtype, args.batch_size
         )
-        results = {row: measure(row, job, sys.executable) for row in args.rows}
+        results = {row: measure(row, job, args.vllm_python) for row in rows}
     print(table(results, args.pairs))
     if args.picture:
         args.picture.write_text(picture(results, args.pairs), encoding="utf-8")

@@ -219,9 +219,12 @@ def test_closing_ends_what_is_under_way(fault_server: Start) -> None:
     model.close()
 
 
-def test_images_arrive_exact_and_bounded() -> None:
+def test_small_images_arrive_exact_and_large_ones_bounded() -> None:
     small = photo(1, (64, 48))
     assert np.array_equal(np.asarray(opened(data_url(small))), np.asarray(small))
+    large = photo(2, (800, 600))
+    error = np.asarray(opened(data_url(large))).astype(int) - np.asarray(large)
+    assert np.abs(error).max() < 12
     noise = np.random.default_rng(0).integers(0, 256, (1500, 1500, 3), dtype=np.uint8)
     url = data_url(Image.fromarray(noise))
     assert url.startswith("data:image/jpeg")

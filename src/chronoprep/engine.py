@@ -94,11 +94,13 @@ def gathered(
             waiting = {pool.submit(function, item) for item in islice(source, workers)}
             while waiting:
                 done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-                if results := [f.result() for f in done if f.exception() is None]:
+                failed = [future for future in done if future.exception() is not None]
+                if not failed:  # the next ones begin before the caller writes these down
+                    waiting |= {pool.submit(function, item) for item in islice(source, len(done))}
+                if results := [future.result() for future in done.difference(failed)]:
                     yield results
-                for future in done:
+                for future in failed:
                     future.result()
-                waiting |= {pool.submit(function, item) for item in islice(source, len(done))}
             finished = True
         finally:
             if not finished:
