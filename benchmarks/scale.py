@@ -82,7 +82,7 @@ def write_journal(folder: Path) -> None:
                     caption=caption,
                     caption_cot=COT,
                     images=images,
-                    files=files_stamp(pair),
+                    files=files_stamp(str(pair.source), str(pair.target)),
                     model="model",
                     cot_model="model",
                     caption_prompt=recipe.prompts.caption.version,

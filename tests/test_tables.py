@@ -339,7 +339,11 @@ def test_images_in_a_table_become_a_dataset(run: Run, tmp_path: Path) -> None:
     ]
     assert (samples[1].frames[0] == (20, 0, 0)).all()
     assert (samples[1].frames[1] == (0, 20, 0)).all()
-    again = run("build-csv", table, "-d", "data", "--allow-caption-as-prompt", "--json")
+    mistaken = run("prepare", table, "-d", "data", "--preset", "magicbrush")
+    assert mistaken.code == 2
+    assert "--columns magicbrush" in mistaken.stderr
+    options = ("--columns", "magicbrush", "--allow-caption-as-prompt", "--json")
+    again = run("build-csv", table, "-d", "data", *options)
     assert next(s for s in again.json if s["what"] == "videos")["skipped"] == 2
     text = pl.struct(bytes=pl.lit(b"no image"), path=pl.lit(None, dtype=pl.String))
     wrong = pl.read_parquet(table).with_columns(source_img=text)

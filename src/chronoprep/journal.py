@@ -35,13 +35,14 @@ class Labels(Mapping[str, Label]):
         with path.open("rb") as file:
             self._data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         start = 0
-        while line := self._line(start):
-            if not line.isspace():
-                try:
-                    self._starts[Label.model_validate_json(line).key] = start
-                except ValidationError:
-                    self.skipped_lines += 1
-            start += len(line)
+        with path.open("rb") as file:
+            for line in file:
+                if not line.isspace():
+                    try:
+                        self._starts[Label.model_validate_json(line).key] = start
+                    except ValidationError:
+                        self.skipped_lines += 1
+                start += len(line)
 
     def current(self) -> bool:
         """Whether the file is still as it was when opened."""

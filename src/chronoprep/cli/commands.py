@@ -100,6 +100,15 @@ def _app(
 
 
 def settings_of(ctx: typer.Context, section: str = "vlm") -> Settings:
+    preset = ctx.params.get("preset")
+    if preset is not None:
+        from chronoprep.pairs.columns import PRESETS
+
+        if preset in PRESETS:
+            raise ConfigError(
+                f"--preset chooses prompt templates; {preset} is a dataset.",
+                hint=f"--columns {preset}",
+            )
     return load_settings(
         o.flags_of(ctx.params, section=section), config_file=ctx.params.get("config")
     )

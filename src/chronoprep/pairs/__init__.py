@@ -7,6 +7,6 @@ from __future__ import annotations
 
 from chronoprep.pairs.discovery import Discovery, discover
 from chronoprep.pairs.keys import pandas_reads_as_text, safe_key
-from chronoprep.pairs.store import Pairs
+from chronoprep.pairs.store import PairRow, Pairs
 
-__all__ = ["Discovery", "Pairs", "discover", "pandas_reads_as_text", "safe_key"]
+__all__ = ["Discovery", "PairRow", "Pairs", "discover", "pandas_reads_as_text", "safe_key"]

@@ -14,9 +14,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
-from chronoprep.data import Cell, Frame, ImagePair, ImageRef, Remote
+from chronoprep.data import Cell, Frame, ImageRef, Remote
 from chronoprep.errors import PairError
 from chronoprep.pairs.cells import read_cell
+from chronoprep.pairs.refs import place
 
 RESAVE = "Open and save it again as PNG or JPEG, or remove the pair."
 AGAIN = "Copy or download the file again, or remove the pair."
@@ -75,24 +76,21 @@ def _clip_digest(clip: Path, size: int, changed: int) -> bytes:  # noqa: ARG001 
     return content_digest(clip)
 
 
-def files_stamp(pair: ImagePair) -> str | None:
+def files_stamp(*refs: str) -> str | None:
     """How the files of a pair's images look from outside: their sizes and times of change.
 
     Equal stamps mean equal bytes, as for make and git. None where that can't be told: an image is
     missing, or is not on this machine.
     """
-    stamps = []
-    for ref in (pair.source, pair.target):
-        if isinstance(ref, Remote):
-            return None
-        file = ref if isinstance(ref, Path) else ref.table if isinstance(ref, Cell) else ref.clip
-        inside = "" if isinstance(ref, Path) else str(ref).rpartition("#")[2]
+    stamp = ""
+    for text in refs:
+        file = place(text)
         try:
             status = os.stat(file)  # noqa: PTH116 - half the time of Path.stat
         except (OSError, ValueError):
             return None
-        stamps.append(f"{status.st_size}-{status.st_mtime_ns}{inside}")
-    return "|".join(stamps)
+        stamp += f"{status.st_size}-{status.st_mtime_ns}{text[len(file) :]}|"
+    return stamp
 
 
 def require_file(path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, NamedTuple, overload
 
 from chronoprep.data import ImagePair
 from chronoprep.pairs.refs import parse
@@ -11,7 +11,20 @@ from chronoprep.pairs.refs import parse
 if TYPE_CHECKING:
     import polars
 
-COLUMNS = ("key", "source", "target", "caption", "prompt")
+
+class PairRow(NamedTuple):
+    """A pair as text; what a million of them are asked for does not need more."""
+
+    key: str
+    source: str
+    target: str
+    caption: str | None
+    prompt: str | None
+
+    def pair(self) -> ImagePair:
+        return ImagePair(
+            self.key, parse(self.source), parse(self.target), self.caption, self.prompt
+        )
 
 
 class Pairs(Sequence[ImagePair]):
@@ -22,14 +35,17 @@ class Pairs(Sequence[ImagePair]):
     """
 
     def __init__(self, frame: polars.DataFrame) -> None:
-        self._frame = frame.select(COLUMNS)
+        self._frame = frame.select(PairRow._fields)
 
     def __len__(self) -> int:
         return self._frame.height
 
     def __iter__(self) -> Iterator[ImagePair]:
-        for row in self._frame.iter_rows(buffer_size=10_000):
-            yield _pair(row)
+        return (row.pair() for row in self.rows())
+
+    def rows(self) -> Iterator[PairRow]:
+        """The pairs as text."""
+        return map(PairRow._make, self._frame.iter_rows(buffer_size=10_000))
 
     @overload
     def __getitem__(self, index: int) -> ImagePair: ...
@@ -40,7 +56,7 @@ class Pairs(Sequence[ImagePair]):
     def __getitem__(self, index: int | slice) -> ImagePair | Pairs:
         if isinstance(index, slice):
             return Pairs(self._frame[index])
-        return _pair(self._frame.row(index))
+        return PairRow._make(self._frame.row(index)).pair()
 
     def where(self, condition: Callable[[ImagePair], bool]) -> Pairs:
         """The pairs that meet a condition."""
@@ -59,8 +75,3 @@ class Pairs(Sequence[ImagePair]):
     def keys(self) -> Iterable[str]:
         """The keys, without making pairs."""
         return self._frame["key"]
-
-
-def _pair(row: tuple[str, ...]) -> ImagePair:
-    key, source, target, caption, prompt = row
-    return ImagePair(key, parse(source), parse(target), caption, prompt)

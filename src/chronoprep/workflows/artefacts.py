@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,14 +11,14 @@ from chronoprep.config import Settings
 from chronoprep.data import Frame, ImagePair, Label
 from chronoprep.dataset import Dataset, file_names, replacing
 from chronoprep.engine import mapped
-from chronoprep.pairs import pandas_reads_as_text
+from chronoprep.pairs import Pairs, pandas_reads_as_text
 from chronoprep.workflows.labels import digest, looked_up, view_settings
 from chronoprep.workflows.report import Reporter, Summary
 from chronoprep.workflows.space import Room
 
 
 def write_videos(
-    pairs: Sequence[ImagePair],
+    pairs: Pairs,
     dataset: Dataset,
     settings: Settings,
     *,
@@ -28,15 +28,15 @@ def write_videos(
     """Write the missing and the stale videos; each carries a stamp of what it was made from."""
     summary = Summary("videos")
     todo: list[tuple[ImagePair, str]] = []
-    for pair, _, outcome in looked_up(pairs, dataset.labels()):
+    for row, _, outcome in looked_up(pairs, dataset.labels()):
         if outcome.value is None:
-            summary.fail(pair.key, outcome.error.reason if outcome.error else "")
+            summary.fail(row.key, outcome.error.reason if outcome.error else "")
             continue
         stamp = video_stamp(outcome.value[0], settings)
-        if _stamp_on(dataset.video(pair.key), settings) == stamp:
+        if _stamp_on(dataset.video(row.key), settings) == stamp:
             summary.skipped += 1
         else:
-            todo.append((pair, stamp))
+            todo.append((row.pair(), stamp))
     if dry_run:
         summary.todo = len(todo)
         return summary.finish()

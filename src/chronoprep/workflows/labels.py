@@ -21,6 +21,7 @@ from chronoprep.data import ImagePair, Label, Outcome
 from chronoprep.dataset import Dataset
 from chronoprep.engine import batched, cores, gathered, mapped
 from chronoprep.errors import ConfigError, PairError
+from chronoprep.pairs import PairRow, Pairs
 from chronoprep.prompts import Prompts, load_prompts
 from chronoprep.vlm import VLM
 from chronoprep.workflows.report import Reporter, Summary
@@ -33,6 +34,10 @@ model; or only captions that exist, in the data or the journal."""
 def digest(*parts: object) -> str:
     """A short stable digest of JSON values."""
     return _digest_of(json.dumps(parts, sort_keys=True, ensure_ascii=False))
+
+
+# `json.dumps` would make an encoder at each call.
+_encode = json.JSONEncoder(ensure_ascii=False).encode
 
 
 def _digest_of(text: str) -> str:
@@ -63,25 +68,24 @@ class Recipe:
         }
 
     @cached_property
-    def _common(self) -> str:
-        """What both digests hold beside the images, as JSON; made once for a million pairs."""
+    def _tails(self) -> tuple[str, str]:
+        """What the digests hold beside the images, as JSON: made once for a million pairs."""
         parts = (
             view_settings(self.settings.images),
             self.checkpoint.name,
             self.checkpoint.revision,
             self.generation,
         )
-        return json.dumps(parts, sort_keys=True, ensure_ascii=False)[1:-1]
+        common = json.dumps(parts, sort_keys=True, ensure_ascii=False)[1:-1]
+        stages = (self.prompts.caption, self.prompts.cot)
+        caption, cot = (f", {common}, {json.dumps(stage.version)}" for stage in stages)
+        return caption, cot
 
     def caption_id(self, images: str) -> str:
-        return _digest_of(
-            f'["{images}", {self._common}, {json.dumps(self.prompts.caption.version)}]'
-        )
+        return _digest_of(f'["{images}"{self._tails[0]}]')
 
     def cot_id(self, images: str, caption: str) -> str:
-        version = json.dumps(self.prompts.cot.version)
-        text = json.dumps(caption, ensure_ascii=False)
-        return _digest_of(f'["{images}", {self._common}, {version}, {text}]')
+        return _digest_of(f'["{images}"{self._tails[1]}, {_encode(caption)}]')
 
 
 @dataclass(frozen=True)
@@ -107,7 +111,7 @@ def normal_caption(text: str | None) -> str | None:
 
 
 def next_task(
-    pair: ImagePair,
+    row: PairRow,
     before: Label | None,
     images: str,
     recipe: Recipe,
@@ -123,10 +127,10 @@ def next_task(
     if before is not None and before.edited_by_human:
         # A human's words are never overwritten; a missing CoT may still be added to them.
         if before.status == "ok" and before.caption and not before.caption_cot and with_cot:
-            return Task(pair, images, before.caption, before)
+            return Task(row.pair(), images, before.caption, before)
         return None
 
-    given = normal_caption(pair.caption) if captions != "model" else None
+    given = normal_caption(row.caption) if captions != "model" else None
     if given is None and captions == "existing":
         if before is None or before.caption is None:
             raise PairError(
@@ -141,19 +145,19 @@ def next_task(
         given = before.caption
 
     if before is None or before.caption is None:
-        return Task(pair, images, given, before)
+        return Task(row.pair(), images, given, before)
     if given is not None:
         current = before.caption == given and before.images == images
     else:
         current = before.caption_id == recipe.caption_id(images)
     if not current:
-        return Task(pair, images, given, before)
+        return Task(row.pair(), images, given, before)
     if before.status in ("no_change", "rejected"):
         return None
     cot_current = before.cot_id == recipe.cot_id(images, before.caption)
     if before.status == "ok" and (not with_cot or cot_current):
         return None
-    return Task(pair, images, before.caption, before)
+    return Task(row.pair(), images, before.caption, before)
 
 
 def record(
@@ -203,8 +207,8 @@ def record(
 
 
 def looked_up(
-    pairs: Iterable[ImagePair], journal: Mapping[str, Label]
-) -> Iterator[tuple[ImagePair, Label | None, Outcome[tuple[str, str | None]]]]:
+    pairs: Pairs, journal: Mapping[str, Label]
+) -> Iterator[tuple[PairRow, Label | None, Outcome[tuple[str, str | None]]]]:
     """Each pair, its record, and the digest of its images with the stamp of their files.
 
     The bytes of images are read only where the files look other than the record says.
@@ -212,26 +216,27 @@ def looked_up(
     from chronoprep.pairs.images import content_hash
     from chronoprep.pairs.sources import files_stamp
 
-    def read(item: tuple[ImagePair, str | None]) -> tuple[str, str | None]:
-        return content_hash(item[0]), item[1]
+    def read(row: PairRow) -> tuple[str, str | None]:
+        stamp = files_stamp(row.source, row.target)
+        return content_hash(row.pair()), stamp
 
-    for batch in batched(pairs, 1000):
-        seen = [(pair, journal.get(pair.key), files_stamp(pair)) for pair in batch]
-        known = [
-            before is not None and before.images is not None and before.files == files is not None
-            for _, before, files in seen
-        ]
-        unknown = [(p, files) for (p, _, files), old in zip(seen, known, strict=True) if not old]
-        fresh = mapped(read, unknown, key=lambda item: item[0].key) if unknown else iter(())
-        for (pair, before, files), old in zip(seen, known, strict=True):
-            if old and before is not None and before.images is not None:
-                yield pair, before, Outcome(pair.key, value=(before.images, files))
-            else:
-                yield pair, before, next(fresh)
+    for batch in batched(pairs.rows(), 1000):
+        known: list[tuple[PairRow, Label | None, tuple[str, str | None] | None]] = []
+        for row in batch:
+            before = journal.get(row.key)
+            seen: tuple[str, str | None] | None = None
+            if before is not None and before.images is not None and before.files is not None:
+                same = files_stamp(row.source, row.target) == before.files
+                seen = (before.images, before.files) if same else None
+            known.append((row, before, seen))
+        unknown = [row for row, _, seen in known if seen is None]
+        fresh = mapped(read, unknown, key=lambda row: row.key) if unknown else iter(())
+        for row, before, seen in known:
+            yield row, before, next(fresh) if seen is None else Outcome(row.key, value=seen)
 
 
 def label_by_model(
-    pairs: Sequence[ImagePair],
+    pairs: Pairs,
     dataset: Dataset,
     settings: Settings,
     *,
@@ -249,17 +254,17 @@ def label_by_model(
     _mention_torn_lines(dataset, summary)
     tasks: list[Task] = []
     unreadable: list[Label] = []
-    for pair, before, outcome in looked_up(pairs, journal):
+    for row, before, outcome in looked_up(pairs, journal):
         try:
             if outcome.error is not None:
                 raise outcome.error
             assert outcome.value is not None
             images, files = outcome.value
-            task = next_task(pair, before, images, recipe, with_cot=with_cot, captions=captions)
+            task = next_task(row, before, images, recipe, with_cot=with_cot, captions=captions)
         except PairError as error:
-            summary.fail(pair.key, error.reason)
+            summary.fail(row.key, error.reason)
             if outcome.error is not None:
-                unreadable.append(_failed(pair, None, error))
+                unreadable.append(_failed(row.key, None, error))
             continue
         if task is None:
             summary.skipped += 1
@@ -312,7 +317,7 @@ def _run(
     def answer(batch: Sequence[tuple[Task, Outcome[tuple[View, tuple[str, ...]]]]]) -> list[Label]:
         began = time.monotonic()
         entries = [
-            _failed(task.pair, task.images, outcome.error)
+            _failed(task.pair.key, task.images, outcome.error)
             for task, outcome in batch
             if isinstance(outcome.error, PairError)
         ]
@@ -434,8 +439,8 @@ def _worth_recording(entries: Iterable[Label], journal: Mapping[str, Label]) -> 
     return [e for e in entries if e.status != "failed" or not human(e.key)]
 
 
-def _failed(pair: ImagePair, images: str | None, error: PairError) -> Label:
-    return Label(key=pair.key, status="failed", images=images, error=error.reason, time=_now())
+def _failed(key: str, images: str | None, error: PairError) -> Label:
+    return Label(key=key, status="failed", images=images, error=error.reason, time=_now())
 
 
 def _mention_torn_lines(dataset: Dataset, summary: Summary) -> None:
