@@ -345,6 +345,8 @@ def test_images_in_a_table_become_a_dataset(run: Run, tmp_path: Path) -> None:
     options = ("--columns", "magicbrush", "--allow-caption-as-prompt", "--json")
     again = run("build-csv", table, "-d", "data", *options)
     assert next(s for s in again.json if s["what"] == "videos")["skipped"] == 2
+    assert run("pairs", table, "--link-manifest", "linked.csv").code == 0
+    assert list(seen(find(Path("linked.csv"))).values()) == EXPECTED
     text = pl.struct(bytes=pl.lit(b"no image"), path=pl.lit(None, dtype=pl.String))
     wrong = pl.read_parquet(table).with_columns(source_img=text)
     wrong.write_parquet(tmp_path / "wrong.parquet")

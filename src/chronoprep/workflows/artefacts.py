@@ -11,7 +11,7 @@ from chronoprep.config import Settings
 from chronoprep.data import Frame, ImagePair, Label
 from chronoprep.dataset import Dataset, file_names, replacing
 from chronoprep.engine import mapped
-from chronoprep.pairs import Pairs, pandas_reads_as_text
+from chronoprep.pairs import PairRow, Pairs, pandas_reads_as_text
 from chronoprep.workflows.labels import digest, looked_up, view_settings
 from chronoprep.workflows.report import Reporter, Summary
 from chronoprep.workflows.space import Room
@@ -27,7 +27,7 @@ def write_videos(
 ) -> Summary:
     """Write the missing and the stale videos; each carries a stamp of what it was made from."""
     summary = Summary("videos")
-    todo: list[tuple[ImagePair, str]] = []
+    todo: list[tuple[PairRow, str]] = []
     for row, _, outcome in looked_up(pairs, dataset.labels()):
         if outcome.value is None:
             summary.fail(row.key, outcome.error.reason if outcome.error else "")
@@ -36,14 +36,14 @@ def write_videos(
         if _stamp_on(dataset.video(row.key), settings) == stamp:
             summary.skipped += 1
         else:
-            todo.append((row.pair(), stamp))
+            todo.append((row, stamp))
     if dry_run:
         summary.todo = len(todo)
         return summary.finish()
 
-    def write(item: tuple[ImagePair, str]) -> Written:
-        pair, stamp = item
-        return write_one(pair, dataset.video(pair.key), settings, stamp)
+    def write(item: tuple[PairRow, str]) -> Written:
+        row, stamp = item
+        return write_one(row.pair(), dataset.video(row.key), settings, stamp)
 
     if todo:
         reporter.start("videos", len(todo))

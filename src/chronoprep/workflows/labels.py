@@ -96,11 +96,15 @@ class Task:
     pair's files looked when `images` was made of them.
     """
 
-    pair: ImagePair
+    row: PairRow
     images: str
     caption: str | None
     before: Label | None
     files: str | None = None
+
+    @property
+    def pair(self) -> ImagePair:
+        return self.row.pair()
 
 
 def normal_caption(text: str | None) -> str | None:
@@ -127,7 +131,7 @@ def next_task(
     if before is not None and before.edited_by_human:
         # A human's words are never overwritten; a missing CoT may still be added to them.
         if before.status == "ok" and before.caption and not before.caption_cot and with_cot:
-            return Task(row.pair(), images, before.caption, before)
+            return Task(row, images, before.caption, before)
         return None
 
     given = normal_caption(row.caption) if captions != "model" else None
@@ -145,19 +149,19 @@ def next_task(
         given = before.caption
 
     if before is None or before.caption is None:
-        return Task(row.pair(), images, given, before)
+        return Task(row, images, given, before)
     if given is not None:
         current = before.caption == given and before.images == images
     else:
         current = before.caption_id == recipe.caption_id(images)
     if not current:
-        return Task(row.pair(), images, given, before)
+        return Task(row, images, given, before)
     if before.status in ("no_change", "rejected"):
         return None
     cot_current = before.cot_id == recipe.cot_id(images, before.caption)
     if before.status == "ok" and (not with_cot or cot_current):
         return None
-    return Task(row.pair(), images, before.caption, before)
+    return Task(row, images, before.caption, before)
 
 
 def record(
@@ -168,7 +172,7 @@ def record(
     kept = task.before if task.before is not None and task.before.caption == task.caption else None
     caption_made_here = stage1_ran and answer.caption is not None
     entry = Label(
-        key=task.pair.key,
+        key=task.row.key,
         status="failed" if answer.error else "no_change" if answer.no_change else "ok",
         caption=answer.caption,
         caption_cot=answer.cot,
@@ -317,7 +321,7 @@ def _run(
     def answer(batch: Sequence[tuple[Task, Outcome[tuple[View, tuple[str, ...]]]]]) -> list[Label]:
         began = time.monotonic()
         entries = [
-            _failed(task.pair.key, task.images, outcome.error)
+            _failed(task.row.key, task.images, outcome.error)
             for task, outcome in batch
             if isinstance(outcome.error, PairError)
         ]
@@ -342,7 +346,7 @@ def _run(
         size = batches_of.batch_size
     else:
         size = (settings.vlm.batch_size or 1) if in_flight == 1 else 1
-    views = mapped(load, tasks, key=lambda task: task.pair.key, ahead=max(2 * size, cores()))
+    views = mapped(load, tasks, key=lambda task: task.row.key, ahead=max(2 * size, cores()))
     batches = batched(zip(tasks, views, strict=True), size)
     if in_flight == 1:
         yield from map(answer, batches)
@@ -360,7 +364,7 @@ def _by_size(tasks: Sequence[Task]) -> list[Task]:
         width, height = frame_size(task.pair.source)
         return width * height
 
-    sizes = [o.value or 0 for o in mapped(pixels, tasks, key=lambda task: task.pair.key)]
+    sizes = [o.value or 0 for o in mapped(pixels, tasks, key=lambda task: task.row.key)]
     order = sorted(range(len(tasks)), key=lambda i: -sizes[i])
     return [tasks[i] for i in order]
 
@@ -487,5 +491,6 @@ def label_one(
         )
     if answer.error is not None:
         raise PairError(f"{source}: {answer.error}")
-    task = Task(pair, content_hash(pair), caption, None)
+    row = PairRow(pair.key, str(source), str(target), caption, None)
+    task = Task(row, content_hash(pair), caption, None)
     return record(task, answer, recipe, seconds=time.monotonic() - began, notes=loaded.notes)
