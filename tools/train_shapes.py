@@ -36,6 +36,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 import transformers
+from matplotlib.figure import Figure
 from PIL import Image
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import nn
@@ -591,8 +592,6 @@ def train(arguments: argparse.Namespace) -> None:
 
 def curve(log: Path, picture: Path) -> None:
     """Draw the parts of the loss over the pairs seen."""
-    from matplotlib.figure import Figure
-
     rows = [json.loads(line) for line in log.read_text().splitlines()]
     figure = Figure(figsize=(6.4, 3.6), dpi=80, layout="tight")
     axes = figure.subplots()

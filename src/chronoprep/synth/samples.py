@@ -1,0 +1,185 @@
+"""Edits between two scenes, and all that is said of them: instruction, chain-of-thought, region."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from chronoprep.synth.drawing import render
+from chronoprep.synth.scenes import PLACES, Backdrop, Scene, Thing, mirrored, mirrored_scene, where
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Kind = Literal["recolour", "move", "remove", "add", "replace", "resize", "background", "no change"]
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """One difference between two scenes: what was there before, what is there after."""
+
+    before: Thing | Backdrop | None
+    after: Thing | Backdrop | None
+
+    @property
+    def kind(self) -> Kind:
+        before, after = self.before, self.after
+        if isinstance(before, Backdrop):
+            return "background"
+        if before is None:
+            return "add"
+        if after is None or isinstance(after, Backdrop):
+            return "remove"
+        if before.place != after.place:
+            return "move"
+        if before.shape != after.shape:
+            return "replace"
+        return "recolour" if before.colour != after.colour else "resize"
+
+    @property
+    def place(self) -> int:
+        """Cell of the edit, -1 for the backdrop: edits are told in this order."""
+        return next((t.place for t in (self.before, self.after) if isinstance(t, Thing)), -1)
+
+    @property
+    def phrase(self) -> str:
+        """The edit as words, without a capital or a full stop."""
+        before, after = self.before, self.after
+        if isinstance(before, Backdrop) and isinstance(after, Backdrop):
+            return f"change the background from {before.noun} to {after.noun}"
+        if isinstance(before, Thing) and isinstance(after, Thing):
+            if self.kind == "move":
+                return (
+                    f"move the {before.noun} from the {PLACES[before.place]} "
+                    f"to the {PLACES[after.place]}"
+                )
+            if self.kind == "replace":
+                return f"replace {before.named} with a {after.noun}"
+            if self.kind == "recolour":
+                return f"recolour {before.named} {after.colour}"
+            return f"{'enlarge' if after.size == 'large' else 'shrink'} {before.named}"
+        if isinstance(before, Thing):
+            return f"remove {before.named}"
+        assert isinstance(after, Thing)
+        return f"add a {after.noun} {where(after.place)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A labelled pair of scenes.
+
+    Attributes:
+        seed: Of the pictures' noise.
+        edits: None, one or two, in the order in which the labels tell them.
+    """
+
+    seed: str
+    source: Scene
+    target: Scene
+    edits: tuple[Edit, ...]
+
+    @property
+    def kind(self) -> str:
+        """The kind of edit; two edits are named with a plus between."""
+        return " + ".join(edit.kind for edit in self.edits) or "no change"
+
+    @property
+    def instruction(self) -> str:
+        """Stage 1: one sentence, two edits joined by a semicolon, or "no change"."""
+        if not self.edits:
+            return "no change"
+        text = "; ".join(edit.phrase for edit in self.edits)
+        return f"{text[0].upper()}{text[1:]}."
+
+    @property
+    def opening(self) -> str:
+        """How the chain-of-thought prompt begins: it names exactly the instruction's edits."""
+        return "The user wants to " + " and ".join(edit.phrase for edit in self.edits) + "."
+
+    @property
+    def cot(self) -> str | None:
+        """Stage 2: 80 to 100 words on what changes and what stays; None for "no change"."""
+        if not self.edits:
+            return None
+        kept = [t for t in self.source.things if t in self.target.things]
+        sentences = [self.opening]
+        sentences += [_RESULTS[self.edits[0].kind] if len(self.edits) == 1 else _TWO_EDITS]
+        sentences += [_kept(kept)]
+        if self.source.backdrop == self.target.backdrop:
+            sentences += [f"The background stays {self.source.backdrop.noun}."]
+        for closing in _CLOSINGS:
+            if _words(sentences) < 82:
+                sentences.append(closing)
+        return " ".join(sentences)
+
+    @property
+    def region(self) -> tuple[float, float, float, float] | None:
+        """Smallest box around all that changed: left, top, right, bottom as shares of the sides."""
+        if not self.edits:
+            return None
+        boxes = [
+            (0.0, 0.0, 1.0, 1.0) if isinstance(part, Backdrop) else part.box
+            for edit in self.edits
+            for part in (edit.before, edit.after)
+            if part is not None
+        ]
+        left, top, right, bottom = zip(*boxes, strict=True)
+        return (min(left), min(top), max(right), max(bottom))
+
+    def swapped(self) -> Sample:
+        """The pair backwards, with its own true labels."""
+        edits = [Edit(edit.after, edit.before) for edit in self.edits]
+        return Sample(self.seed, self.target, self.source, ordered(edits))
+
+    def mirrored(self) -> Sample:
+        """The pair seen in a mirror: left and right change places."""
+        edits = [Edit(mirrored(edit.before), mirrored(edit.after)) for edit in self.edits]
+        return Sample(
+            self.seed, mirrored_scene(self.source), mirrored_scene(self.target), ordered(edits)
+        )
+
+    def pictures(self, size: int = 256) -> tuple[Image, Image]:
+        """Source and target as RGB images of `size`² pixels; the same on every call."""
+        return (
+            render(self.source, size, random.Random(f"{self.seed} source")),
+            render(self.target, size, random.Random(f"{self.seed} target")),
+        )
+
+
+_RESULTS: dict[str, str] = {
+    "recolour": "Only its colour changes; its size, shape and place stay the same.",
+    "move": "It leaves its old place empty and keeps its size, colour and shape.",
+    "remove": "The background fills the place where it was.",
+    "add": "It appears on the empty background and covers nothing else.",
+    "replace": "Only its shape changes; its size, colour and place stay the same.",
+    "resize": "Only its size changes; its colour, shape and place stay the same.",
+    "background": "Every object stays in front of the new background, unchanged.",
+}
+_TWO_EDITS = "These two edits are the only ones and do not touch each other."
+_CLOSINGS = (
+    "The framing, the viewpoint and the flat graphic style are kept.",
+    "No further object appears, and nothing else is moved, resized or recoloured.",
+    "Edges remain crisp, and the light and the fine grain of the picture do not change.",
+    "The result looks like the same picture with only this request carried out cleanly.",
+    "All proportions and distances between the remaining parts are preserved.",
+    "There are no borders, no text and no visible traces of the editing.",
+)
+
+
+def _kept(things: Sequence[Thing]) -> str:
+    if not things:
+        return "No other object is in the picture."
+    names = [thing.named for thing in things]
+    text = names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]
+    verb = "stays exactly as it is" if len(names) == 1 else "stay exactly as they are"
+    return f"{text[0].upper()}{text[1:]} {verb}."
+
+
+def _words(sentences: Sequence[str]) -> int:
+    return sum(len(sentence.split()) for sentence in sentences)
+
+
+def ordered(edits: Sequence[Edit]) -> tuple[Edit, ...]:
+    return tuple(sorted(edits, key=lambda edit: edit.place))

@@ -1,0 +1,158 @@
+"""Scenes: a backdrop, and flat shapes on the cells of a 3×3 grid. Values, names and geometry."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+SIZES = ("small", "large")
+COLOURS = {
+    "red": (214, 38, 42),
+    "orange": (245, 140, 20),
+    "yellow": (246, 224, 44),
+    "green": (34, 150, 62),
+    "blue": (38, 84, 214),
+    "purple": (134, 52, 172),
+    "white": (246, 246, 246),
+    "black": (22, 22, 24),
+}
+SHAPES = ("circle", "square", "triangle", "star", "ring")
+TONES = {
+    "grey": (150, 152, 155),
+    "beige": (222, 202, 166),
+    "mint": (172, 222, 200),
+    "brown": (116, 82, 60),
+}
+PATTERNS = ("plain", "striped", "checked")
+PLACES = (
+    "top left",
+    "top",
+    "top right",
+    "left",
+    "centre",
+    "right",
+    "bottom left",
+    "bottom",
+    "bottom right",
+)
+_PREPOSITIONS = {"left": "on", "right": "on", "centre": "in"}
+_MIRRORED_PLACE = (2, 1, 0, 5, 4, 3, 8, 7, 6)
+# Radius as a share of the picture's side. A cell is a third wide: a large shape just fits.
+_RADIUS = {"small": 0.082, "large": 0.143}
+# Corners as (share of the radius, angle from the top, clockwise).
+_CORNERS = {
+    "square": [(1.15, math.pi * (0.25 + i / 2)) for i in range(4)],
+    "triangle": [(1.15, math.pi * 2 * i / 3) for i in range(3)],
+    "star": [(1.12 if i % 2 == 0 else 0.45, math.pi * i / 5) for i in range(10)],
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Thing:
+    """One flat shape.
+
+    Attributes:
+        place: Cell of the grid, 0 (top left) to 8 (bottom right), row by row.
+        shift: Of its centre from the cell's, as shares of the picture's side.
+        turn: Degrees, clockwise.
+        tint: Added to each channel of its colour.
+        scale: Of its radius, around 1.
+    """
+
+    size: str
+    colour: str
+    shape: str
+    place: int
+    shift: tuple[float, float] = (0.0, 0.0)
+    turn: float = 0.0
+    tint: tuple[int, int, int] = (0, 0, 0)
+    scale: float = 1.0
+
+    @property
+    def noun(self) -> str:
+        return f"{self.size} {self.colour} {self.shape}"
+
+    @property
+    def named(self) -> str:
+        return f"the {self.noun} {where(self.place)}"
+
+    @property
+    def box(self) -> tuple[float, float, float, float]:
+        """Left, top, right, bottom as shares of the picture's sides."""
+        points = self.outline
+        if points is None:
+            (x, y), r = self.centre, self.radius
+            points = [(x - r, y - r), (x + r, y + r)]
+        across, down = zip(*points, strict=True)
+        return (
+            max(0.0, min(across)),
+            max(0.0, min(down)),
+            min(1.0, max(across)),
+            min(1.0, max(down)),
+        )
+
+    @property
+    def radius(self) -> float:
+        """As a share of the picture's side."""
+        return _RADIUS[self.size] * self.scale
+
+    @property
+    def outline(self) -> list[tuple[float, float]] | None:
+        """The corners as shares of the picture's sides; None for what is round."""
+        if self.shape not in _CORNERS:
+            return None
+        (x, y), turn = self.centre, math.radians(self.turn)
+        return [
+            (x + self.radius * r * math.sin(a + turn), y - self.radius * r * math.cos(a + turn))
+            for r, a in _CORNERS[self.shape]
+        ]
+
+    @property
+    def centre(self) -> tuple[float, float]:
+        row, column = divmod(self.place, 3)
+        return ((column + 0.5) / 3 + self.shift[0], (row + 0.5) / 3 + self.shift[1])
+
+
+@dataclass(frozen=True, slots=True)
+class Backdrop:
+    """What lies behind the shapes."""
+
+    tone: str
+    pattern: str
+    tint: tuple[int, int, int] = (0, 0, 0)
+    bands: int = 8
+
+    @property
+    def noun(self) -> str:
+        return f"{self.pattern} {self.tone}"
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """A backdrop and shapes, at most one a cell, in the order of their cells."""
+
+    backdrop: Backdrop
+    things: tuple[Thing, ...]
+
+
+def where(place: int) -> str:
+    """A cell in words: "at the top left", "in the centre"."""
+    name = PLACES[place]
+    return f"{_PREPOSITIONS.get(name, 'at')} the {name}"
+
+
+def scene_of(backdrop: Backdrop, things: Sequence[Thing]) -> Scene:
+    return Scene(backdrop, tuple(sorted(things, key=lambda thing: thing.place)))
+
+
+def mirrored(part: Thing | Backdrop | None) -> Thing | Backdrop | None:
+    if not isinstance(part, Thing):
+        return part
+    shift = (-part.shift[0], part.shift[1])
+    return replace(part, place=_MIRRORED_PLACE[part.place], shift=shift, turn=-part.turn)
+
+
+def mirrored_scene(scene: Scene) -> Scene:
+    things = [thing for t in scene.things if isinstance(thing := mirrored(t), Thing)]
+    return scene_of(scene.backdrop, things)
