@@ -325,3 +325,27 @@ def test_several_devices_and_small_batches_give_every_row_its_own(
     assert counts(umt5("--dtype", "bfloat16", "--batch-tokens", 1)) == (60, 0, 0)
     for key, tensor in together.items():
         torch.testing.assert_close(load(f"umt5/{key}.pkl"), tensor, rtol=0.05, atol=0.05)
+
+
+def test_a_disk_that_fills_up_stops_the_run_and_the_next_goes_on(
+    umt5: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    csv = write_csv({f"k{i:02}": f"Add {i} hats to the people." for i in range(40)})
+    before = csv.read_bytes()
+    real, calls = os.fsync, iter(range(1000))
+
+    def full(descriptor: int) -> None:
+        if next(calls) > 20:
+            raise OSError(28, "No space left on device")
+        real(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("chronoprep.dataset.os.fsync", full)
+        result = umt5("--batch-tokens", 16)
+    assert result.code == 1
+    assert "No space left" in result.stderr
+    assert csv.read_bytes() == before
+    assert not list(Path().rglob("*.tmp"))
+    done, skipped, failed = counts(umt5())
+    assert (done + skipped, failed) == (40, 0)
+    assert skipped > 0

@@ -187,6 +187,17 @@ def test_short_memory_halves_the_batches_for_good(folder: Path) -> None:
         model.encode(tokens(model, ["red"]))
 
 
+def test_a_device_too_small_for_the_weights_is_said(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(torch.nn.Module, "to", full)
+    with pytest.raises(BackendError, match="memory of cpu does not hold the encoder"):
+        encoder(folder)
+
+
 @pytest.mark.parametrize(
     ("text", "cleaned"),
     [

@@ -127,7 +127,8 @@ class Weights:
         """A `UMT5EncoderModel` on a device; on the CPU it shares the state's memory.
 
         Raises:
-            BackendError: When the state lacks a part of the encoder or has one of another shape.
+            BackendError: When the state lacks a part of the encoder or has one of another shape,
+                or the device is too small.
         """
         import torch
         import transformers
@@ -148,7 +149,13 @@ class Weights:
         except RuntimeError as error:
             raise BackendError(f"{self.place}: the encoder can't be loaded: {error}") from None
         model.set_input_embeddings(model.shared)
-        return model.requires_grad_(False).to(device).eval()
+        try:
+            return model.requires_grad_(False).to(device).eval()
+        except torch.OutOfMemoryError:
+            raise BackendError(
+                f"{self.place}: the memory of {device} does not hold the encoder.",
+                hint="Free some of it, or choose another --device.",
+            ) from None
 
     def _open(self, file: Path) -> Iterator[tuple[str, Tensor]]:
         """The encoder's tensors of a file under transformers' names: mapped, not read.
