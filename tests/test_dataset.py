@@ -104,6 +104,18 @@ def test_a_second_run_is_kept_out(tmp_path: Path, run: Callable[..., Result]) ->
     assert again.code == 0
 
 
+def test_what_a_killed_run_left_half_written_is_cleared_and_nothing_else(tmp_path: Path) -> None:
+    left = [".metadata.csv.tmp", "videos/.a.mp4.tmp", "umt5/.a.pkl.tmp"]
+    others = [".editor.tmp", "notes.csv.tmp", "umt5/a.pkl", "umt5/.hidden"]
+    for name in (*left, *others):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("x")
+    with Dataset(tmp_path).locked():
+        pass
+    assert [name for name in left if (tmp_path / name).exists()] == []
+    assert [name for name in others if (tmp_path / name).exists()] == others
+
+
 def test_a_full_disk_stops_the_run_and_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -80,9 +80,14 @@ class Dataset:
         except OSError as error:
             raise _unwritable(self.folder, error) from None
         try:
-            for folder in (self.folder, self.folder / "videos", self.folder / "umt5"):
+            # Of tables only in the folder itself, which may hold other programs' files.
+            for folder, kind in (
+                (self.folder, ".csv"),
+                (self.folder / "videos", ""),
+                (self.folder / "umt5", ""),
+            ):
                 for name in file_names(folder):
-                    if name.startswith(".") and name.endswith(TEMPORARY):
+                    if name.startswith(".") and name.endswith(kind + TEMPORARY):
                         (folder / name).unlink(missing_ok=True)
             yield
         finally:
