@@ -39,7 +39,7 @@ SHAPES = {
     "small": (8, 1024, 16, 64, 2560, 8_000),
     "xxl": (24, 4096, 64, 64, 10240, 256_384),
 }
-PIECES = 500  # of the tokenizer: a CoT prompt gets about 155 tokens, as it does with UMT5's
+PIECES = 540  # of the tokenizer: a CoT prompt gets about 155 tokens, as it does with UMT5's
 
 
 def cot_prompts(count: int) -> list[str]:
