@@ -6,7 +6,8 @@ from its line in some microseconds. (A polars scan was slower, and stops at the 
 
 from __future__ import annotations
 
-import mmap
+import threading
+import weakref
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -29,31 +30,30 @@ class Labels(Mapping[str, Label]):
         self.skipped_lines = 0
         self._path, self._stamp = path, _stamp(path)
         self._starts: dict[str, int] = {}
-        self._data: mmap.mmap | bytes = b""
+        self._lock = threading.Lock()
         if not self._stamp[0]:
             return
-        with path.open("rb") as file:
-            self._data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self._file = path.open("rb")
+        weakref.finalize(self, self._file.close)
         start = 0
-        with path.open("rb") as file:
-            for line in file:
-                if not line.isspace():
-                    try:
-                        self._starts[Label.model_validate_json(line).key] = start
-                    except ValidationError:
-                        self.skipped_lines += 1
-                start += len(line)
+        for line in self._file:
+            if not line.isspace():
+                try:
+                    self._starts[Label.model_validate_json(line).key] = start
+                except ValidationError:
+                    self.skipped_lines += 1
+            start += len(line)
 
     def current(self) -> bool:
         """Whether the file is still as it was when opened."""
         return self._stamp == _stamp(self._path)
 
-    def _line(self, start: int) -> bytes:
-        end = self._data.find(b"\n", start)
-        return self._data[start : len(self._data) if end < 0 else end + 1]
-
     def __getitem__(self, key: str) -> Label:
-        return Label.model_validate_json(self._line(self._starts[key]))
+        start = self._starts[key]
+        with self._lock:
+            self._file.seek(start)
+            line = self._file.readline()
+        return Label.model_validate_json(line)
 
     def __contains__(self, key: object) -> bool:
         return key in self._starts

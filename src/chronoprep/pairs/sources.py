@@ -84,7 +84,7 @@ def files_stamp(*refs: str) -> str | None:
     """
     stamp = ""
     for text in refs:
-        file = place(text)
+        file = place(text) if "#" in text else text
         try:
             status = os.stat(file)  # noqa: PTH116 - half the time of Path.stat
         except (OSError, ValueError):

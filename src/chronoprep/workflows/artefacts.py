@@ -11,6 +11,7 @@ from chronoprep.config import Settings
 from chronoprep.data import Frame, ImagePair, Label
 from chronoprep.dataset import Dataset, file_names, replacing
 from chronoprep.engine import mapped
+from chronoprep.errors import PairError
 from chronoprep.pairs import PairRow, Pairs, pandas_reads_as_text
 from chronoprep.workflows.labels import digest, looked_up, view_settings
 from chronoprep.workflows.report import Reporter, Summary
@@ -28,11 +29,11 @@ def write_videos(
     """Write the missing and the stale videos; each carries a stamp of what it was made from."""
     summary = Summary("videos")
     todo: list[tuple[PairRow, str]] = []
-    for row, _, outcome in looked_up(pairs, dataset.labels()):
-        if outcome.value is None:
-            summary.fail(row.key, outcome.error.reason if outcome.error else "")
+    for row, _, seen in looked_up(pairs, dataset.labels()):
+        if isinstance(seen, PairError):
+            summary.fail(row.key, seen.reason)
             continue
-        stamp = video_stamp(outcome.value[0], settings)
+        stamp = video_stamp(seen.images, settings)
         if _stamp_on(dataset.video(row.key), settings) == stamp:
             summary.skipped += 1
         else:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from chronoprep import captioning, guard, vlm
 from chronoprep.captioning import Answer, View
@@ -36,6 +36,7 @@ def digest(*parts: object) -> str:
     return _digest_of(json.dumps(parts, sort_keys=True, ensure_ascii=False))
 
 
+_READ_TOGETHER = 1000
 # `json.dumps` would make an encoder at each call.
 _encode = json.JSONEncoder(ensure_ascii=False).encode
 
@@ -105,6 +106,13 @@ class Task:
     @property
     def pair(self) -> ImagePair:
         return self.row.pair()
+
+
+class Seen(NamedTuple):
+    """A pair's images as they are now: the digest of their bytes, and the stamp of their files."""
+
+    images: str
+    files: str | None
 
 
 def normal_caption(text: str | None) -> str | None:
@@ -212,31 +220,49 @@ def record(
 
 def looked_up(
     pairs: Pairs, journal: Mapping[str, Label]
-) -> Iterator[tuple[PairRow, Label | None, Outcome[tuple[str, str | None]]]]:
-    """Each pair, its record, and the digest of its images with the stamp of their files.
+) -> Iterator[tuple[PairRow, Label | None, Seen | PairError]]:
+    """Each pair, its record, and how its images look now.
 
     The bytes of images are read only where the files look other than the record says.
     """
     from chronoprep.pairs.images import content_hash
     from chronoprep.pairs.sources import files_stamp
 
-    def read(row: PairRow) -> tuple[str, str | None]:
+    def read(row: PairRow) -> Seen:
         stamp = files_stamp(row.source, row.target)
-        return content_hash(row.pair()), stamp
+        return Seen(content_hash(row.pair()), stamp)
 
-    for batch in batched(pairs.rows(), 1000):
-        known: list[tuple[PairRow, Label | None, tuple[str, str | None] | None]] = []
-        for row in batch:
-            before = journal.get(row.key)
-            seen: tuple[str, str | None] | None = None
-            if before is not None and before.images is not None and before.files is not None:
-                same = files_stamp(row.source, row.target) == before.files
-                seen = (before.images, before.files) if same else None
-            known.append((row, before, seen))
-        unknown = [row for row, _, seen in known if seen is None]
-        fresh = mapped(read, unknown, key=lambda row: row.key) if unknown else iter(())
-        for row, before, seen in known:
-            yield row, before, next(fresh) if seen is None else Outcome(row.key, value=seen)
+    # From the first pair on whose images have to be read: they are read side by side.
+    waiting: list[tuple[PairRow, Label | None, Seen | None]] = []
+
+    def settle() -> Iterator[tuple[PairRow, Label | None, Seen | PairError]]:
+        unknown = [row for row, _, seen in waiting if seen is None]
+        fresh = mapped(read, unknown, key=lambda row: row.key)
+        for row, before, seen in waiting:
+            if seen is None:
+                outcome = next(fresh)
+                seen = outcome.value
+                if seen is None:
+                    assert isinstance(outcome.error, PairError)
+                    yield row, before, outcome.error
+                    continue
+            yield row, before, seen
+        waiting.clear()
+
+    for row in pairs.rows():
+        before = journal.get(row.key)
+        seen = None
+        if before is not None and before.images is not None and before.files is not None:
+            same = files_stamp(row.source, row.target) == before.files
+            seen = Seen(before.images, before.files) if same else None
+        if seen is not None and not waiting:
+            yield row, before, seen
+            continue
+        waiting.append((row, before, seen))
+        if len(waiting) == _READ_TOGETHER:
+            yield from settle()
+    if waiting:
+        yield from settle()
 
 
 def label_by_model(
@@ -258,16 +284,15 @@ def label_by_model(
     _mention_torn_lines(dataset, summary)
     tasks: list[Task] = []
     unreadable: list[Label] = []
-    for row, before, outcome in looked_up(pairs, journal):
+    for row, before, seen in looked_up(pairs, journal):
         try:
-            if outcome.error is not None:
-                raise outcome.error
-            assert outcome.value is not None
-            images, files = outcome.value
+            if isinstance(seen, PairError):
+                raise seen
+            images, files = seen
             task = next_task(row, before, images, recipe, with_cot=with_cot, captions=captions)
         except PairError as error:
             summary.fail(row.key, error.reason)
-            if outcome.error is not None:
+            if error is seen:
                 unreadable.append(_failed(row.key, None, error))
             continue
         if task is None:
