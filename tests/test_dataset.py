@@ -225,10 +225,13 @@ def test_the_last_whole_record_of_a_key_wins(tmp_path: Path) -> None:
     labels = dataset.labels()
     assert dataset.skipped_lines == 2
     assert (list(labels), labels["a"].caption, "c" in labels) == (["a", "b"], "one", False)
+    with dataset.journal.open("ab") as file:
+        file.write(b'{"key":"b","status":"ok","caption":"by hand","seconds":"few"}\n')
+    assert (dataset.labels()["b"].caption, dataset.labels()["b"].seconds) == ("by hand", None)
     dataset.append([Label(key="a", status="ok", caption="two"), Label(key="c", status="ok")])
     assert labels["a"].caption == "one", "what was read stays as it was"
     assert {key: label.caption for key, label in dataset.labels().items()} == {
         "a": "two",
-        "b": None,
+        "b": "by hand",
         "c": None,
     }

@@ -1,19 +1,28 @@
 """The journal as a mapping: a million records in the room of their keys.
 
-A record is checked when the file is read and made again when it is asked for, which pydantic does
-from its line in some microseconds. (A polars scan was slower, and stops at the first torn line.)
+When the file is read, each line is checked for what makes it a record, its key and its status; the
+record is made when it is asked for, which pydantic does from its line in some microseconds. (A
+polars scan was slower, and stops at the first torn line.)
 """
 
 from __future__ import annotations
 
+import json
 import threading
 import weakref
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
-from chronoprep.data import Label
+from chronoprep.data import Label, Status
+
+
+class _Head(BaseModel):
+    """What makes a line a record."""
+
+    key: str
+    status: Status
 
 
 class Labels(Mapping[str, Label]):
@@ -39,7 +48,7 @@ class Labels(Mapping[str, Label]):
         for line in self._file:
             if not line.isspace():
                 try:
-                    self._starts[Label.model_validate_json(line).key] = start
+                    self._starts[_Head.model_validate_json(line).key] = start
                 except ValidationError:
                     self.skipped_lines += 1
             start += len(line)
@@ -53,7 +62,14 @@ class Labels(Mapping[str, Label]):
         with self._lock:
             self._file.seek(start)
             line = self._file.readline()
-        return Label.model_validate_json(line)
+        try:
+            return Label.model_validate_json(line)
+        except ValidationError as error:
+            # A hand wrote a field that is none: it counts as absent.
+            record = json.loads(line)
+            for problem in error.errors():
+                record.pop(problem["loc"][0], None)
+            return Label.model_validate(record)
 
     def __contains__(self, key: object) -> bool:
         return key in self._starts
