@@ -326,13 +326,13 @@ def test_no_decoder_is_built_and_one_table_serves(folder: Path, tmp_path: Path) 
     assert not loaded.training
 
 
-def test_loading_takes_the_weights_memory_and_little_more(tmp_path: Path) -> None:
+def test_loading_takes_the_weights_memory_and_little_more(folder: Path, tmp_path: Path) -> None:
     """The peak of a process that loads an encoder and touches every weight, over its size before.
 
     In the file's number format, and from float32 to bfloat16; with the decoder in the file.
     """
     config = transformers.UMT5Config(
-        vocab_size=12000, d_model=1024, d_kv=64, d_ff=2048, num_layers=6, num_heads=16,
+        vocab_size=10000, d_model=896, d_kv=64, d_ff=1792, num_layers=6, num_heads=14,
         feed_forward_proj="gated-gelu",
     )  # fmt: skip
     with torch.device("meta"):
@@ -342,36 +342,39 @@ def test_loading_takes_the_weights_memory_and_little_more(tmp_path: Path) -> Non
     save_wan(tmp_path / "wan", wan_names({n: t.bfloat16() for n, t in state.items()}))
     save_tokenizer(tmp_path / "float32")
     config.save_pretrained(tmp_path / "float32")
-    state["decoder.block.0.layer.0.SelfAttention.q.weight"] = torch.ones(4000, 10000)
+    state["decoder.block.0.layer.0.SelfAttention.q.weight"] = torch.ones(2000, 10000)
     safetensors.torch.save_file(state, tmp_path / "float32" / "model.safetensors", {"format": "pt"})
     del state
     code = (
-        "import sys, torch, transformers, safetensors.torch, re\n"
+        "import sys, torch, re\n"
         "from pathlib import Path\n"
         "from chronoprep import umt5\n"
         "from chronoprep.config import UMT5Settings\n"
         "from chronoprep.umt5 import weights\n"
-        "weights._PIECE = 4 << 20\n"  # the model is small, too
-        "transformers.UMT5EncoderModel\n"
+        "weights._PIECE = 2 << 20\n"  # the model is small, too
         "def status(name):\n"
         "    text = Path('/proc/self/status').read_text()\n"
         "    return int(re.search(name + r':\\s+(\\d+)', text)[1]) * 1024\n"
-        "settings = UMT5Settings(model=sys.argv[1], device='cpu')\n"
-        "encoder = umt5.Encoder(umt5.find_encoder(settings), settings)\n"
-        "torch.ones(1000, 1000).bfloat16()\n"
-        "before = status('VmRSS')\n"
-        "Path('/proc/self/clear_refs').write_text('5')\n"
-        "encoder.load()\n"
-        "for weight in encoder.replicas[0].model.parameters(): weight.view(torch.int16).max()\n"
-        "print(status('VmHWM') - before)\n"
+        "def opened(model):\n"
+        "    settings = UMT5Settings(model=model, device='cpu')\n"
+        "    return umt5.Encoder(umt5.find_encoder(settings), settings)\n"
+        "opened(sys.argv[1]).load()\n"  # what libraries allocate once does not count
+        "for model in sys.argv[2:]:\n"
+        "    encoder = opened(model)\n"
+        "    before = status('VmRSS')\n"
+        "    Path('/proc/self/clear_refs').write_text('5')\n"
+        "    encoder.load()\n"
+        "    for weight in encoder.replicas[0].model.parameters(): weight.view(torch.int16).max()\n"
+        "    print(status('VmHWM') - before)\n"
+        "    del encoder, weight\n"
     )
-    for place in ("wan", "float32"):
-        result = subprocess.run(
-            [sys.executable, "-c", code, str(tmp_path / place)], capture_output=True, text=True
-        )
-        assert result.returncode == 0, result.stderr
-        assert size < int(result.stdout) + size / 4, "all of it was in memory"
-        assert int(result.stdout) <= 1.15 * size, place
+    places = [str(tmp_path / name) for name in ("wan", "float32")]
+    command = [sys.executable, "-c", code, str(folder), *places]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    for place, peak in zip(places, map(int, result.stdout.split()), strict=True):
+        assert peak > 0.75 * size, "all of it was in memory"
+        assert peak <= 1.15 * size, place
 
 
 @pytest.mark.parametrize(

@@ -227,6 +227,7 @@ class Weights:
             tensors = dict(self._open(file))
             for name, part in piece:
                 done[name][part] = tensors[name][part]
+            del tensors  # before the next piece's pages come
         return done
 
 
