@@ -19,7 +19,7 @@ The checkpoint is a tiny Qwen3-VL with random weights unless --model names anoth
 makes a picture 192² before the model sees it, so that generation is what is measured; --full-size
 takes the published checkpoints' bounds, where a 1024² picture is 1,024 tokens and the encoder's
 attention over its 4,096 patches is most of the work. Seconds count from the first pair; the model
-is loaded by then. The split is of the model's own time, and decoding is the sum over threads.
+is loaded by then. In the split, decoding and processing are sums over threads.
 """
 
 from __future__ import annotations
@@ -57,6 +57,8 @@ class Result:
     Attributes:
         texts: Caption and CoT of each pair by key.
         seconds: From the first pair to the last label.
+        cpu: The processor's seconds in that time, all threads together: other programs on the
+            machine touch it less.
         tokens: New tokens of both stages.
         encoded: Images that went through the vision encoder.
         split: Seconds by part.
@@ -65,6 +67,7 @@ class Result:
 
     texts: dict[str, list[str]] = field(default_factory=dict)
     seconds: float = 0.0
+    cpu: float = 0.0
     tokens: int = 0
     encoded: int = 0
     split: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PARTS, 0.0))
@@ -82,6 +85,31 @@ class Job:
     dtype: str
     batch_size: int | None
     endpoint: str | None = None
+
+
+def build_model(folder: Path, *, full_size: bool) -> Path:
+    """A tiny checkpoint for which a prompt has about as many tokens as for the published ones, and
+    which never ends an answer: each has as many tokens as it may."""
+    from importlib.resources import files
+
+    from safetensors.torch import load_file, save_file
+    from transformers import AutoTokenizer
+
+    from tiny_checkpoints import build_vlm
+
+    templates = files("chronoprep.prompts") / "templates"
+    corpus = [path.read_text(encoding="utf-8") for path in templates.iterdir()]
+    build_vlm(folder, "qwen3_vl", head_dim=32, corpus=corpus, vocab=1536)
+    tensors = load_file(folder / "model.safetensors")
+    ends = AutoTokenizer.from_pretrained(folder).convert_tokens_to_ids(
+        ["<|im_end|>", "<|endoftext|>"]
+    )
+    tensors["lm_head.weight"][ends] = 0
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    if full_size:
+        path = folder / "preprocessor_config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"size": PUBLISHED_PIXELS}))
+    return folder
 
 
 def write_pairs(folder: Path, count: int, size: int) -> None:
@@ -212,7 +240,7 @@ def plain(job: Job) -> Result:
         result.tokens += len(new)
         return clean(tokenizer.decode(new, skip_special_tokens=True))
 
-    began = time.perf_counter()
+    began, cpu = time.perf_counter(), time.process_time()
     with torch.inference_mode(), watched(model, result):
         for path in sorted((Path(job.pairs) / "input").iterdir()):
             start = time.perf_counter()
@@ -222,7 +250,7 @@ def plain(job: Job) -> Result:
             caption = ask(prompts.caption.fill(source, target))
             cot = ask(prompts.cot.fill(source, target, caption))
             result.texts[path.stem] = [caption, cot]
-    result.seconds = time.perf_counter() - began
+    result.seconds, result.cpu = time.perf_counter() - began, time.process_time() - cpu
     return result
 
 
@@ -291,7 +319,7 @@ def ours(job: Job, backend: str = "transformers") -> Result:
     from chronoprep.pairs import images
 
     result = Result()
-    loading = 0.0
+    loading = loading_cpu = 0.0
     model: Any = None
 
     def timed(function: Callable[..., Any], part: str) -> Callable[..., Any]:
@@ -307,10 +335,10 @@ def ours(job: Job, backend: str = "transformers") -> Result:
     real_load = vlm.load
 
     def load(*args: Any) -> Any:
-        nonlocal loading, model
-        began = time.perf_counter()
+        nonlocal loading, loading_cpu, model
+        began, cpu = time.perf_counter(), time.process_time()
         model = real_load(*args)
-        loading = time.perf_counter() - began
+        loading, loading_cpu = time.perf_counter() - began, time.process_time() - cpu
         if (inner := getattr(model, "model", None)) is not None:
             watch.append(watched(inner, result))
             watch[0].__enter__()
@@ -349,9 +377,10 @@ def ours(job: Job, backend: str = "transformers") -> Result:
     with tempfile.TemporaryDirectory() as folder:
         importlib.import_module(f"chronoprep.vlm.{backend}_backend")  # is loading, too
 
-        began = time.perf_counter()
+        began, cpu = time.perf_counter(), time.process_time()
         workflows.caption_pairs(Path(job.pairs), Path(folder), settings, with_cot=True)
         result.seconds = time.perf_counter() - began - loading
+        result.cpu = time.process_time() - cpu - loading_cpu
         for key, label in Dataset(Path(folder)).labels().items():
             result.texts[key] = [label.caption or "", label.caption_cot or ""]
     return result
@@ -443,19 +472,22 @@ def run_row(name: str, job: Job, path: Path) -> None:
 
 def table(results: dict[str, Result], pairs: int) -> str:
     lines = [
-        f"{'row':26} {'seconds':>8} {'pairs/s':>8} {'tok/s':>7} {'ratio':>6} {'images':>7} "
+        f"{'row':26} {'seconds':>8} {'pairs/s':>8} {'tok/s':>7} {'ratio':>7} {'CPU s':>7} "
+        f"{'ratio':>7} {'images':>7} "
         f"{'peak MB':>8}  " + " ".join(f"{part:>8}" for part in PARTS) + f" {'same text':>10}"
     ]
     for name, result in results.items():
         base = results.get(ROWS[name].against or "")
         ratio = f"{base.seconds / result.seconds:.2f}×" if base else ""
+        cpu = f"{base.cpu / result.cpu:.2f}×" if base else ""
         same = ""
         if base:
             equal = sum(result.texts.get(key) == texts for key, texts in base.texts.items())
             same = f"{equal}/{len(base.texts)}"
         lines.append(
             f"{ROWS[name].title:26} {result.seconds:8.2f} {pairs / result.seconds:8.2f} "
-            f"{result.tokens / result.seconds:7.0f} {ratio:>6} {result.encoded:7} "
+            f"{result.tokens / result.seconds:7.0f} {ratio:>7} {result.cpu:7.1f} "
+            f"{cpu:>7} {result.encoded:7} "
             f"{result.memory / 1e6:8.0f}  "
             + " ".join(f"{result.split[part]:8.2f}" for part in PARTS)
             + f" {same:>10}"
@@ -506,13 +538,7 @@ def main() -> None:
         write_pairs(folder / "pairs", args.pairs, args.size)
         model = args.model
         if model is None:
-            from tiny_checkpoints import build_vlm
-
-            model = str(build_vlm(folder / "model", "qwen3_vl", head_dim=32))
-            if args.full_size:
-                path = Path(model) / "preprocessor_config.json"
-                config = json.loads(path.read_text())
-                path.write_text(json.dumps(config | {"size": PUBLISHED_PIXELS}))
+            model = str(build_model(folder / "model", full_size=args.full_size))
         job = Job(
             str(folder / "pairs"), model, args.tokens, args.device, args.dtype, args.batch_size
         )

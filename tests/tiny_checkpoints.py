@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -43,10 +44,21 @@ CORPUS = [
 ]
 
 
-def build_vlm(folder: Path, family: str, seed: int = 0, head_dim: int = 16) -> Path:
-    """Write a tiny checkpoint of a family; the same seed gives the same weights."""
+def build_vlm(
+    folder: Path,
+    family: str,
+    seed: int = 0,
+    head_dim: int = 16,
+    corpus: Sequence[str] = CORPUS,
+    vocab: int = 416,
+) -> Path:
+    """Write a tiny checkpoint of a family; the same seed gives the same weights.
+
+    The tokenizer learns its words from `corpus`; where it knows few, a prompt has more tokens than
+    with a published one.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    ids = _write_tokenizer(folder)
+    ids = _write_tokenizer(folder, corpus, vocab)
     patch = 14 if family == "qwen2_5_vl" else 16
     name = "Qwen2VLProcessor" if family == "qwen2_5_vl" else "Qwen3VLProcessor"
     (folder / "preprocessor_config.json").write_text(
@@ -81,22 +93,22 @@ def build_vlm(folder: Path, family: str, seed: int = 0, head_dim: int = 16) -> P
         )
     )
     torch.manual_seed(seed)
-    model = _model(family, ids, head_dim).float().eval()
+    model = _model(family, ids, vocab, head_dim).float().eval()
     model.generation_config = transformers.GenerationConfig.from_pretrained(folder)
     model.save_pretrained(folder)
     return folder
 
 
-def _write_tokenizer(folder: Path) -> dict[str, int]:
+def _write_tokenizer(folder: Path, corpus: Sequence[str], vocab: int) -> dict[str, int]:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=380,
+        vocab_size=vocab - 36,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(CORPUS, trainer)
+    tokenizer.train_from_iterator(corpus, trainer)
     # The Omni family wants each role to be one token.
     tokenizer.add_tokens([AddedToken(w, normalized=False) for w in ("system", "user", "assistant")])
     tokenizer.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in SPECIAL])
@@ -120,8 +132,9 @@ def _write_tokenizer(folder: Path) -> dict[str, int]:
     return {t: tokenizer.token_to_id(t) for t in [*SPECIAL, "system", "user", "assistant"]}
 
 
-def _model(family: str, ids: dict[str, int], head_dim: int) -> transformers.PreTrainedModel:
-    vocab = 416
+def _model(
+    family: str, ids: dict[str, int], vocab: int, head_dim: int
+) -> transformers.PreTrainedModel:
     text = {
         "vocab_size": vocab,
         "hidden_size": 64,

@@ -13,11 +13,54 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-import transformers
-from transformers.cache_utils import DynamicLayer
+from transformers.cache_utils import Cache, DynamicLayer
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+
+# Tokens that a cache may grow by before it is copied to a larger place.
+_ROOM = 128
+
+
+class _RoomyLayer(DynamicLayer):
+    """Keys and values with room behind them: a new token is written there. The library's layer
+    copies all of them for each token, which for long prompts costs more than the attention."""
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+            self._places: list[torch.Tensor | None] = [None, None]
+        self.keys = self._appended(0, self.keys, key_states)
+        self.values = self._appended(1, self.values, value_states)
+        return self.keys, self.values
+
+    def _appended(self, which: int, kept: torch.Tensor | None, new: torch.Tensor) -> torch.Tensor:
+        start = kept.shape[-2] if kept is not None and kept.numel() else 0
+        end = start + new.shape[-2]
+        place = self._places[which]
+        if place is None or place.shape[-2] < end or not _begins(place, kept, start):
+            place = new.new_empty(*new.shape[:-2], end + _ROOM, new.shape[-1])
+            if kept is not None and start:
+                place[..., :start, :] = kept
+            self._places[which] = place
+        place[..., start:end, :] = new
+        return place[..., :end, :]
+
+
+def _begins(place: torch.Tensor, kept: torch.Tensor | None, length: int) -> bool:
+    """Whether what is kept is the beginning of a place, and not a selection of it."""
+    return length == 0 or (kept is not None and kept.data_ptr() == place.data_ptr())
+
+
+def new_cache(config: Any) -> Cache | None:
+    """An empty cache for a batch; None where a model's layers want caches of other kinds."""
+    kinds = set(getattr(config.get_text_config(), "layer_types", None) or ())
+    if kinds - {"full_attention"}:
+        return None
+    return Cache(layer_class_to_replicate=_RoomyLayer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +105,7 @@ class Prefix:
     def fits(prompts: Sequence[Prompt], cache: Any) -> bool:
         """Whether a batch's heads can be kept."""
         kinds = {type(layer) for layer in getattr(cache, "layers", ())}
-        return kinds == {DynamicLayer} and len({len(p.tail) for p in prompts}) == 1
+        return kinds == {_RoomyLayer} and len({len(p.tail) for p in prompts}) == 1
 
     def rows(self, prompts: Sequence[Prompt]) -> list[int] | None:
         """Where the heads of prompts stand in this batch; None unless all do."""
@@ -97,7 +140,7 @@ class Prefix:
     def _taken(self, rows: list[int]) -> Any:
         if rows == list(range(len(self._images))):
             return self._cache  # grows in place, until `rewind`
-        taken = transformers.DynamicCache()
+        taken = Cache(layer_class_to_replicate=_RoomyLayer)
         for i, layer in enumerate(self._cache.layers):
             taken.update(layer.keys[rows], layer.values[rows], i)
         return taken

@@ -19,7 +19,7 @@ import transformers
 
 from chronoprep.data import GREEDY, Chat, Completion, Sampling
 from chronoprep.errors import BackendError
-from chronoprep.vlm.prefix import Prefix, Prompt
+from chronoprep.vlm.prefix import Prefix, Prompt, new_cache
 from chronoprep.vlm.thoughts import without_thoughts
 from chronoprep.vlm.vision import Vision
 
@@ -204,7 +204,7 @@ class TransformersVLM:
         if not self.omni:
             marks = padded["input_ids"] == self.processor.image_token_id
             inputs["mm_token_type_ids"] = marks.long()
-        return inputs
+        return inputs | {"past_key_values": new_cache(self.model.config)}
 
     def _padded(self, rows: Sequence[Sequence[int]]) -> dict[str, Any]:
         """Token lists as tensors. Right padding, some real tokenizers' default, would silently
