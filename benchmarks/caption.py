@@ -132,7 +132,7 @@ def write_pairs(folder: Path, count: int, size: int) -> None:
 
 
 SIDES = ("input", "output")
-IN_FLIGHT = 32
+AT_ONCE = 32
 # vLLM on the CPU: nothing is compiled, and its processor is not tried out beforehand.
 VLLM_OPTIONS = {
     "max_model_len": 4096,
@@ -143,7 +143,6 @@ VLLM_OPTIONS = {
 ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
     "VLLM_CPU_KVCACHE_SPACE": "1",
-    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     "VLLM_LOGGING_LEVEL": "ERROR",
 }
 
@@ -266,7 +265,7 @@ def raw_vllm(job: Job) -> Result:
     llm = vllm.LLM(
         job.model,
         dtype=job.dtype,
-        max_num_seqs=IN_FLIGHT,
+        max_num_seqs=AT_ONCE,
         limit_mm_per_prompt={"image": 2, "video": 0},
         **VLLM_OPTIONS,
     )
@@ -312,7 +311,7 @@ def raw_vllm(job: Job) -> Result:
 
 
 def ours(job: Job, backend: str = "transformers") -> Result:
-    """The command's own workflow; only the loading of the model is taken out of its time."""
+    """The command's own workflow, less the time to load the model and to give it back."""
     from chronoprep import vlm, workflows
     from chronoprep.config import load_settings
     from chronoprep.dataset import Dataset
@@ -338,7 +337,8 @@ def ours(job: Job, backend: str = "transformers") -> Result:
         nonlocal loading, loading_cpu, model
         began, cpu = time.perf_counter(), time.process_time()
         model = real_load(*args)
-        loading, loading_cpu = time.perf_counter() - began, time.process_time() - cpu
+        loading += time.perf_counter() - began
+        loading_cpu += time.process_time() - cpu
         if (inner := getattr(model, "model", None)) is not None:
             watch.append(watched(inner, result))
             watch[0].__enter__()
@@ -350,7 +350,15 @@ def ours(job: Job, backend: str = "transformers") -> Result:
             result.tokens += sum(answer.tokens for answer in answers)
             return answers
 
-        model.generate = counted
+        def close() -> None:
+            nonlocal loading, loading_cpu
+            began, cpu = time.perf_counter(), time.process_time()
+            closed()
+            loading += time.perf_counter() - began
+            loading_cpu += time.process_time() - cpu
+
+        closed = model.close
+        model.generate, model.close = counted, close
         return model
 
     watch: list[Any] = []
@@ -365,7 +373,7 @@ def ours(job: Job, backend: str = "transformers") -> Result:
                 "dtype": job.dtype,
                 "max_new_tokens": job.tokens,
                 "batch_size": job.batch_size,
-                "concurrency": IN_FLIGHT,
+                "concurrency": 2 * AT_ONCE,
                 "vllm": VLLM_OPTIONS,
                 "endpoint": job.endpoint,
             },
@@ -439,7 +447,7 @@ def server(job: Job, python: str) -> Iterator[str]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [python, "-m", "vllm.entrypoints.openai.api_server", "--model", job.model]
-    command += ["--port", str(port), "--dtype", job.dtype, "--max-num-seqs", str(IN_FLIGHT)]
+    command += ["--port", str(port), "--dtype", job.dtype, "--max-num-seqs", str(AT_ONCE)]
     command += ["--limit-mm-per-prompt", '{"image": 2, "video": 0}']
     for name, value in VLLM_OPTIONS.items():
         command += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]

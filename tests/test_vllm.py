@@ -102,7 +102,7 @@ def test_it_writes_what_transformers_writes(
 ) -> None:
     tables = [f"{key} = {json.dumps(value)}" for key, value in OPTIONS.items()]
     Path("chronoprep.toml").write_text("\n".join(["[vlm.vllm]", *tables]))
-    ours = labels(pairs, tmp_path / "d", "--model", model, "--backend", "vllm", "--concurrency", 8)
+    ours = labels(pairs, tmp_path / "d", "--model", model, "--backend", "vllm", "--concurrency", 16)
     assert ours == expected
 
 
@@ -122,7 +122,7 @@ def test_so_does_its_server(
     try:
         wait_for(f"http://127.0.0.1:{port}/health", server, tmp_path / "log")
         endpoint = f"http://127.0.0.1:{port}/v1"
-        ours = labels(pairs, tmp_path / "d", "--endpoint", endpoint, "--concurrency", 8)
+        ours = labels(pairs, tmp_path / "d", "--endpoint", endpoint, "--concurrency", 16)
         assert Dataset(tmp_path / "d").labels()["p00"].model == "tiny"
     finally:
         server.terminate()
@@ -164,7 +164,7 @@ def engine(model: Path) -> Iterator[Any]:
         settings = VLMSettings(
             model=str(model),
             backend="vllm",
-            concurrency=8,
+            concurrency=16,
             max_new_tokens=8,
             vllm=OPTIONS | {"disable_log_stats": False},
         )

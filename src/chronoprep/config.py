@@ -94,7 +94,7 @@ class VLMSettings(Section):
         None, description="An OpenAI-compatible server, such as http://localhost:8000/v1."
     )
     concurrency: int | None = Field(
-        None, ge=1, description="Pairs in flight: 32 on a server, 128 in vLLM."
+        None, ge=1, description="Pairs in flight: 32 on a server, 256 in vLLM."
     )
     vllm: dict[str, Any] = Field(
         default_factory=dict, description="More arguments for vllm.LLM: a table [vlm.vllm]."

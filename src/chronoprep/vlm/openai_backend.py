@@ -22,7 +22,7 @@ from anyio.from_thread import start_blocking_portal
 
 from chronoprep.data import GREEDY, Chat, Completion, Sampling
 from chronoprep.errors import BackendError, ConfigError, PairError
-from chronoprep.vlm.messages import messages
+from chronoprep.vlm.messages import ImageParts, messages
 from chronoprep.vlm.thoughts import without_thoughts
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ class OpenAIVLM:
         self.endpoint = endpoint
         self.max_new_tokens = max_new_tokens
         self._model = model
-        self._encoded = threading.local()
+        self._parts = ImageParts(_part)
         self._client = openai.AsyncOpenAI(
             base_url=base_url(endpoint),
             api_key=_key(),
@@ -191,22 +191,12 @@ class OpenAIVLM:
         drawn = {"top_p": sampling.top_p, "seed": sampling.seed} if sampling.temperature else {}
         return {
             "model": self._model.id,
-            "messages": messages(chat, self._image),
+            "messages": messages(chat, self._parts),
             "max_tokens": self.max_new_tokens,
             "temperature": sampling.temperature,
             "extra_body": _PLAIN if self._model.server in _PLAIN_SERVERS else None,
             **drawn,
         }
-
-    def _image(self, image: Image) -> dict[str, Any]:
-        """An image's part, made once for both stages: a thread asks for one after the other."""
-        known: list[tuple[Image, dict[str, Any]]] = getattr(self._encoded, "parts", [])
-        for other, part in known:
-            if other is image:
-                return part
-        part = {"type": "image_url", "image_url": {"url": data_url(image)}}
-        self._encoded.parts = [*known[-1:], (image, part)]
-        return part
 
     async def _answer(self, request: dict[str, Any]) -> Completion | PairError:
         try:
@@ -267,6 +257,10 @@ class OpenAIVLM:
         if not isinstance(tokens, int):
             tokens = self.max_new_tokens if truncated else 0
         return Completion(without_thoughts(content or ""), tokens, truncated)
+
+
+def _part(image: Image) -> dict[str, Any]:
+    return {"type": "image_url", "image_url": {"url": data_url(image)}}
 
 
 def data_url(image: Image) -> str:

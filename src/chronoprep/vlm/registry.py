@@ -94,7 +94,8 @@ def _vllm(settings: VLMSettings, found: Checkpoint) -> VLM:
         checkpoint.ensure(found),
         dtype=saved if settings.dtype == "auto" else settings.dtype,
         max_new_tokens=settings.max_new_tokens,
-        in_flight=concurrency(settings),
+        # The other half is being prepared or waits: a place that falls free is taken at once.
+        at_once=max(concurrency(settings) // 2, 1),
         gpus=_gpus(_needed_bytes(settings, found) or 0),
         options=settings.vllm,
     )
@@ -141,7 +142,7 @@ class Backend:
 
 BACKENDS = {
     "transformers": Backend(_transformers),
-    "vllm": Backend(_vllm, needs="vllm", in_flight=128),
+    "vllm": Backend(_vllm, needs="vllm", in_flight=256),
     "openai": Backend(_openai, needs="openai", in_flight=32, remote=True),
 }
 

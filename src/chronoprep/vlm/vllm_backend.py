@@ -8,6 +8,7 @@ its images and their prefix.
 from __future__ import annotations
 
 import gc
+import hashlib
 import os
 import queue
 import threading
@@ -19,11 +20,11 @@ from typing import TYPE_CHECKING, Any
 
 from chronoprep.data import GREEDY, Chat, Completion, Sampling
 from chronoprep.errors import BackendError, PairError
-from chronoprep.vlm.messages import messages
+from chronoprep.vlm.messages import ImageParts, messages
 from chronoprep.vlm.thoughts import without_thoughts
 
 if TYPE_CHECKING:
-    pass
+    from PIL.Image import Image
 
 # Read when vLLM is imported: its news would go to stdout, where --json goes; and it phones home.
 for _name, _value in {
@@ -56,7 +57,7 @@ class VLLMVLM:
         folder: In Hugging Face form.
         dtype: Of the computation.
         max_new_tokens: Longest answer, in tokens.
-        in_flight: Requests that run at the same time.
+        at_once: Requests that run at the same time; more wait.
         gpus: How many of them share the model.
         options: More arguments for `vllm.LLM`; they win over those made here.
 
@@ -70,7 +71,7 @@ class VLLMVLM:
         *,
         dtype: str,
         max_new_tokens: int,
-        in_flight: int,
+        at_once: int,
         gpus: int,
         options: Mapping[str, Any],
     ) -> None:
@@ -78,7 +79,7 @@ class VLLMVLM:
         arguments: dict[str, Any] = {
             "dtype": dtype,
             "tensor_parallel_size": gpus,
-            "max_num_seqs": in_flight,
+            "max_num_seqs": at_once,
             "max_model_len": -1,  # what fits: a checkpoint's own 256k tokens may ask for too much
             "limit_mm_per_prompt": {"image": 2, "video": 0},
         }
@@ -90,6 +91,7 @@ class VLLMVLM:
                 hint="[vlm.vllm] in chronoprep.toml takes its options, gpu_memory_utilization for "
                 "one; --backend transformers may run what vLLM can't.",
             ) from error
+        self._parts = ImageParts(_part)
         self._lock = threading.Lock()
         self._closed = False
         self._inbox: queue.SimpleQueue[_Question | None] = queue.SimpleQueue()
@@ -106,7 +108,7 @@ class VLLMVLM:
         """
         questions = [
             _Question(
-                messages(chat, lambda image: {"type": "image_pil", "image_pil": image}),
+                messages(chat, self._parts),
                 vllm.SamplingParams(
                     max_tokens=self.max_new_tokens,
                     temperature=sampling.temperature,
@@ -181,6 +183,14 @@ class VLLMVLM:
             else:
                 under_way[_number(number)] = question
         return True
+
+
+def _part(image: Image) -> dict[str, Any]:
+    # The name under which vLLM caches it; without one it hashes the pixels itself, in the engine's
+    # thread and for each stage again.
+    digest = hashlib.blake2b(f"{image.mode} {image.size}".encode(), digest_size=16)
+    digest.update(image.tobytes())
+    return {"type": "image_pil", "image_pil": image, "uuid": digest.hexdigest()}
 
 
 def _completion(output: vllm.CompletionOutput) -> Completion:
