@@ -293,7 +293,7 @@ def raw_vllm(job: Job) -> Result:
         result.tokens += sum(len(output.token_ids) for output in outputs)
         return [clean(output.text) for output in outputs]
 
-    began = time.perf_counter()
+    began, cpu = time.perf_counter(), time.process_time()
     views = {}
     for path in sorted((Path(job.pairs) / "input").iterdir()):
         source = Image.open(path).convert("RGB")
@@ -304,7 +304,7 @@ def raw_vllm(job: Job) -> Result:
         prompts.cot.fill(*view, caption)
         for view, caption in zip(views.values(), captions, strict=True)
     )
-    result.seconds = time.perf_counter() - began
+    result.seconds, result.cpu = time.perf_counter() - began, time.process_time() - cpu
     for key, caption, cot in zip(views, captions, cots, strict=True):
         result.texts[key] = [caption, cot]
     return result
