@@ -60,9 +60,7 @@ MODELS = {
         ModelSpec("qwen2.5-vl-72b", "Qwen/Qwen2.5-VL-72B-Instruct", "qwen2_5_vl", 73.4),
         ModelSpec("qwen3-omni-30b", "Qwen/Qwen3-Omni-30B-A3B-Instruct", "qwen3_omni_moe", 31.7),
         # A micro model that knows synthetic scenes only: see its README.md.
-        ModelSpec(
-            *("shapes", "shapes", "qwen3_vl", 0.0022), preset="compact", folder=_HERE / "shapes"
-        ),
+        ModelSpec("shapes", "shapes", "qwen3_vl", 0.0022, "compact", _HERE / "shapes"),
     )
 }
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
