@@ -246,6 +246,38 @@ def test_a_batch_that_memory_does_not_hold_is_halved_for_good(
         model.generate(pairs)
 
 
+def test_a_run_hands_over_no_more_than_memory_held(
+    tiny: Callable[[str], Path], tmp_path: Path, run: Callable[..., Result],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    load, handed = vlm.load, []
+
+    def load_into_little_memory(*args: object) -> vlm.VLM:
+        model = load(*args)  # type: ignore[arg-type]
+        generate, answer = model.model.generate, model.generate
+
+        def short_of_memory(**inputs: torch.Tensor) -> torch.Tensor:
+            if len(inputs["input_ids"]) > 2:
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+            return generate(**inputs)
+
+        def counted(chats: list[Chat], *sampling: Sampling) -> object:
+            handed.append(len(chats))
+            return answer(chats, *sampling)
+
+        model.model.generate, model.generate = short_of_memory, counted
+        return model
+
+    monkeypatch.setattr(vlm, "load", load_into_little_memory)
+    result = run(
+        "caption", write_pairs(tmp_path / "pairs", list("abcdefgh")), "-d", "data", "--no-guard",
+        "--generate-cot", "--model", tiny("qwen3_vl"), "--max-new-tokens", 4, "--batch-size", 4,
+        "--device", "cpu",
+    )  # fmt: skip
+    assert result.code == 0, result.stderr
+    assert handed == [4, 4, 2, 2, 2, 2], "so that stage 2 finds what its stage 1 kept"
+
+
 def test_a_draw_does_not_depend_on_its_batch(tiny: Callable[[str], Path]) -> None:
     model = loaded(tiny("qwen3_vl"), tokens=8)
     pairs = chats(4)

@@ -107,8 +107,8 @@ def gathered(
                 stop()
 
 
-def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Lists of `size` items; the last may be shorter."""
+def batched(items: Iterable[T], size: int | Callable[[], int]) -> Iterator[list[T]]:
+    """Lists of `size` items, or of as many as it says each time; the last may be shorter."""
     source = iter(items)
-    while batch := list(islice(source, size)):
+    while batch := list(islice(source, size if isinstance(size, int) else size())):
         yield batch

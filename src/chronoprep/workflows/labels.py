@@ -367,11 +367,13 @@ def _run(
         return sorted(entries, key=lambda entry: entry.key)
 
     in_flight = vlm.concurrency(settings.vlm)
-    if batches_of is not None:
-        size = batches_of.batch_size
-    else:
-        size = (settings.vlm.batch_size or 1) if in_flight == 1 else 1
-    views = mapped(load, tasks, key=lambda task: task.row.key, ahead=max(2 * size, cores()))
+
+    def size() -> int:
+        if batches_of is not None:
+            return batches_of.batch_size  # less, once memory ran out
+        return (settings.vlm.batch_size or 1) if in_flight == 1 else 1
+
+    views = mapped(load, tasks, key=lambda task: task.row.key, ahead=max(2 * size(), cores()))
     batches = batched(zip(tasks, views, strict=True), size)
     if in_flight == 1:
         yield from map(answer, batches)
