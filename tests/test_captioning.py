@@ -138,6 +138,7 @@ def test_the_guard_refuses_and_says_why() -> None:
     assert answers[1].refused == "Add a"
     (kept,) = label(Queue(CUT), PROMPTS, [view()], with_cot=False, guard=False, retries=2)
     assert kept.caption == "Add a"
+    assert "512" in kept.faults["caption"]
 
 
 def test_a_failed_stage_2_keeps_the_caption() -> None:

@@ -192,6 +192,36 @@ def test_failures_are_tried_again(run: Run, tmp_path: Path, model: Model) -> Non
     assert model.calls == {"caption": 6, "cot": 12}, "the captions were good and are kept"
 
 
+def test_what_passed_without_the_guard_is_labelled_again_with_it(
+    run: Run, tmp_path: Path, model: Model
+) -> None:
+    pairs = write_pairs(tmp_path / "pairs", NAMES)
+    good = model.answer
+
+    def poisoned(stage: str) -> str:
+        number = model.calls[stage]  # the pairs come in order
+        wrong = {("caption", 1): "Sure! Add a hat", ("cot", 4): "the the the the the the the"}
+        return wrong.get((stage, number)) or good(stage)
+
+    model.answer = poisoned
+    options = (pairs, "-d", "data", "--json", "--batch-size", 6)
+    assert counts(run("prepare", *options, "--no-guard")) == (6, 0, 0)
+    labels = Dataset(Path("data")).labels()
+    assert labels["p00"].faults == {"caption": "meta talk (Sure!)"}
+    assert labels["p03"].faults == {"cot": "loop ('the')"}
+    assert labels["p01"].faults is None
+    assert counts(run("prepare", *options, "--no-guard")) == (0, 6, 0)
+    model.answer = good
+    refused = run("cot", *options).json[1]["failures"]
+    assert [f["key"] for f in refused] == ["p00"]
+    assert "Sure!" in refused[0]["reason"]
+    assert model.calls == {"caption": 6, "cot": 7}, "the looped prompt alone was asked for again"
+    assert counts(run("prepare", *options)) == (1, 5, 0)
+    assert model.calls == {"caption": 7, "cot": 8}
+    assert not any(label.faults for label in Dataset(Path("data")).labels().values())
+    assert counts(run("prepare", *options)) == (0, 6, 0)
+
+
 @pytest.mark.usefixtures("model")
 def test_a_human_edit_is_never_overwritten(run: Run, tmp_path: Path) -> None:
     pairs = write_pairs(tmp_path / "pairs", NAMES)

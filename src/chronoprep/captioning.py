@@ -44,6 +44,7 @@ class Answer:
         refused: The text that the guard refused, as the model wrote it.
         retried: For each stage that was asked again: how the last answer was drawn, and the faults
             of those before it.
+        faults: For each stage whose text was kept since the guard is off: what it has against it.
     """
 
     caption: str | None = None
@@ -52,15 +53,22 @@ class Answer:
     error: str | None = None
     refused: str | None = None
     retried: dict[str, dict[str, object]] = field(default_factory=dict)
+    faults: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class _Reply:
-    """What became of one chat: the clean text, or why there is none."""
+    """What became of one chat: the clean text, or why there is none.
+
+    Attributes:
+        kept: The fault of the text, which is kept all the same.
+        faults: Of the answers that were refused.
+    """
 
     text: str = ""
     error: str | None = None
     refused: str | None = None
+    kept: str | None = None
     faults: tuple[str, ...] = ()
     sampling: Sampling = GREEDY
 
@@ -88,7 +96,8 @@ def label(
 
     A view that brings a caption starts at stage 2. A view that says "no change" leaves after
     stage 1. With `guard`, a degenerate answer is asked for again up to `retries` times, lightly
-    sampled, and is an error if none is better; without, whatever the model said is kept.
+    sampled, and is an error if none is better; without, whatever the model said is kept, with the
+    fault beside it.
 
     Raises:
         BackendError: When the backend can't go on.
@@ -104,6 +113,8 @@ def label(
     replies = _ask(vlm, chats, prompts.caption.form, budget, may_say_no_change=True)
     for i, reply in zip(first, replies, strict=True):
         answer = Answer(retried={"caption": reply.retried} if reply.sampling != GREEDY else {})
+        if reply.kept is not None:
+            answer = replace(answer, faults={"caption": reply.kept})
         if reply.error is None:
             answers[i] = _settled(answer, reply.text)
         else:
@@ -121,6 +132,8 @@ def label(
         answer = answers[i]
         if reply.sampling != GREEDY:
             answer = replace(answer, retried=answer.retried | {"cot": reply.retried})
+        if reply.kept is not None:
+            answer = replace(answer, faults=answer.faults | {"cot": reply.kept})
         if reply.error is None:
             answers[i] = replace(answer, cot=reply.text)
         else:
@@ -147,7 +160,7 @@ def _ask(
     """Answer chats greedily, and those whose answer is refused again. None: no guard."""
 
     def fault_of(result: Completion | PairError) -> Fault | None:
-        if retries is None or isinstance(result, PairError):
+        if isinstance(result, PairError):
             return None
         if may_say_no_change and not result.truncated and is_no_change(result.text):
             return None
@@ -161,6 +174,10 @@ def _ask(
         refused = []
         for i, result in zip(pending, results, strict=True):
             fault = fault_of(result)
+            if fault is not None and retries is None:
+                assert isinstance(result, Completion)
+                replies[i] = _Reply(clean(result.text), kept=str(fault))
+                continue
             replies[i] = _reply(result, fault, sampling, replies[i].faults)
             if fault is not None:
                 refused.append(i)

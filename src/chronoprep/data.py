@@ -163,6 +163,8 @@ class Label(BaseModel):
     (images, image settings, model, revision, prompt version, generation settings); the readable
     fields beside them are for people. `images` is the digest of both images' bytes, and `files`
     says how their files looked then: while they look the same, the bytes are not read again.
+    `faults` says, by stage, what the guard has against a text that was kept because it was off: once
+    it is on again, that stage is stale.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow")
@@ -187,6 +189,7 @@ class Label(BaseModel):
     error: str | None = None
     refused: str | None = None
     retried: dict[str, dict[str, object]] | None = None
+    faults: dict[str, str] | None = None
     notes: tuple[str, ...] = ()
     scores: dict[str, float] | None = None
     seconds: float | None = None

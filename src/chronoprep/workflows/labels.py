@@ -134,7 +134,8 @@ def next_task(
     """What is left to do for a pair, or None when its label is up to date.
 
     Raises:
-        PairError: With `captions="existing"`, when there is no caption, or one of other images.
+        PairError: With `captions="existing"`, when there is no caption, or one of other images, or
+            one that the guard refuses.
     """
     if before is not None and before.edited_by_human:
         # A human's words are never overwritten; a missing CoT may still be added to them.
@@ -142,6 +143,8 @@ def next_task(
             return Task(row, images, before.caption, before)
         return None
 
+    # Texts that were kept while the guard was off.
+    refused = (before.faults or {}) if before is not None and recipe.settings.labels.guard else {}
     given = normal_caption(row.caption) if captions != "model" else None
     if given is None and captions == "existing":
         if before is None or before.caption is None:
@@ -154,6 +157,11 @@ def next_task(
                 "the images changed after the caption was written",
                 hint="Run `chronoprep caption` again.",
             )
+        if "caption" in refused:
+            raise PairError(
+                f"the caption is not to be used: {refused['caption']}",
+                hint="Run `chronoprep caption` again, or pass --no-guard.",
+            )
         given = before.caption
 
     if before is None or before.caption is None:
@@ -161,12 +169,12 @@ def next_task(
     if given is not None:
         current = before.caption == given and before.images == images
     else:
-        current = before.caption_id == recipe.caption_id(images)
+        current = before.caption_id == recipe.caption_id(images) and "caption" not in refused
     if not current:
         return Task(row, images, given, before)
     if before.status in ("no_change", "rejected"):
         return None
-    cot_current = before.cot_id == recipe.cot_id(images, before.caption)
+    cot_current = before.cot_id == recipe.cot_id(images, before.caption) and "cot" not in refused
     if before.status == "ok" and (not with_cot or cot_current):
         return None
     return Task(row, images, before.caption, before)
@@ -179,6 +187,9 @@ def record(
     stage1_ran = task.caption is None
     kept = task.before if task.before is not None and task.before.caption == task.caption else None
     caption_made_here = stage1_ran and answer.caption is not None
+    faults = answer.faults
+    if kept is not None and "caption" in (kept.faults or {}):
+        faults = {"caption": (kept.faults or {})["caption"]} | faults
     entry = Label(
         key=task.row.key,
         status="failed" if answer.error else "no_change" if answer.no_change else "ok",
@@ -189,6 +200,7 @@ def record(
         error=answer.error,
         refused=answer.refused,
         retried=answer.retried or None,
+        faults=faults or None,
         generation=recipe.generation,
         notes=tuple(notes),
         seconds=round(seconds, 3),
