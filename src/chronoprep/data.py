@@ -163,8 +163,8 @@ class Label(BaseModel):
     (images, image settings, model, revision, prompt version, generation settings); the readable
     fields beside them are for people. `images` is the digest of both images' bytes, and `files`
     says how their files looked then: while they look the same, the bytes are not read again.
-    `faults` says, by stage, what the guard has against a text that was kept because it was off: once
-    it is on again, that stage is stale.
+    `faults` says, by stage, what the guard has against a text that was kept while it was off: with
+    the guard on again, that stage is stale.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow")
