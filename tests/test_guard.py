@@ -13,6 +13,7 @@ from chronoprep.guard import clean, find_fault
 from chronoprep.prompts import load_prompts, presets
 from conftest import EXAMPLES
 from degenerate import CAPTION_FAULTS, COT, COT_FAULTS, GOOD_CAPTIONS
+from languages import ENGLISH, FOREIGN
 
 PROMPTS = load_prompts(LabelSettings())
 
@@ -61,6 +62,20 @@ def test_each_degenerate_cot_is_named(name: str, text: str) -> None:
 @pytest.mark.parametrize("text", GOOD_CAPTIONS)
 def test_a_good_caption_passes(text: str) -> None:
     assert find_fault(answer(text), PROMPTS.caption.form) is None
+
+
+@pytest.mark.parametrize("text", FOREIGN)
+def test_the_shortest_foreign_instruction_is_heard(text: str) -> None:
+    fault = find_fault(answer(text), PROMPTS.caption.form)
+    assert fault is not None
+    assert fault.name == "language", fault
+
+
+@pytest.mark.parametrize("text", ENGLISH)
+def test_english_may_borrow_its_words(text: str) -> None:
+    fault = find_fault(answer(text), PROMPTS.caption.form)
+    # "Sunset" alone is too short an instruction, in any language.
+    assert fault is None or fault.name == "length", fault
 
 
 def test_no_false_alarm_on_true_labels() -> None:

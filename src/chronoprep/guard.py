@@ -124,24 +124,48 @@ def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-# Small words that stand in nearly every sentence of a language and are no English ones.
+# Small words that stand in nearly every sentence, and what most edits speak of.
 _ENGLISH = _words(
-    "the of to with and from is at it its for into that this on as by are stay stays change add "
-    "remove replace while keep user wants"
+    "the a an of to with and from is at it its for into that this on as by are his her him them "
+    "their "
+    "no not more less very over up off out one two all both between behind under left right while "
+    "add change give keep make move place put remove replace swap turn blur close crop darken "
+    "brighten lighten draw enlarge open paint rotate sharpen show zoom added changed removed "
+    "replaced becomes stay stays instead like style sign background user wants"
 )
 _FOREIGN = _words(
-    "der das und ein eine einen einem mit auf dem den von vom zum zur ist nicht sich wird füge "
-    "ersetze entferne ändere benutzer möchte "
-    "le la les des une dans du et avec sur est pour au aux ajoutez remplacez supprimez changez "
-    "utilisateur souhaite veut "
-    "el los las una con del por para al es añade agrega elimina reemplaza usuario quiere "
-    "um uma com em da na nos das dos pelo substitua adicione usuário "
-    "il lo gli nel nella della di sul sulla aggiungi rimuovi sostituisci cambia utente vuole "
-    "het een van naar voeg verwijder vervang wijzig gebruiker wil "
-    "och ett med på från är lägg bort att som "
-    "się jest dodaj usuń zmień zamień oraz "
-    "bir ve için ile olarak ekle kaldır değiştir "
-    "dan yang dari dengan ke tambahkan hapus ganti ubah sebuah menjadi"
+    "der das und ein eine einen einem es mit auf dem den von vom zum zur ist nicht sich wird mach "
+    "mache setz durch benutzer möchte "
+    "le la les des un une dans du et avec sur est pour au aux mets par fond utilisateur "
+    "souhaite veut "
+    "el los las una con del por para pon quita fondo usuario quiere "
+    "um uma com em da na nos das dos pelo remover fundo usuário "
+    "il lo gli nel nella della di sul sulla sfondo utente vuole "
+    "het een naar gebruiker wil "
+    "och ett med på från är att som "
+    "się jest oraz na "
+    "bir ve için ile olarak "
+    "dan yang dari dengan ke sebuah menjadi"
+)
+# Words that ask for an edit, and are neither English nor a name: each counts twice, for the
+# shortest instruction is one of them and a noun.
+_FOREIGN_EDITS = _words(
+    "füge hinzu hinzufügen hinzugefügt entferne entfernen entfernt ersetze ersetzen ersetzt ändere "
+    "ändern lösche löschen setze verwandle verwandeln tausche hintergrund "
+    "ajoute ajouter ajoutez mettre mettez remplacer remplacez supprime supprimer supprimez enlève "
+    "enlever enlevez retirer retirez éclaircis assombris changer changez rendre rendez "
+    "transforme transformez "
+    "añade añadir agrega agregar elimina eliminar reemplaza reemplazar sustituye sustituir quitar "
+    "cambia cambiar poner borra borrar convierte convertir aclara oscurece haz "
+    "adicione adicionar remova troque trocar mude mudar coloque colocar substitua substituir "
+    "altere deixe faça acrescente "
+    "aggiungi aggiungere rimuovi rimuovere sostituisci sostituire cambiare metti mettere togli "
+    "togliere rendi trasforma trasformare "
+    "voeg zet laat verwijder verwijderen vervang vervangen wijzig verander maak achtergrond "
+    "lägg bort byt ändra ersätt tilføj fjern erstat legg endre gör gør bakgrund "
+    "dodaj usuń zmień zamień přidej odstraň změň "
+    "ekle kaldır değiştir tambahkan hapus ganti ubah jadikan "
+    "adaugă elimină schimbă lisää poista vaihda hozzá"
 )
 
 
@@ -294,10 +318,11 @@ def _not_english(text: str) -> str | None:
         return "".join(other[:20])
     words = re.findall(r"[^\W\d_]+", text.casefold())
     english = sum(word in _ENGLISH for word in words)
-    foreign = [word for word in words if word in _FOREIGN]
-    if len(foreign) > max(1, english):
+    edits = [word for word in words if word in _FOREIGN_EDITS]
+    foreign = [word for word in words if word in _FOREIGN or word in _FOREIGN_EDITS]
+    if len(foreign) + len(edits) > english:
         return ", ".join(dict.fromkeys(foreign[:5]))
     accented = [word for word in words if not word.isascii()]
-    if len(accented) > 1 and len(accented) > 0.2 * len(words):
+    if len(accented) > max(1, english, 0.2 * len(words)):
         return ", ".join(accented[:5])
     return None
