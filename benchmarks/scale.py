@@ -61,7 +61,7 @@ def write_journal(folder: Path) -> None:
     from chronoprep.pairs import discover
     from chronoprep.pairs.sources import files_stamp
     from chronoprep.prompts import load_prompts
-    from chronoprep.workflows.labels import Recipe
+    from chronoprep.workflows.stale import Recipe
     from tiny_checkpoints import build_vlm
 
     build_vlm(folder / "model", "qwen3_vl")

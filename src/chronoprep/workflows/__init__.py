@@ -18,14 +18,9 @@ from chronoprep.dataset import Dataset, replacing
 from chronoprep.errors import ConfigError
 from chronoprep.pairs import Discovery, Pairs
 from chronoprep.workflows import artefacts, embeddings
-from chronoprep.workflows.labels import (
-    Captions,
-    label_by_model,
-    label_by_text,
-    label_one,
-    normal_caption,
-)
+from chronoprep.workflows.labels import label_by_model, label_by_text, label_one
 from chronoprep.workflows.report import Reporter, Silent, Summary
+from chronoprep.workflows.stale import Captions, normal_caption
 from chronoprep.workflows.synthesis import write_synthetic
 
 __all__ = [

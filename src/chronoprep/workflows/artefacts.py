@@ -13,9 +13,9 @@ from chronoprep.dataset import Dataset, file_names, replacing
 from chronoprep.engine import mapped
 from chronoprep.errors import PairError
 from chronoprep.pairs import PairRow, Pairs, pandas_reads_as_text
-from chronoprep.workflows.labels import digest, looked_up, view_settings
 from chronoprep.workflows.report import Reporter, Summary
 from chronoprep.workflows.space import Room
+from chronoprep.workflows.stale import digest, looked_up, view_settings
 
 
 def write_videos(

@@ -16,8 +16,8 @@ from chronoprep.dataset import Dataset, read_table, rewrite_table
 from chronoprep.engine import batched, mapped
 from chronoprep.errors import BackendError, ConfigError, PairError
 from chronoprep.pairs import pandas_reads_as_text, safe_key
-from chronoprep.workflows.labels import digest
 from chronoprep.workflows.report import Reporter, Summary
+from chronoprep.workflows.stale import digest
 
 if TYPE_CHECKING:
     from torch import Tensor

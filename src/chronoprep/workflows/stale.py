@@ -1,0 +1,219 @@
+"""Which labels are stale: from the journal, the settings and the looks of the images' files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal, NamedTuple
+
+from chronoprep import guard
+from chronoprep.checkpoint import Checkpoint
+from chronoprep.config import ImageSettings, Settings
+from chronoprep.data import ImagePair, Label
+from chronoprep.engine import mapped
+from chronoprep.errors import PairError
+from chronoprep.pairs import PairRow, Pairs
+from chronoprep.prompts import Prompts
+
+Captions = Literal["model", "brought", "existing"]
+"""Where stage 1 comes from: the model for every pair; the data where it brings a caption, else the
+model; or only captions that exist, in the data or the journal."""
+
+
+def digest(*parts: object) -> str:
+    """A short stable digest of JSON values."""
+    return _digest_of(json.dumps(parts, sort_keys=True, ensure_ascii=False))
+
+
+_READ_TOGETHER = 1000
+# `json.dumps` would make an encoder at each call.
+_encode = json.JSONEncoder(ensure_ascii=False).encode
+
+
+def _digest_of(text: str) -> str:
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()
+
+
+def view_settings(images: ImageSettings) -> dict[str, Any]:
+    """The settings that change what the model sees."""
+    return images.model_dump(include={"max_resolution", "max_long_edge", "background", "fit"})
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything but the images that decides a label's text."""
+
+    checkpoint: Checkpoint
+    prompts: Prompts
+    settings: Settings
+
+    @property
+    def generation(self) -> dict[str, object]:
+        vlm_settings = self.settings.vlm
+        return {
+            "do_sample": False,
+            "max_new_tokens": vlm_settings.max_new_tokens,
+            "dtype": vlm_settings.dtype,
+            "max_resolution": self.settings.images.max_resolution,
+        }
+
+    @cached_property
+    def _tails(self) -> tuple[str, str]:
+        """What the digests hold beside the images, as JSON: made once for a million pairs."""
+        parts = (
+            view_settings(self.settings.images),
+            self.checkpoint.name,
+            self.checkpoint.revision,
+            self.generation,
+        )
+        common = json.dumps(parts, sort_keys=True, ensure_ascii=False)[1:-1]
+        stages = (self.prompts.caption, self.prompts.cot)
+        caption, cot = (f", {common}, {json.dumps(stage.version)}" for stage in stages)
+        return caption, cot
+
+    def caption_id(self, images: str) -> str:
+        return _digest_of(f'["{images}"{self._tails[0]}]')
+
+    def cot_id(self, images: str, caption: str) -> str:
+        return _digest_of(f'["{images}"{self._tails[1]}, {_encode(caption)}]')
+
+
+@dataclass(frozen=True)
+class Task:
+    """A pair that needs the model; with a caption, stage 2 alone.
+
+    `before` is the journal's record, whose caption may be the one at hand; `files` says how the
+    pair's files looked when `images` was made of them.
+    """
+
+    row: PairRow
+    images: str
+    caption: str | None
+    before: Label | None
+    files: str | None = None
+
+    @property
+    def pair(self) -> ImagePair:
+        return self.row.pair()
+
+
+class Seen(NamedTuple):
+    """A pair's images as they are now: the digest of their bytes, and the stamp of their files."""
+
+    images: str
+    files: str | None
+
+
+def normal_caption(text: str | None) -> str | None:
+    """A caption in its stored spelling; None where there is none."""
+    if text is None or not guard.clean(text):
+        return None
+    return "no change" if guard.is_no_change(text) else guard.clean(text)
+
+
+def next_task(
+    row: PairRow,
+    before: Label | None,
+    images: str,
+    recipe: Recipe,
+    *,
+    with_cot: bool,
+    captions: Captions,
+) -> Task | None:
+    """What is left to do for a pair, or None when its label is up to date.
+
+    Raises:
+        PairError: With `captions="existing"`, when there is no caption, or one of other images, or
+            one that the guard refuses.
+    """
+    if before is not None and before.edited_by_human:
+        # A human's words are never overwritten; a missing CoT may still be added to them.
+        if before.status == "ok" and before.caption and not before.caption_cot and with_cot:
+            return Task(row, images, before.caption, before)
+        return None
+
+    # Texts that were kept while the guard was off.
+    refused = (before.faults or {}) if before is not None and recipe.settings.labels.guard else {}
+    given = normal_caption(row.caption) if captions != "model" else None
+    if given is None and captions == "existing":
+        if before is None or before.caption is None:
+            raise PairError(
+                "there is no caption to start from",
+                hint="Run `chronoprep caption` first, or bring a caption column.",
+            )
+        if before.images not in (None, images):
+            raise PairError(
+                "the images changed after the caption was written",
+                hint="Run `chronoprep caption` again.",
+            )
+        if "caption" in refused:
+            raise PairError(
+                f"the caption is not to be used: {refused['caption']}",
+                hint="Run `chronoprep caption` again, or pass --no-guard.",
+            )
+        given = before.caption
+
+    if before is None or before.caption is None:
+        return Task(row, images, given, before)
+    if given is not None:
+        current = before.caption == given and before.images == images
+    else:
+        current = before.caption_id == recipe.caption_id(images) and "caption" not in refused
+    if not current:
+        return Task(row, images, given, before)
+    if before.status in ("no_change", "rejected"):
+        return None
+    cot_current = before.cot_id == recipe.cot_id(images, before.caption) and "cot" not in refused
+    if before.status == "ok" and (not with_cot or cot_current):
+        return None
+    return Task(row, images, before.caption, before)
+
+
+def looked_up(
+    pairs: Pairs, journal: Mapping[str, Label]
+) -> Iterator[tuple[PairRow, Label | None, Seen | PairError]]:
+    """Each pair, its record, and how its images look now.
+
+    The bytes of images are read only where the files look other than the record says.
+    """
+    from chronoprep.pairs.images import content_hash
+    from chronoprep.pairs.sources import files_stamp
+
+    def read(row: PairRow) -> Seen:
+        stamp = files_stamp(row.source, row.target)
+        return Seen(content_hash(row.pair()), stamp)
+
+    # From the first pair on whose images have to be read: they are read side by side.
+    waiting: list[tuple[PairRow, Label | None, Seen | None]] = []
+
+    def settle() -> Iterator[tuple[PairRow, Label | None, Seen | PairError]]:
+        unknown = [row for row, _, seen in waiting if seen is None]
+        fresh = mapped(read, unknown, key=lambda row: row.key)
+        for row, before, seen in waiting:
+            if seen is None:
+                outcome = next(fresh)
+                seen = outcome.value
+                if seen is None:
+                    assert isinstance(outcome.error, PairError)
+                    yield row, before, outcome.error
+                    continue
+            yield row, before, seen
+        waiting.clear()
+
+    for row in pairs.rows():
+        before = journal.get(row.key)
+        seen = None
+        if before is not None and before.images is not None and before.files is not None:
+            same = files_stamp(row.source, row.target) == before.files
+            seen = Seen(before.images, before.files) if same else None
+        if seen is not None and not waiting:
+            yield row, before, seen
+            continue
+        waiting.append((row, before, seen))
+        if len(waiting) == _READ_TOGETHER:
+            yield from settle()
+    if waiting:
+        yield from settle()
