@@ -21,17 +21,19 @@ from chronoprep.captioning import View, label
 from chronoprep.config import LabelSettings, VLMSettings
 from chronoprep.data import Chat, Sampling
 from chronoprep.dataset import Dataset
-from chronoprep.errors import BackendError
+from chronoprep.errors import BackendError, ConfigError
 from chronoprep.guard import clean
 from chronoprep.prompts import load_prompts, parse
 from conftest import Result, photo, write_pairs
 from tiny_checkpoints import FAMILIES
 
 TOKENS = 24
+# About itself, when its compiler is imported.
+TORCH_WARNS = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
 
 
-def loaded(folder: Path, tokens: int = TOKENS) -> vlm.VLM:
-    settings = VLMSettings(model=str(folder), max_new_tokens=tokens, device="cpu")
+def loaded(folder: Path, tokens: int = TOKENS, **more: object) -> vlm.VLM:
+    settings = VLMSettings(model=str(folder), max_new_tokens=tokens, device="cpu", **more)
     return vlm.load(settings, vlm.find(settings))
 
 
@@ -217,6 +219,57 @@ def test_the_pixels_are_those_of_the_library(family: str, tiny: Callable[[str], 
     seen = [vision._seen[id(image)] for image in images]
     assert torch.equal(vision._pixels(seen), expected["pixel_values"])
     assert torch.equal(vision._grids(seen), expected["image_grid_thw"])
+
+
+@TORCH_WARNS
+@pytest.mark.parametrize(
+    "family", [f if f == "qwen3_vl" else pytest.param(f, marks=pytest.mark.slow) for f in FAMILIES]
+)
+def test_a_compiled_model_says_the_same(family: str, tiny: Callable[[str], Path]) -> None:
+    plain, compiled = loaded(tiny(family)), loaded(tiny(family), compile=True)
+    text = load_prompts(LabelSettings())
+    pairs = [(photo(2 * i), photo(2 * i + 1)) for i in range(4)]
+    stage_1 = [text.caption.fill(*pair) for pair in pairs]
+    stage_2 = [text.cot.fill(*pairs[i], "word " * i) for i in (3, 0, 2)]
+    read: list[int] = []
+    compiled.model.model.get_input_embeddings().register_forward_hook(
+        lambda _, _args, out: read.append(out.shape[1])
+    )
+    draw = Sampling(0.8, 0.9, seed=1)
+    for asked in (
+        (stage_1,),
+        (stage_1[1:2], draw),  # refused, and drawn again
+        (stage_2,),
+        ([stage_2[0], stage_2[0]],),  # the same pair twice
+        (chats(2),),  # a last batch, with longer prompts
+        ([text.cot.fill(*pairs[0], "word " * 900)],),  # longer than the cache
+    ):
+        assert compiled.generate(*asked) == plain.generate(*asked)
+    kept = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    assert kept >= 1, "nothing was compiled"
+    long = [length for length in read if length > 1]
+    assert max(long[1:3]) < min(long[0], *long[3:]), "the images were read again"
+    compiled.close()
+
+
+@TORCH_WARNS
+def test_a_model_that_does_not_compile_is_a_plain_error(
+    tiny: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torch._inductor import config
+
+    monkeypatch.setattr(config.cpp, "cxx", ("no-such-compiler",))
+    monkeypatch.setattr(config, "fx_graph_cache", False)
+    with pytest.raises(BackendError, match="can't be compiled") as caught:
+        loaded(tiny("qwen3_vl"), compile=True).generate(chats(1))
+    assert "--compile" in str(caught.value.hint)
+    torch.compiler.reset()
+
+
+@pytest.mark.parametrize("backend", ["vllm", "openai"])
+def test_other_backends_do_not_compile(backend: str, tiny: Callable[[str], Path]) -> None:
+    with pytest.raises(ConfigError, match="--compile"):
+        vlm.find(VLMSettings(model=str(tiny("qwen3_vl")), backend=backend, compile=True))
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError, RuntimeError])

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers.cache_utils import Cache, DynamicLayer
+from transformers.cache_utils import Cache, DynamicLayer, StaticCache, StaticLayer
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -105,7 +105,8 @@ class Prefix:
     def fits(prompts: Sequence[Prompt], cache: Any) -> bool:
         """Whether a batch's heads can be kept."""
         kinds = {type(layer) for layer in getattr(cache, "layers", ())}
-        return kinds == {_RoomyLayer} and len({len(p.tail) for p in prompts}) == 1
+        one_kind = kinds in ({_RoomyLayer}, {StaticLayer})
+        return one_kind and len({len(p.tail) for p in prompts}) == 1
 
     def rows(self, prompts: Sequence[Prompt]) -> list[int] | None:
         """Where the heads of prompts stand in this batch; None unless all do."""
@@ -119,6 +120,19 @@ class Prefix:
                 return None
             found.append(row)
         return found
+
+    def in_place(
+        self, prompts: Sequence[Prompt], rows: list[int], most: int
+    ) -> list[Prompt] | None:
+        """All rows of a fixed cache: prompts at theirs, one of them, for its tail, at the others.
+
+        None where two want the same row, or one has more than `most` tokens.
+        """
+        longest = self._width + max(len(p.tail) for p in prompts)
+        places = dict(zip(rows, prompts, strict=True))
+        if len(places) < len(prompts) or longest > most:
+            return None
+        return [places.get(row, prompts[0]) for row in range(len(self._images))]
 
     def inputs(self, rows: list[int], tails: dict[str, Any]) -> dict[str, Any]:
         """The arguments of `generate` for left-padded tails after the heads of these rows."""
@@ -134,7 +148,11 @@ class Prefix:
 
     def rewind(self) -> None:
         """Forget what was generated after the heads."""
-        if grown := self._cache.get_seq_length() - self._width:
+        if isinstance(self._cache, StaticCache):
+            for layer in self._cache.layers:
+                assert isinstance(layer, StaticLayer)
+                layer.cumulative_length.fill_(self._width)
+        elif grown := self._cache.get_seq_length() - self._width:
             self._cache.crop(-grown)
 
     def _taken(self, rows: list[int]) -> Any:

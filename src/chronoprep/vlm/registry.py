@@ -76,6 +76,7 @@ def _transformers(settings: VLMSettings, found: Checkpoint) -> VLM:
         device=settings.device,
         max_new_tokens=settings.max_new_tokens,
         batch_size=settings.batch_size,
+        compile=settings.compile,
     )
 
 
@@ -161,11 +162,16 @@ def find(settings: VLMSettings) -> Checkpoint:
 
     Raises:
         ConfigError: Within two seconds, when it is incomplete, no vision-language model, or
-            neither cached nor to be had; when the backend's package is not installed; when a
-            server is to choose the model and has several.
+            neither cached nor to be had; when the backend's package is not installed or does not
+            compile; when a server is to choose the model and has several.
         BackendError: When a server has to say what it serves, and does not answer.
     """
     backend = _backend(settings)
+    if settings.compile and backend is not BACKENDS["transformers"]:
+        raise ConfigError(
+            "--compile is for the transformers backend.",
+            hint="Leave it out: vLLM and servers see to that themselves.",
+        )
     if backend.needs and importlib.util.find_spec(backend.needs) is None:
         raise ConfigError(
             f"The {backend.needs} backend needs a package that is not installed.",

@@ -18,7 +18,8 @@ import torch
 import transformers
 
 from chronoprep.data import GREEDY, Chat, Completion, Sampling
-from chronoprep.errors import BackendError
+from chronoprep.errors import BackendError, ConfigError
+from chronoprep.vlm.compiled import FixedCache, compile_config, why_not
 from chronoprep.vlm.prefix import Prefix, Prompt, new_cache
 from chronoprep.vlm.thoughts import without_thoughts
 from chronoprep.vlm.vision import Vision
@@ -51,12 +52,14 @@ class TransformersVLM:
         device: "auto" spreads the model over every GPU there is, else takes the CPU.
         max_new_tokens: Longest answer, in tokens.
         batch_size: Chats a batch, at most; by default what the device's memory may hold.
+        compile: Compile the steps that generate a token each, at the first batch.
 
     Attributes:
         batch_size: Chats a batch, at most; halved whenever memory runs out.
 
     Raises:
         BackendError: When the checkpoint can't be loaded.
+        ConfigError: When a model of its family can't be compiled.
     """
 
     def __init__(
@@ -67,17 +70,25 @@ class TransformersVLM:
         device: str,
         max_new_tokens: int,
         batch_size: int | None = None,
+        compile: bool = False,
     ) -> None:
         transformers.utils.logging.set_verbosity_error()
         transformers.utils.logging.disable_progress_bar()
         self.max_new_tokens = max_new_tokens
         try:
             config = transformers.AutoConfig.from_pretrained(folder)
+            fast = config.model_type in _QWEN
+            if compile and not fast:
+                raise ConfigError(
+                    f"{folder}: --compile is for the Qwen-VL families.",
+                    hint=f"Leave it out: this is {config.model_type}.",
+                )
             self.omni = config.model_type == "qwen3_omni_moe"
             self.processor = _processor(folder, config)
-            self.model = _model(folder, config, dtype, device)
-            fast = config.model_type in _QWEN
+            self.model = _model(folder, config, dtype, device, compile=compile)
             self._vision = Vision(self.model, self.processor.image_processor) if fast else None
+        except ConfigError:
+            raise
         except torch.cuda.OutOfMemoryError:
             raise BackendError(
                 f"{folder}: the GPU's memory does not hold this model.",
@@ -90,6 +101,7 @@ class TransformersVLM:
                 hint="`chronoprep models` lists models that work; --debug shows the traceback.",
             ) from error
         self._prefix: Prefix | None = None
+        self._fixed = FixedCache(self.model.config, max_new_tokens) if compile else None
         tokenizer = self.processor.tokenizer
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token
@@ -121,6 +133,8 @@ class TransformersVLM:
             # Here and not where it was caught: the error's traceback held the batch's tensors.
             kept = self._prefix is not None
             self._prefix = None
+            if self._fixed is not None:
+                self._fixed.drop()
             _free_memory()
             if kept:
                 continue  # without what was kept for the next stage, it may fit
@@ -144,18 +158,26 @@ class TransformersVLM:
         except RuntimeError as error:  # a kernel that the device lacks, main memory, …
             if "can't allocate memory" in str(error):
                 return None, str(error)
+            if self._fixed is not None and (reason := why_not(error)):
+                raise BackendError(
+                    f"The model can't be compiled here: {reason}",
+                    hint="Leave out --compile; it needs a C++ compiler, on a GPU Triton as well.",
+                ) from error
             raise BackendError(
                 f"The model failed on a batch of {len(chats)} pairs: {error}",
                 hint="Another --device or --dtype may help.",
             ) from error
 
     def _answers(self, chats: Sequence[Chat], sampling: Sampling) -> list[Completion]:
+        places = list(range(len(chats)))
         if self._vision is None:
             inputs = self._plain_inputs(chats)
             output = self._generate(inputs, sampling)
         else:
             prompts = [self._prompt(chat) for chat in chats]
             rows = self._prefix.rows(prompts) if self._prefix else None
+            if self._fixed is not None:
+                prompts, rows, places = self._fixed.filled_up(prompts, self._prefix, rows)
             if self._prefix is not None and rows is not None:
                 inputs = self._prefix.inputs(rows, self._padded([p.tail for p in prompts]))
                 output = self._generate(inputs, sampling)
@@ -163,12 +185,14 @@ class TransformersVLM:
             else:
                 self._prefix = None  # its memory is needed now
                 inputs = self._fresh_inputs(prompts)
+                if self._fixed is not None:
+                    inputs["past_key_values"] = self._fixed.emptied(*inputs["input_ids"].shape)
                 output = self._generate(inputs, sampling)
                 cache, shifts = output.past_key_values, self.model.model.rope_deltas
                 if Prefix.fits(prompts, cache):
                     self._prefix = Prefix(prompts, inputs, cache, shifts)
         start = inputs["input_ids"].shape[1]
-        return [self._completion(row[start:].tolist()) for row in output.sequences]
+        return [self._completion(output.sequences[row, start:].tolist()) for row in places]
 
     def _generate(self, inputs: dict[str, Any], sampling: Sampling) -> Any:
         return self.model.generate(
@@ -179,6 +203,7 @@ class TransformersVLM:
             eos_token_id=sorted(self._ends) or None,
             pad_token_id=self.processor.tokenizer.pad_token_id,
             return_dict_in_generate=True,
+            compile_config=compile_config() if self._fixed is not None else None,
         )
 
     def _plain_inputs(self, chats: Sequence[Chat]) -> dict[str, Any]:
@@ -252,6 +277,9 @@ class TransformersVLM:
     def close(self) -> None:
         """Free the model, so that the next one finds an empty GPU; a second time does nothing."""
         self.model = self._vision = self._prefix = None
+        if self._fixed is not None:
+            self._fixed = None
+            torch.compiler.reset()  # it holds the model, and on a GPU memory of its own
         _free_memory()
 
 
@@ -300,10 +328,11 @@ def _messages(chat: Chat) -> tuple[list[dict[str, Any]], list[Any]]:
     return messages, images
 
 
-def _model(folder: Path, config: Any, dtype: str, device: str) -> Any:
+def _model(folder: Path, config: Any, dtype: str, device: str, *, compile: bool) -> Any:
     on_gpu = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
     half = dtype in ("bfloat16", "float16") or (dtype == "auto" and _is_half(config))
-    flash = on_gpu and half and _works("flash_attn")
+    # Flash attention does not compile together with a cache of fixed size.
+    flash = on_gpu and half and not compile and _works("flash_attn")
     options: dict[str, Any] = {
         "dtype": dtype if dtype == "auto" else getattr(torch, dtype),
         "attn_implementation": "flash_attention_2" if flash else "sdpa",
