@@ -270,7 +270,7 @@ def _to_rgb(
             canvas = Image.new("RGBA", rgba.size, (*_colour(settings), 255))
             rgba = Image.alpha_composite(canvas, rgba)
         return rgba.convert("RGB")
-    return image.copy() if mode == "RGB" else image.convert("RGB")
+    return image if mode == "RGB" else image.convert("RGB")  # on RGB, that would be a copy
 
 
 def _from_deep_gray(image: Image.Image, ref: ImageRef) -> Image.Image:
