@@ -3,8 +3,9 @@
 import io
 import sys
 
+from chronoprep.cli import commands as commands  # registers its commands
 from chronoprep.cli import pairing as pairing  # registers its command
-from chronoprep.cli.commands import app
+from chronoprep.cli.app import app
 
 
 def main() -> None:

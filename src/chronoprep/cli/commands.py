@@ -2,142 +2,27 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
 import json
 import sys
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from chronoprep.cli import options as o
 from chronoprep.cli import render
-from chronoprep.config import Settings, load_settings
-from chronoprep.errors import ChronoprepError, ConfigError
+from chronoprep.cli.app import command, needs_dataset, run, settings_of
+from chronoprep.errors import ConfigError
 
 if TYPE_CHECKING:
     from chronoprep.data import Label
-    from chronoprep.workflows import Summary
 
 # Each command imports `workflows` itself, so that --help does without it.
-
-app = typer.Typer(
-    name="chronoprep",
-    help="Turn folders of before/after image pairs into a training set for ChronoEdit.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
 
 # The reference captioning script's defaults: where its users' files lie.
 REFERENCE_INPUT = Path("./assets/images/input.jpg")
 REFERENCE_OUTPUT = Path("./assets/images/output.jpg")
 REFERENCE_FILE = Path("./assets/captions/caption.txt")
-
-F = TypeVar("F", bound=Callable[..., None])
-
-
-def command(name: str) -> Callable[[F], F]:
-    """Register a command whose errors become one clear message and an exit code.
-
-    0 all good · 1 some pairs failed or the run stopped · 2 usage or configuration · 130 Ctrl-C.
-    A command that takes PAIRS gets the options that say how they lie, too.
-    """
-
-    def register(function: F) -> F:
-        signature = inspect.signature(function, eval_str=True)
-        shared = o.PAIR_OPTIONS if "pairs" in signature.parameters else {}
-
-        @functools.wraps(function)
-        def guarded(*args: Any, **kwargs: Any) -> None:
-            for option in shared:
-                kwargs.pop(option)
-            try:
-                function(*args, **kwargs)
-            except ChronoprepError as error:
-                if kwargs.get("debug"):
-                    raise
-                render.show_error(error)
-                raise typer.Exit(2 if isinstance(error, ConfigError) else 1) from None
-            except KeyboardInterrupt:
-                sys.stderr.write("Stopped. What was done is kept; run it again to go on.\n")
-                raise typer.Exit(130) from None
-
-        parameters = [
-            *signature.parameters.values(),
-            *(
-                inspect.Parameter(
-                    option, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind
-                )
-                for option, kind in shared.items()
-            ),
-        ]
-        guarded.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
-        app.command(name)(guarded)
-        return function
-
-    return register
-
-
-def _version(value: bool) -> None:
-    if value:
-        from chronoprep import __version__
-
-        typer.echo(f"chronoprep {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def _app(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
-    ] = False,
-) -> None:
-    pass
-
-
-def settings_of(ctx: typer.Context, section: str = "vlm") -> Settings:
-    preset = ctx.params.get("preset")
-    if preset is not None:
-        from chronoprep.pairs.columns import PRESETS
-
-        if preset in PRESETS:
-            raise ConfigError(
-                f"--preset chooses prompt templates; {preset} is a dataset.",
-                hint=f"--columns {preset}",
-            )
-    return load_settings(
-        o.flags_of(ctx.params, section=section), config_file=ctx.params.get("config")
-    )
-
-
-def _run(
-    ctx: typer.Context,
-    work: Callable[[render.TerminalReporter], Sequence[Summary]],
-    where: str = "",
-) -> None:
-    """Run a workflow, show its summaries, exit 1 if anything failed."""
-    reporter = render.TerminalReporter(quiet=ctx.params["quiet"])
-    try:
-        summaries = work(reporter)
-    finally:
-        reporter.close()
-    dry = ctx.params.get("dry_run")
-    render.show_summaries(summaries, "" if dry else where, as_json=ctx.params["as_json"])
-    if any(summary.failed for summary in summaries):
-        raise typer.Exit(1)
-
-
-def _needs_dataset(dataset: Path | None, ctx: typer.Context, example: str) -> Path:
-    if dataset is None:
-        raise ConfigError(
-            "Many pairs need a dataset folder to go to.",
-            hint=f"For example: chronoprep {ctx.info_name} {example} --dataset my-dataset",
-        )
-    return dataset
 
 
 def _single(source: Path | None, target: Path | None, ctx: typer.Context) -> tuple[Path, Path]:
@@ -209,8 +94,8 @@ def caption(
     settings = settings_of(ctx)
     _not_both(pairs, input_image, output_image, output_file)
     if pairs is not None:
-        folder = _needs_dataset(dataset, ctx, str(pairs))
-        _run(
+        folder = needs_dataset(dataset, ctx, str(pairs))
+        run(
             ctx,
             lambda reporter: workflows.caption_pairs(
                 pairs, folder, settings, with_cot=generate_cot, reporter=reporter, dry_run=dry_run
@@ -271,8 +156,8 @@ def cot(
     settings = settings_of(ctx)
     _not_both(pairs, input_image, output_image, output_file, caption)
     if pairs is not None:
-        folder = _needs_dataset(dataset, ctx, str(pairs))
-        _run(
+        folder = needs_dataset(dataset, ctx, str(pairs))
+        run(
             ctx,
             lambda reporter: workflows.add_cot(
                 pairs, folder, settings, reporter=reporter, dry_run=dry_run
@@ -348,8 +233,8 @@ def pair2video(
     settings = settings_of(ctx)
     _not_both(pairs, input_image, output_image, output_file)
     if pairs is not None:
-        folder = _needs_dataset(dataset, ctx, str(pairs))
-        _run(
+        folder = needs_dataset(dataset, ctx, str(pairs))
+        run(
             ctx,
             lambda reporter: workflows.write_videos(
                 pairs, folder, settings, reporter=reporter, dry_run=dry_run
@@ -401,7 +286,7 @@ def build_csv(
     from chronoprep import workflows
 
     settings = settings_of(ctx)
-    _run(
+    run(
         ctx,
         lambda reporter: workflows.build_csv(
             pairs, dataset, settings, reporter=reporter, dry_run=dry_run
@@ -436,7 +321,7 @@ def umt5(
     from chronoprep import workflows
 
     settings = settings_of(ctx, section="umt5")
-    _run(
+    run(
         ctx,
         lambda reporter: workflows.embed_prompts(
             csv, settings, force=force, reporter=reporter, dry_run=dry_run
@@ -493,7 +378,7 @@ def prepare(
     from chronoprep import workflows
 
     settings = settings_of(ctx)
-    _run(
+    run(
         ctx,
         lambda reporter: workflows.prepare(
             pairs, dataset, settings, with_umt5=umt5, reporter=reporter, dry_run=dry_run
@@ -518,7 +403,7 @@ def synth(
     """Draw synthetic pairs whose true labels are known, for trying things out."""
     from chronoprep import workflows
 
-    _run(
+    run(
         ctx,
         lambda reporter: [
             workflows.write_synthetic(output, count, seed=seed, size=size, reporter=reporter)

@@ -11,7 +11,7 @@ from rich.markup import escape
 
 from chronoprep.cli import options as o
 from chronoprep.cli import render
-from chronoprep.cli.commands import command, settings_of
+from chronoprep.cli.app import command, settings_of
 
 if TYPE_CHECKING:
     from chronoprep.workflows.pairing import PairReport
