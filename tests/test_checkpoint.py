@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
-from chronoprep import checkpoint, vlm
+from chronoprep import checkpoint, memory, vlm
 from chronoprep.checkpoint import Checkpoint
 from chronoprep.config import VLMSettings
 from chronoprep.errors import BackendError, ConfigError
@@ -319,31 +319,31 @@ def test_gpus_count_as_torch_will_see_them(
 ) -> None:
     gpus("GPU-a, 81559\nGPU-b, 24564")
     large, small = 81559 << 20, 24564 << 20
-    assert checkpoint.gpu_memory() == [large, small]
+    assert memory.of_gpus() == [large, small]
     for visible, sizes in {"1": [small], "GPU-b,GPU-a": [small, large], "": []}.items():
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-        assert checkpoint.gpu_memory() == sizes
+        assert memory.of_gpus() == sizes
 
 
 def test_one_gpu_has_to_hold_the_model_but_auto_spreads_it(gpus: Callable[[str], None]) -> None:
     gpus("GPU-a, 24564\nGPU-b, 81559")
-    checkpoint.check_memory(60 * 10**9, "cuda:1", "m")
-    checkpoint.check_memory(100 * 10**9, "auto", "m")
+    memory.check(60 * 10**9, "cuda:1", "m")
+    memory.check(100 * 10**9, "auto", "m")
     with pytest.raises(ConfigError, match="26 GB on cuda"):
-        checkpoint.check_memory(60 * 10**9, "cuda", "m")
+        memory.check(60 * 10**9, "cuda", "m")
     with pytest.raises(ConfigError, match="no GPU 2"):
-        checkpoint.check_memory(1, "cuda:2", "m")
+        memory.check(1, "cuda:2", "m")
 
 
 def test_a_gpu_that_cannot_be_measured_is_not_refused(
     gpus: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     gpus("GPU-a, [N/A]")
-    monkeypatch.setattr(checkpoint, "GPU_DEVICES", (str(tmp_path),))
-    checkpoint.check_memory(10**15, "cuda", "m")
+    monkeypatch.setattr(memory, "GPU_DEVICES", (str(tmp_path),))
+    memory.check(10**15, "cuda", "m")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     with pytest.raises(ConfigError, match="no GPU"):
-        checkpoint.check_memory(10**15, "cuda", "m")
+        memory.check(10**15, "cuda", "m")
 
 
 @pytest.mark.parametrize(

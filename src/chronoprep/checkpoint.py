@@ -1,4 +1,4 @@
-"""Where a model's files are, whether they are complete, and whether they fit this machine.
+"""Where a model's files are, and whether they are complete.
 
 Everything here happens before torch is imported or more than a config.json is downloaded, so that a
 run which can't work says so at once. It does not know what the model is for.
@@ -12,9 +12,7 @@ import hashlib
 import json
 import os
 import queue
-import shutil
 import struct
-import subprocess
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -39,8 +37,6 @@ CONFIG_SECONDS = 10.0  # for config.json, once the hub has answered
 FOREIGN = ("*.h5", "*.msgpack", "*.onnx", "*.gguf", "original/*", "onnx/*")
 MARKERS = ("config.json", "model_index.json")  # one of them is in every model's top folder
 PICKLED = ("*.bin", "*.pth", "*.pt")
-# What a GPU's driver leaves in /dev: NVIDIA, AMD, Windows' subsystem for Linux.
-GPU_DEVICES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
 
 
 @dataclass(frozen=True)
@@ -233,60 +229,6 @@ def content_revision(folder: Path) -> str:
             file.seek(-(1 << 20), os.SEEK_END)
             digest.update(file.read())
     return f"folder-{digest.hexdigest()}"
-
-
-def check_memory(needed: int, device: str, what: str) -> None:
-    """Whether a model of `needed` bytes fits this machine.
-
-    Raises:
-        ConfigError: Saying what it needs, what is there and the ways out.
-    """
-    import psutil
-
-    ram = psutil.virtual_memory().available
-    gpus = [] if device in ("cpu", "mps") else gpu_memory()
-    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1") or device in ("cpu", "mps")
-    if not gpus and not hidden and any(Path(driver).exists() for driver in GPU_DEVICES):
-        return  # a GPU without nvidia-smi: whether it is large enough shows when the model loads
-    there, have = sum(gpus) + ram, f"{ram / 1e9:.0f} GB of free memory"
-    if device.startswith("cuda"):
-        # The whole model goes to one GPU; only "auto" spreads it.
-        number = int(device[5:]) if device[5:].isdigit() else 0
-        there = gpus[number] if number < len(gpus) else 0
-        have = f"{there / 1e9:.0f} GB on {device}" if there else f"no GPU {number}"
-    elif gpus:
-        have = f"{sum(gpus) / 1e9:.0f} GB of GPU memory and {have}"
-    elif device == "auto":
-        have = f"no GPU and {have}"
-    if needed > there:
-        size = f"{needed / 1e9:.0f} GB" if needed >= 1e9 else f"{max(needed >> 20, 1)} MB"
-        raise ConfigError(
-            f"{what} needs about {size}; this machine has {have}.",
-            hint="Ways out: a smaller model (`chronoprep models`), --dtype bfloat16, --device "
-            "auto, a machine with more memory, or a fixed prompt without any model: --prompt TEXT.",
-        )
-
-
-def gpu_memory() -> list[int]:
-    """Bytes of each NVIDIA GPU that torch would see, without importing it; empty for none.
-
-    `CUDA_VISIBLE_DEVICES` is respected, by number and by UUID.
-    """
-    if shutil.which("nvidia-smi") is None:
-        return []
-    query = ["nvidia-smi", "--query-gpu=uuid,memory.total", "--format=csv,noheader,nounits"]
-    try:
-        result = subprocess.run(query, capture_output=True, text=True, timeout=5, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return []
-    rows = [line.replace(" ", "").split(",") for line in result.stdout.splitlines()]
-    # A GPU that shares the machine's memory says "[N/A]".
-    sizes = {row[0]: int(row[1]) << 20 for row in rows if len(row) == 2 and row[1].isdigit()}
-    sizes |= {str(number): size for number, size in enumerate(list(sizes.values()))}
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is None:
-        return [size for name, size in sizes.items() if name.isdigit()]
-    return [sizes[name] for name in visible.replace(" ", "").split(",") if name in sizes]
 
 
 def is_cached(name: str) -> bool:

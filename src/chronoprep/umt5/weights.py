@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from chronoprep import checkpoint
+from chronoprep import checkpoint, memory
 from chronoprep.checkpoint import Checkpoint
 from chronoprep.config import UMT5Settings
 from chronoprep.errors import BackendError, ConfigError
@@ -76,7 +76,7 @@ def find_encoder(settings: UMT5Settings) -> Checkpoint:
     if found.folder is not None:
         needed = int(_bytes(found.folder, settings.dtype) * 1.15)
         for device in dict.fromkeys(settings.device.split(",")):
-            checkpoint.check_memory(needed, device.strip(), settings.model)
+            memory.check(needed, device.strip(), settings.model)
     return found
 
 

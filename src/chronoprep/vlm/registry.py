@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from chronoprep import checkpoint
+from chronoprep import checkpoint, memory
 from chronoprep.checkpoint import Checkpoint
 from chronoprep.config import VLMSettings
 from chronoprep.errors import ConfigError
@@ -102,7 +102,7 @@ def _vllm(settings: VLMSettings, found: Checkpoint) -> VLM:
 
 def _gpus(needed: int) -> int:
     """How many GPUs a model is spread over: no more than it takes, and a power of two."""
-    sizes, count = checkpoint.gpu_memory(), 1
+    sizes, count = memory.of_gpus(), 1
     while 2 * count <= len(sizes) and sum(sizes[:count]) < needed:
         count *= 2
     return count
@@ -197,7 +197,7 @@ def check_fits(settings: VLMSettings, found: Checkpoint) -> None:
         return
     needed = _needed_bytes(settings, found)
     if needed is not None:  # else that shows when it is here
-        checkpoint.check_memory(needed, settings.device, settings.model)
+        memory.check(needed, settings.device, settings.model)
 
 
 def _needed_bytes(settings: VLMSettings, found: Checkpoint) -> int | None:

@@ -342,9 +342,9 @@ def known_models() -> list[dict[str, Any]]:
     """
     import psutil
 
-    from chronoprep import checkpoint, vlm
+    from chronoprep import checkpoint, memory, vlm
 
-    gpu, ram = sum(checkpoint.gpu_memory()), psutil.virtual_memory().available
+    gpu, ram = sum(memory.of_gpus()), psutil.virtual_memory().available
     return [
         {
             "name": spec.name,
