@@ -401,8 +401,8 @@ def ours(job: Job, backend: str = "transformers") -> Result:
         environ={},
     )
     with tempfile.TemporaryDirectory() as folder:
-        importlib.import_module(f"chronoprep.vlm.{backend}_backend")  # is loading, too
-
+        for module in ("polars", f"chronoprep.vlm.{backend}_backend"):
+            importlib.import_module(module)  # is loading, too
         began, cpu = time.perf_counter(), time.process_time()
         workflows.caption_pairs(Path(job.pairs), Path(folder), settings, with_cot=True)
         result.seconds = time.perf_counter() - began - loading
