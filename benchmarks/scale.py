@@ -1,9 +1,10 @@
-"""Time and memory for a million pairs: pairing by name, metadata.csv, what a resumed run decides.
+"""Time and memory for a million pairs: pairing by name, metadata.csv, what a run decides to do.
 
 Run: python benchmarks/scale.py [PAIRS]
 
 The files are empty: nothing here opens an image. Each stage runs in a process of its own, whose
-peak memory is shown. `--dry-run` of `prepare` decides as a real run does, then stops.
+peak memory is shown. A first run finds nothing labelled, a resumed one everything; a dry run
+decides as a real one does, then stops.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
-BARS = {"pairing": (60, 1.5), "build-csv": (60, 1.5), "resume": (15, 1.5)}
+BARS = {"pairing": (60, 1.5), "first run": (15, 1.5), "build-csv": (60, 1.5), "resume": (15, 1.5)}
 COT = "The user wants to replace the small red ball near the door by a blue one, and so on. " * 7
 
 
@@ -104,7 +105,8 @@ def csv(folder: Path) -> Callable[[], str]:
     return lambda: f"{artefacts.build_csv(Dataset(folder / 'data'), chosen).done:,} rows"
 
 
-def resume(folder: Path) -> Callable[[], str]:
+def decision(folder: Path, data: str) -> Callable[[], tuple[int | None, int]]:
+    """How many labels are to be made, and how many are up to date."""
     from chronoprep.config import PairSettings
     from chronoprep.dataset import Dataset
     from chronoprep.pairs import discover
@@ -113,18 +115,33 @@ def resume(folder: Path) -> Callable[[], str]:
 
     pairs = discover(folder / "pairs", PairSettings()).pairs
 
-    def decide() -> str:
+    def decide() -> tuple[int | None, int]:
         summary = label_by_model(
-            pairs, Dataset(folder / "data"), settings(folder), with_cot=True, captions="brought",
+            pairs, Dataset(folder / data), settings(folder), with_cot=True, captions="brought",
             reporter=Silent(), dry_run=True,
         )  # fmt: skip
-        assert summary.todo == 0, "the benchmark's records are stale"
-        return f"{summary.skipped:,} up to date"
+        return summary.todo, summary.skipped
 
     return decide
 
 
-STAGES = {"pairing": pairing, "build-csv": csv, "resume": resume}
+def first_run(folder: Path) -> Callable[[], str]:
+    decide = decision(folder, "new")
+    return lambda: f"{decide()[0]:,} to label"
+
+
+def resume(folder: Path) -> Callable[[], str]:
+    decide = decision(folder, "data")
+
+    def check() -> str:
+        todo, skipped = decide()
+        assert todo == 0, "the benchmark's records are stale"
+        return f"{skipped:,} up to date"
+
+    return check
+
+
+STAGES = {"pairing": pairing, "first run": first_run, "build-csv": csv, "resume": resume}
 
 
 def main() -> None:

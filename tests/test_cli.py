@@ -569,3 +569,18 @@ def test_files_that_look_the_same_are_not_read_again(
     (pairs / "output/b.png").touch()
     assert run("caption", pairs, "-d", "data", "--json").json[1]["skipped"] == 1
     assert model.calls["caption"] == 2
+
+
+def test_a_label_tells_which_images_the_model_saw(
+    run: Run, tmp_path: Path, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pairs = write_pairs(tmp_path / "pairs", ["a", "b"])
+
+    def load(*_: object) -> Model:
+        # A picture is put right while the model loads.
+        photo(7, (40, 30)).save(pairs / "input/b.png")
+        return model
+
+    monkeypatch.setattr(vlm, "load", load)
+    assert run("caption", pairs, "-d", "data").code == 0
+    assert counts(run("caption", pairs, "-d", "data", "--json")) == (0, 2, 0)

@@ -16,7 +16,7 @@ import pytest
 
 from chronoprep.config import PairSettings
 from chronoprep.errors import ConfigError, PairError
-from chronoprep.pairs import Discovery, discover, pandas_reads_as_text, safe_key
+from chronoprep.pairs import Columns, Discovery, PairRow, discover, pandas_reads_as_text, safe_key
 
 
 def make(root: Path, *names: str) -> Path:
@@ -205,6 +205,23 @@ def test_order_and_limit(tmp_path: Path) -> None:
     make(tmp_path, *(f"{side}/k{n}.png" for side in ("input", "output") for n in (3, 1, 10, 2)))
     assert [pair.key for pair in find(tmp_path).pairs] == ["k1", "k10", "k2", "k3"]
     assert [pair.key for pair in find(tmp_path, limit=2).pairs] == ["k1", "k10"]
+
+
+def test_rows_wait_in_columns_and_come_back_as_they_were() -> None:
+    rows = [
+        PairRow(f"k{n}", f"a/{n}.png", "…", None, "p" if n % 2 else None) for n in range(25_000)
+    ]
+    columns = Columns(PairRow)
+    for number, row in enumerate(rows):
+        assert len(columns) == number
+        columns.append(row)
+    assert list(columns) == rows
+    assert list(columns.ordered(n % 3 for n in range(25_000))) == [
+        *rows[2::3],
+        *rows[1::3],
+        *rows[::3],
+    ]
+    assert list(Columns(PairRow).ordered([])) == []
 
 
 def test_keys_that_the_trainer_would_misread_are_renamed(tmp_path: Path) -> None:

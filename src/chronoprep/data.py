@@ -155,25 +155,41 @@ class Form:
 FREE_FORM = Form()
 
 
-class Label(BaseModel):
-    """A record of the journal: what a pair's label is and where it came from.
+class Standing(BaseModel):
+    """What of a record decides whether it is up to date; a run asks for a million of them.
 
-    A record holds the identity of everything that it was made from, so that a later run can tell
-    which stage is stale. `caption_id` and `cot_id` are digests of all inputs of stage 1 and stage 2
-    (images, image settings, model, revision, prompt version, generation settings); the readable
-    fields beside them are for people. `images` is the digest of both images' bytes, and `files`
-    says how their files looked then: while they look the same, the bytes are not read again.
-    `faults` says, by stage, what the guard has against a text that was kept while it was off: with
-    the guard on again, that stage is stale.
+    `caption_id` and `cot_id` are digests of all inputs of stage 1 and stage 2 (images, image
+    settings, model, revision, prompt version, generation settings). `images` is the digest of both
+    images' bytes, and `files` says how their files looked then: while they look the same, the bytes
+    are not read again. `faults` says, by stage, what the guard has against a text that was kept
+    while it was off: with the guard on again, that stage is stale.
     """
 
-    model_config = ConfigDict(frozen=True, extra="allow")
+    # Hardly a text comes twice: looking for it among those that came would be in vain.
+    model_config = ConfigDict(frozen=True, cache_strings="none")
 
     key: str
     status: Status
     caption: str | None = None
     caption_cot: str | None = None
     origin: Literal["model", "fixed", "brought", "human"] = "model"
+    images: str | None = None
+    files: str | None = None
+    caption_id: str | None = None
+    cot_id: str | None = None
+    faults: dict[str, str] | None = None
+    edited_by_human: bool = False
+
+
+class Label(Standing):
+    """A record of the journal: what a pair's label is and where it came from.
+
+    A record holds the identity of everything that it was made from, so that a later run can tell
+    which stage is stale; the readable fields beside the digests are for people.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
     model: str | None = None
     revision: str | None = None
     cot_model: str | None = None
@@ -181,15 +197,9 @@ class Label(BaseModel):
     caption_prompt: str | None = None
     cot_prompt: str | None = None
     generation: dict[str, object] | None = None
-    images: str | None = None
-    files: str | None = None
-    caption_id: str | None = None
-    cot_id: str | None = None
-    edited_by_human: bool = False
     error: str | None = None
     refused: str | None = None
     retried: dict[str, dict[str, object]] | None = None
-    faults: dict[str, str] | None = None
     notes: tuple[str, ...] = ()
     scores: dict[str, float] | None = None
     seconds: float | None = None

@@ -7,6 +7,14 @@ from __future__ import annotations
 
 from chronoprep.pairs.discovery import Discovery, discover
 from chronoprep.pairs.keys import pandas_reads_as_text, safe_key
-from chronoprep.pairs.store import PairRow, Pairs
+from chronoprep.pairs.store import Columns, PairRow, Pairs
 
-__all__ = ["Discovery", "PairRow", "Pairs", "discover", "pandas_reads_as_text", "safe_key"]
+__all__ = [
+    "Columns",
+    "Discovery",
+    "PairRow",
+    "Pairs",
+    "discover",
+    "pandas_reads_as_text",
+    "safe_key",
+]

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, overload
 
 from chronoprep.data import ImagePair
 from chronoprep.pairs.refs import parse
 
 if TYPE_CHECKING:
     import polars
+
+R = TypeVar("R", bound=tuple[str | None, ...])
+
+_PART = 10_000
 
 
 class PairRow(NamedTuple):
@@ -18,13 +22,56 @@ class PairRow(NamedTuple):
     key: str
     source: str
     target: str
-    caption: str | None
-    prompt: str | None
+    caption: str | None = None
+    prompt: str | None = None
 
     def pair(self) -> ImagePair:
         return ImagePair(
             self.key, parse(self.source), parse(self.target), self.caption, self.prompt
         )
+
+
+class Columns(Generic[R]):
+    """Named tuples of texts, in columns that grow: for the rows of a million pairs that wait.
+
+    Args:
+        kind: Their class; all its fields are text or None.
+    """
+
+    def __init__(self, kind: type[R]) -> None:
+        self._kind: Any = kind
+        self._parts: list[polars.DataFrame] = []
+        self._last: list[R] = []
+
+    def append(self, row: R) -> None:
+        self._last.append(row)
+        if len(self._last) == _PART:
+            self._parts.append(self._frame(self._last))
+            self._last = []
+
+    def __len__(self) -> int:
+        return sum(part.height for part in self._parts) + len(self._last)
+
+    def __iter__(self) -> Iterator[R]:
+        for part in self._parts:
+            yield from map(self._kind._make, part.iter_rows(buffer_size=_PART))
+        yield from self._last
+
+    def ordered(self, by: Iterable[int]) -> Columns[R]:
+        """The rows by a number of each, the largest first; equal ones keep their order."""
+        import polars
+
+        ordered = Columns(self._kind)
+        rows = polars.concat([*self._parts, self._frame(self._last)])
+        order = polars.Series(by, dtype=polars.Int64).arg_sort(descending=True)
+        ordered._parts = [rows[order]]
+        return ordered
+
+    def _frame(self, rows: list[R]) -> polars.DataFrame:
+        import polars
+
+        schema = dict.fromkeys(self._kind._fields, polars.String)
+        return polars.DataFrame(rows, schema=schema, orient="row")
 
 
 class Pairs(Sequence[ImagePair]):
@@ -45,7 +92,7 @@ class Pairs(Sequence[ImagePair]):
 
     def rows(self) -> Iterator[PairRow]:
         """The pairs as text."""
-        return map(PairRow._make, self._frame.iter_rows(buffer_size=10_000))
+        return map(PairRow._make, self._frame.iter_rows(buffer_size=_PART))
 
     @overload
     def __getitem__(self, index: int) -> ImagePair: ...
@@ -58,11 +105,12 @@ class Pairs(Sequence[ImagePair]):
             return Pairs(self._frame[index])
         return PairRow._make(self._frame.row(index)).pair()
 
-    def where(self, condition: Callable[[ImagePair], bool]) -> Pairs:
+    def where(self, condition: Callable[[PairRow], bool]) -> Pairs:
         """The pairs that meet a condition."""
         import polars
 
-        return Pairs(self._frame.filter(polars.Series(map(condition, self), dtype=polars.Boolean)))
+        mask = polars.Series(map(condition, self.rows()), dtype=polars.Boolean)
+        return Pairs(self._frame.filter(mask))
 
     def captioned(self) -> int:
         """How many pairs bring a caption or a prompt."""

@@ -16,7 +16,7 @@ from chronoprep.config import Settings
 from chronoprep.data import Frame, ImagePair, Label
 from chronoprep.dataset import Dataset, replacing
 from chronoprep.errors import ConfigError
-from chronoprep.pairs import Discovery, Pairs
+from chronoprep.pairs import Discovery, PairRow, Pairs
 from chronoprep.workflows import artefacts, embeddings
 from chronoprep.workflows.labels import label_by_model, label_by_text, label_one
 from chronoprep.workflows.report import Reporter, Silent, Summary
@@ -132,7 +132,7 @@ def _labels(
     if fixed is not None and captions == "brought":
         return [label_by_text(pairs, dataset, fixed=fixed, reporter=reporter, dry_run=dry_run)]
 
-    def finished_already(pair: ImagePair) -> bool:
+    def finished_already(pair: PairRow) -> bool:
         whole = pair.prompt or normal_caption(pair.caption) == "no change"
         return bool(whole) and captions == "brought"
 
@@ -287,7 +287,7 @@ def embed_prompts(
         ]
 
 
-def _brings_label(pair: ImagePair, label: Label | None) -> bool:
+def _brings_label(pair: PairRow, label: Label | None) -> bool:
     """Whether a pair's own text is its label: the journal's comes first, unless it is that text's
     earlier state or a failure."""
     if not (pair.prompt or pair.caption):
@@ -303,8 +303,8 @@ def _artefacts(
     """Videos of the pairs that will stand in the CSV, then the CSV."""
     labels = dataset.labels()
 
-    def stands(pair: ImagePair) -> bool:
-        label = labels.get(pair.key)
+    def stands(pair: PairRow) -> bool:
+        label = labels.standing(pair.key)
         return (
             label is not None
             and label.status == "ok"

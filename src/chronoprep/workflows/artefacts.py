@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from chronoprep.config import Settings
-from chronoprep.data import Frame, ImagePair, Label
+from chronoprep.data import Frame, ImagePair, Standing
 from chronoprep.dataset import Dataset, file_names, replacing
 from chronoprep.engine import mapped
 from chronoprep.errors import PairError
-from chronoprep.pairs import PairRow, Pairs, pandas_reads_as_text
+from chronoprep.pairs import Columns, PairRow, Pairs, pandas_reads_as_text
 from chronoprep.workflows.report import Reporter, Summary
 from chronoprep.workflows.space import Room
 from chronoprep.workflows.stale import digest, looked_up, view_settings
@@ -28,8 +28,8 @@ def write_videos(
 ) -> Summary:
     """Write the missing and the stale videos; each carries a stamp of what it was made from."""
     summary = Summary("videos")
-    todo: list[tuple[PairRow, str]] = []
-    for row, _, seen in looked_up(pairs, dataset.labels()):
+    todo = Columns(_Stale)
+    for row, _, seen in looked_up(pairs, dataset.labels(), read_new=True):
         if isinstance(seen, PairError):
             summary.fail(row.key, seen.reason)
             continue
@@ -37,20 +37,20 @@ def write_videos(
         if _stamp_on(dataset.video(row.key), settings) == stamp:
             summary.skipped += 1
         else:
-            todo.append((row, stamp))
+            todo.append(_Stale(row.key, row.source, row.target, stamp))
     if dry_run:
         summary.todo = len(todo)
         return summary.finish()
 
-    def write(item: tuple[PairRow, str]) -> Written:
-        row, stamp = item
-        return write_one(row.pair(), dataset.video(row.key), settings, stamp)
+    def write(stale: _Stale) -> Written:
+        pair = PairRow(stale.key, stale.source, stale.target).pair()
+        return write_one(pair, dataset.video(stale.key), settings, stale.stamp)
 
     if todo:
         reporter.start("videos", len(todo))
     room = Room(dataset.folder, len(todo))
     encoded: Counter[str] = Counter()
-    for written in mapped(write, todo, key=lambda item: item[0].key):
+    for written in mapped(write, todo, key=lambda stale: stale.key):
         path = dataset.video(written.key)
         if written.value is None:
             # What lies there shows other images than the pair does now.
@@ -70,6 +70,15 @@ def write_videos(
         reasons = ", ".join(f"{count} {reason}" for reason, count in encoded.most_common())
         summary.notes.append(f"not copied but encoded lossless: {encoded.total()} ({reasons})")
     return summary.finish()
+
+
+class _Stale(NamedTuple):
+    """A pair whose video is to be written, and the stamp that it will carry."""
+
+    key: str
+    source: str
+    target: str
+    stamp: str
 
 
 class Written(NamedTuple):
@@ -140,7 +149,7 @@ def _stamp_on(path: Path, settings: Settings) -> str | None:
     return stamp
 
 
-def prompt_of(label: Label, settings: Settings) -> str | None:
+def prompt_of(label: Standing, settings: Settings) -> str | None:
     """The text that the editor trains on, or None when the label has none."""
     prompt = label.caption_cot
     if prompt is None and settings.labels.allow_caption_as_prompt:
@@ -171,7 +180,8 @@ def build_csv(dataset: Dataset, settings: Settings, *, wanted: set[str] | None =
 
     def rows() -> Iterator[dict[str, str]]:
         for key in sorted(labels):
-            label = labels[key]
+            label = labels.standing(key)
+            assert label is not None
             prompt = prompt_of(label, settings)
             reason = _why_not(label, prompt, f"{key}.mp4" in videos)
             checked = reason is None and wanted is not None and key in wanted
@@ -202,7 +212,7 @@ def build_csv(dataset: Dataset, settings: Settings, *, wanted: set[str] | None =
     return summary.finish()
 
 
-def _why_not(label: Label, prompt: str | None, has_video: bool) -> str | None:
+def _why_not(label: Standing, prompt: str | None, has_video: bool) -> str | None:
     """Why a label stands in no row, if so."""
     if label.status != "ok":
         return label.status.replace("_", " ")
@@ -211,7 +221,7 @@ def _why_not(label: Label, prompt: str | None, has_video: bool) -> str | None:
     return None if has_video else "without a video"
 
 
-def _shows_others(dataset: Dataset, label: Label, settings: Settings) -> bool:
+def _shows_others(dataset: Dataset, label: Standing, settings: Settings) -> bool:
     """Whether a label's video shows other images than those that were labelled."""
     stamp = video_stamp(label.images or "", settings)
     return _stamp_on(dataset.video(label.key), settings) != stamp

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 from chronoprep import captioning, vlm
 from chronoprep.captioning import Answer, View
@@ -18,36 +17,65 @@ from chronoprep.data import ImagePair, Label, Outcome
 from chronoprep.dataset import Dataset
 from chronoprep.engine import batched, cores, gathered, mapped
 from chronoprep.errors import ConfigError, PairError
-from chronoprep.pairs import PairRow, Pairs
+from chronoprep.journal import Labels
+from chronoprep.pairs import Columns, Pairs
 from chronoprep.prompts import load_prompts
 from chronoprep.vlm import VLM
 from chronoprep.workflows.report import Reporter, Summary
-from chronoprep.workflows.stale import Captions, Recipe, Task, looked_up, next_task, normal_caption
+from chronoprep.workflows.stale import (
+    Captions,
+    Recipe,
+    Seen,
+    Task,
+    look,
+    looked_up,
+    next_task,
+    normal_caption,
+)
+
+
+class Loaded(NamedTuple):
+    """A task's images, ready for the model, and what was done to them."""
+
+    view: View
+    seen: Seen
+    notes: tuple[str, ...]
 
 
 def record(
-    task: Task, answer: Answer, recipe: Recipe, *, seconds: float, notes: Sequence[str]
+    task: Task,
+    loaded: Loaded,
+    answer: Answer,
+    recipe: Recipe,
+    *,
+    before: Label | None,
+    seconds: float,
 ) -> Label:
-    """The journal's record of what the model answered."""
+    """The journal's record of what the model answered.
+
+    Args:
+        before: The record until now, whose caption may be the one at hand.
+    """
     stage1_ran = task.caption is None
-    kept = task.before if task.before is not None and task.before.caption == task.caption else None
+    kept = before if before is not None and before.caption == task.caption else None
+    images, files = loaded.seen
     caption_made_here = stage1_ran and answer.caption is not None
     faults = answer.faults
     if kept is not None and "caption" in (kept.faults or {}):
         faults = {"caption": (kept.faults or {})["caption"]} | faults
     entry = Label(
-        key=task.row.key,
+        key=task.key,
         status="failed" if answer.error else "no_change" if answer.no_change else "ok",
         caption=answer.caption,
         caption_cot=answer.cot,
-        images=task.images,
-        files=task.files,
+        images=images,
+        files=files,
         error=answer.error,
         refused=answer.refused,
         retried=answer.retried or None,
         faults=faults or None,
         generation=recipe.generation,
-        notes=tuple(notes),
+        notes=loaded.notes,
         seconds=round(seconds, 3),
         time=_now(),
     )
@@ -57,7 +85,7 @@ def record(
             "model": recipe.checkpoint.name,
             "revision": recipe.checkpoint.revision,
             "caption_prompt": recipe.prompts.caption.version,
-            "caption_id": recipe.caption_id(task.images) if caption_made_here else None,
+            "caption_id": recipe.caption_id(images) if caption_made_here else None,
         }
     elif kept is not None:
         # Stage 2 alone: where the caption came from stays on record.
@@ -70,7 +98,7 @@ def record(
             "cot_model": recipe.checkpoint.name,
             "cot_revision": recipe.checkpoint.revision,
             "cot_prompt": recipe.prompts.cot.version,
-            "cot_id": recipe.cot_id(task.images, answer.caption or ""),
+            "cot_id": recipe.cot_id(images, answer.caption or ""),
         }
     return entry.model_copy(update=changes)
 
@@ -92,14 +120,13 @@ def label_by_model(
 
     journal = dataset.labels()
     _mention_torn_lines(dataset, summary)
-    tasks: list[Task] = []
+    tasks = Columns(Task)
     unreadable: list[Label] = []
-    for row, before, seen in looked_up(pairs, journal):
+    for row, before, seen in looked_up(pairs, journal, read_new=False):
         try:
             if isinstance(seen, PairError):
                 raise seen
-            images, files = seen
-            task = next_task(row, before, images, recipe, with_cot=with_cot, captions=captions)
+            task = next_task(row, before, seen, recipe, with_cot=with_cot, captions=captions)
         except PairError as error:
             summary.fail(row.key, error.reason)
             if error is seen:
@@ -108,7 +135,7 @@ def label_by_model(
         if task is None:
             summary.skipped += 1
         else:
-            tasks.append(replace(task, files=files))
+            tasks.append(task)
     if dry_run:
         summary.todo = len(tasks)
         return summary.finish()
@@ -120,7 +147,7 @@ def label_by_model(
     reporter.say(f"Loading {settings.vlm.model} …")
     reporter.start("labels", len(tasks))
     with open_model(settings, recipe.checkpoint) as model:
-        for entries in _run(model, tasks, recipe, with_cot=with_cot):
+        for entries in _run(model, tasks, recipe, journal, with_cot=with_cot):
             dataset.append(_worth_recording(entries, journal))
             for entry in entries:
                 reporter.advance(entry.status)
@@ -135,7 +162,7 @@ def label_by_model(
 
 
 def _run(
-    model: VLM, tasks: Sequence[Task], recipe: Recipe, *, with_cot: bool
+    model: VLM, tasks: Columns[Task], recipe: Recipe, journal: Labels, *, with_cot: bool
 ) -> Iterator[list[Label]]:
     """Label tasks, in batches or with many in flight; images load in threads ahead of the model."""
     from chronoprep.pairs.images import bounded, load_pair
@@ -145,34 +172,36 @@ def _run(
     if batches_of is not None:
         tasks = _by_size(tasks)
 
-    def load(task: Task) -> tuple[View, tuple[str, ...]]:
-        loaded = load_pair(task.pair, settings.images)
+    def load(task: Task) -> Loaded:
+        pair = task.pair
+        seen = task.seen if task.images else look(pair)
+        loaded = load_pair(pair, settings.images)
         source, target = (bounded(i, settings.images) for i in (loaded.source, loaded.target))
         if batches_of is not None:
             batches_of.prepare(source)
             batches_of.prepare(target)
-        return View(source, target, task.caption), loaded.notes
+        return Loaded(View(source, target, task.caption), seen, loaded.notes)
 
-    def answer(batch: Sequence[tuple[Task, Outcome[tuple[View, tuple[str, ...]]]]]) -> list[Label]:
+    def answer(batch: Sequence[tuple[Task, Outcome[Loaded]]]) -> list[Label]:
         began = time.monotonic()
         entries = [
-            _failed(task.row.key, task.images, outcome.error)
+            _failed(task.key, task.images or None, outcome.error)
             for task, outcome in batch
             if isinstance(outcome.error, PairError)
         ]
-        good = [(task, *outcome.value) for task, outcome in batch if outcome.value is not None]
+        good = [(task, outcome.value) for task, outcome in batch if outcome.value is not None]
         answers = captioning.label(
             model,
             recipe.prompts,
-            [view for _, view, _ in good],
+            [loaded.view for _, loaded in good],
             with_cot=with_cot,
             guard=settings.labels.guard,
             retries=settings.labels.retries,
         )
         seconds = (time.monotonic() - began) / max(len(good), 1)
         entries += [
-            record(task, answer, recipe, seconds=seconds, notes=notes)
-            for (task, _, notes), answer in zip(good, answers, strict=True)
+            record(task, loaded, answer, recipe, before=journal.get(task.key), seconds=seconds)
+            for (task, loaded), answer in zip(good, answers, strict=True)
         ]
         return sorted(entries, key=lambda entry: entry.key)
 
@@ -183,7 +212,7 @@ def _run(
             return batches_of.batch_size  # less, once memory ran out
         return (settings.vlm.batch_size or 1) if in_flight == 1 else 1
 
-    views = mapped(load, tasks, key=lambda task: task.row.key, ahead=max(2 * size(), cores()))
+    views = mapped(load, tasks, key=lambda task: task.key, ahead=max(2 * size(), cores()))
     batches = batched(zip(tasks, views, strict=True), size)
     if in_flight == 1:
         yield from map(answer, batches)
@@ -193,7 +222,7 @@ def _run(
             yield [entry for entries in ready for entry in entries]
 
 
-def _by_size(tasks: Sequence[Task]) -> list[Task]:
+def _by_size(tasks: Columns[Task]) -> Columns[Task]:
     """Largest pictures first: batches are level, and if memory is short it shows at once."""
     from chronoprep.pairs.images import frame_size
 
@@ -201,13 +230,12 @@ def _by_size(tasks: Sequence[Task]) -> list[Task]:
         width, height = frame_size(task.pair.source)
         return width * height
 
-    sizes = [o.value or 0 for o in mapped(pixels, tasks, key=lambda task: task.row.key)]
-    order = sorted(range(len(tasks)), key=lambda i: -sizes[i])
-    return [tasks[i] for i in order]
+    sizes = mapped(pixels, tasks, key=lambda task: task.key)
+    return tasks.ordered(outcome.value or 0 for outcome in sizes)
 
 
 def label_by_text(
-    pairs: Iterable[ImagePair],
+    pairs: Pairs,
     dataset: Dataset,
     *,
     fixed: str | None = None,
@@ -224,41 +252,43 @@ def label_by_text(
     summary = Summary("labels")
     journal = dataset.labels()
     _mention_torn_lines(dataset, summary)
-    entries: list[Label] = []
-    for pair in pairs:
-        text = fixed if fixed is not None else pair.prompt
-        prompt = (text or "").strip() or None
-        caption = normal_caption(pair.caption) if fixed is None else None
+    texts = Columns(_Text)
+    origin: Literal["fixed", "brought"] = "brought" if fixed is None else "fixed"
+    for row in pairs.rows():
+        prompt = ((row.prompt if fixed is None else fixed) or "").strip() or None
+        caption = normal_caption(row.caption) if fixed is None else None
         no_change = prompt is None and caption == "no change"
-        entry = Label(
-            key=pair.key,
-            status="no_change" if no_change else "ok",
-            caption=caption,
-            caption_cot=prompt,
-            origin="fixed" if fixed is not None else "brought",
-            time=_now(),
-        )
-        before = journal.get(pair.key)
-        if before is not None and (before.edited_by_human or _same_text(before, entry)):
+        new = _Text(row.key, "no_change" if no_change else "ok", origin, caption, prompt)
+        before = journal.standing(row.key)
+        if before is not None and (
+            before.edited_by_human
+            or new == (row.key, before.status, before.origin, before.caption, before.caption_cot)
+        ):
             summary.skipped += 1
         else:
-            entries.append(entry)
+            texts.append(new)
     if dry_run:
-        summary.todo = len(entries)
+        summary.todo = len(texts)
         return summary.finish()
-    reporter.start("labels", len(entries))
-    for batch in batched(entries, 10_000):
-        dataset.append(batch)
-        for entry in batch:
-            summary.done += entry.status == "ok"
-            summary.no_change += entry.status == "no_change"
-            reporter.advance(entry.status)
+    reporter.start("labels", len(texts))
+    for batch in batched(texts, 10_000):
+        now = _now()
+        dataset.append(Label.model_validate({**text._asdict(), "time": now}) for text in batch)
+        for text in batch:
+            summary.done += text.status == "ok"
+            summary.no_change += text.status == "no_change"
+            reporter.advance(text.status)
     return summary.finish()
 
 
-def _same_text(one: Label, other: Label) -> bool:
-    fields = ("status", "origin", "caption", "caption_cot")
-    return all(getattr(one, name) == getattr(other, name) for name in fields)
+class _Text(NamedTuple):
+    """What a label without a model says."""
+
+    key: str
+    status: Literal["ok", "no_change"]
+    origin: Literal["fixed", "brought"]
+    caption: str | None
+    caption_cot: str | None
 
 
 @contextmanager
@@ -271,11 +301,12 @@ def open_model(settings: Settings, checkpoint: Checkpoint) -> Iterator[VLM]:
         model.close()
 
 
-def _worth_recording(entries: Iterable[Label], journal: Mapping[str, Label]) -> list[Label]:
+def _worth_recording(entries: Iterable[Label], journal: Labels) -> list[Label]:
     """A failure must not bury a human's record."""
 
     def human(key: str) -> bool:
-        return key in journal and journal[key].edited_by_human
+        before = journal.standing(key)
+        return before is not None and before.edited_by_human
 
     return [e for e in entries if e.status != "failed" or not human(e.key)]
 
@@ -306,11 +337,11 @@ def label_one(
     Raises:
         PairError: When an image can't be used or the model's answer is refused.
     """
-    from chronoprep.pairs.images import bounded, content_hash, load_pair
+    from chronoprep.pairs.images import bounded, load_pair
 
     prompts = load_prompts(settings.labels, vlm.preset(settings.vlm))
     pair = ImagePair(source.stem, source, target, caption)
-    loaded = load_pair(pair, settings.images)
+    seen, loaded = look(pair), load_pair(pair, settings.images)
     view = View(
         bounded(loaded.source, settings.images), bounded(loaded.target, settings.images), caption
     )
@@ -328,6 +359,8 @@ def label_one(
         )
     if answer.error is not None:
         raise PairError(f"{source}: {answer.error}")
-    row = PairRow(pair.key, str(source), str(target), caption, None)
-    task = Task(row, content_hash(pair), caption, None)
-    return record(task, answer, recipe, seconds=time.monotonic() - began, notes=loaded.notes)
+    task = Task(pair.key, str(source), str(target), caption, *seen)
+    seconds = time.monotonic() - began
+    return record(
+        task, Loaded(view, seen, loaded.notes), answer, recipe, before=None, seconds=seconds
+    )

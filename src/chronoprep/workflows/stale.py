@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
@@ -12,9 +12,10 @@ from typing import Any, Literal, NamedTuple
 from chronoprep import guard
 from chronoprep.checkpoint import Checkpoint
 from chronoprep.config import ImageSettings, Settings
-from chronoprep.data import ImagePair, Label
+from chronoprep.data import ImagePair, Standing
 from chronoprep.engine import mapped
 from chronoprep.errors import PairError
+from chronoprep.journal import Labels
 from chronoprep.pairs import PairRow, Pairs
 from chronoprep.prompts import Prompts
 
@@ -81,30 +82,35 @@ class Recipe:
         return _digest_of(f'["{images}"{self._tails[1]}, {_encode(caption)}]')
 
 
-@dataclass(frozen=True)
-class Task:
-    """A pair that needs the model; with a caption, stage 2 alone.
-
-    `before` is the journal's record, whose caption may be the one at hand; `files` says how the
-    pair's files looked when `images` was made of them.
-    """
-
-    row: PairRow
-    images: str
-    caption: str | None
-    before: Label | None
-    files: str | None = None
-
-    @property
-    def pair(self) -> ImagePair:
-        return self.row.pair()
-
-
 class Seen(NamedTuple):
-    """A pair's images as they are now: the digest of their bytes, and the stamp of their files."""
+    """A pair's images as they are now.
+
+    Attributes:
+        images: The digest of their bytes; empty where they were not read.
+        files: How their files look; None where that can't be told.
+    """
 
     images: str
     files: str | None
+
+
+class Task(NamedTuple):
+    """A pair that needs the model; with a caption, stage 2 alone. As text, for `Columns`."""
+
+    key: str
+    source: str
+    target: str
+    caption: str | None
+    images: str
+    files: str | None
+
+    @property
+    def pair(self) -> ImagePair:
+        return PairRow(self.key, self.source, self.target).pair()
+
+    @property
+    def seen(self) -> Seen:
+        return Seen(self.images, self.files)
 
 
 def normal_caption(text: str | None) -> str | None:
@@ -116,8 +122,8 @@ def normal_caption(text: str | None) -> str | None:
 
 def next_task(
     row: PairRow,
-    before: Label | None,
-    images: str,
+    before: Standing | None,
+    seen: Seen,
     recipe: Recipe,
     *,
     with_cot: bool,
@@ -129,10 +135,11 @@ def next_task(
         PairError: With `captions="existing"`, when there is no caption, or one of other images, or
             one that the guard refuses.
     """
+    images = seen.images
     if before is not None and before.edited_by_human:
         # A human's words are never overwritten; a missing CoT may still be added to them.
         if before.status == "ok" and before.caption and not before.caption_cot and with_cot:
-            return Task(row, images, before.caption, before)
+            return Task(*row[:3], before.caption, *seen)
         return None
 
     # Texts that were kept while the guard was off.
@@ -156,42 +163,51 @@ def next_task(
             )
         given = before.caption
 
-    if before is None or before.caption is None:
-        return Task(row, images, given, before)
+    if before is None or before.caption is None or not images:
+        return Task(*row[:3], given, *seen)
     if given is not None:
         current = before.caption == given and before.images == images
     else:
         current = before.caption_id == recipe.caption_id(images) and "caption" not in refused
     if not current:
-        return Task(row, images, given, before)
+        return Task(*row[:3], given, *seen)
     if before.status in ("no_change", "rejected"):
         return None
     cot_current = before.cot_id == recipe.cot_id(images, before.caption) and "cot" not in refused
     if before.status == "ok" and (not with_cot or cot_current):
         return None
-    return Task(row, images, before.caption, before)
+    return Task(*row[:3], before.caption, *seen)
 
 
-def looked_up(
-    pairs: Pairs, journal: Mapping[str, Label]
-) -> Iterator[tuple[PairRow, Label | None, Seen | PairError]]:
-    """Each pair, its record, and how its images look now.
+def look(pair: ImagePair) -> Seen:
+    """Read a pair's images.
 
-    The bytes of images are read only where the files look other than the record says.
+    Raises:
+        PairError: One is missing or unreadable.
     """
     from chronoprep.pairs.images import content_hash
     from chronoprep.pairs.sources import files_stamp
 
-    def read(row: PairRow) -> Seen:
-        stamp = files_stamp(row.source, row.target)
-        return Seen(content_hash(row.pair()), stamp)
+    files = files_stamp(str(pair.source), str(pair.target))
+    return Seen(content_hash(pair), files)
+
+
+def looked_up(
+    pairs: Pairs, journal: Labels, *, read_new: bool
+) -> Iterator[tuple[PairRow, Standing | None, Seen | PairError]]:
+    """Each pair, what decides of its record, and how its images look now.
+
+    The bytes of images are read only where the files look other than the record says; with
+    `read_new` also where no record says anything of them.
+    """
+    from chronoprep.pairs.sources import files_stamp
 
     # From the first pair on whose images have to be read: they are read side by side.
-    waiting: list[tuple[PairRow, Label | None, Seen | None]] = []
+    waiting: list[tuple[PairRow, Standing | None, Seen | None]] = []
 
-    def settle() -> Iterator[tuple[PairRow, Label | None, Seen | PairError]]:
+    def settle() -> Iterator[tuple[PairRow, Standing | None, Seen | PairError]]:
         unknown = [row for row, _, seen in waiting if seen is None]
-        fresh = mapped(read, unknown, key=lambda row: row.key)
+        fresh = mapped(lambda row: look(row.pair()), unknown, key=lambda row: row.key)
         for row, before, seen in waiting:
             if seen is None:
                 outcome = next(fresh)
@@ -204,14 +220,16 @@ def looked_up(
         waiting.clear()
 
     for row in pairs.rows():
-        before = journal.get(row.key)
+        before = journal.standing(row.key)
+        files = files_stamp(row.source, row.target)
+        images = "" if before is None else before.images or ""
+        same = files == before.files if before is not None and images else not read_new
         seen = None
-        if before is not None and before.images is not None and before.files is not None:
-            same = files_stamp(row.source, row.target) == before.files
-            seen = Seen(before.images, before.files) if same else None
-        if seen is not None and not waiting:
-            yield row, before, seen
-            continue
+        if same and files is not None:
+            seen = Seen(images, files)
+            if not waiting:
+                yield row, before, seen
+                continue
         waiting.append((row, before, seen))
         if len(waiting) == _READ_TOGETHER:
             yield from settle()
