@@ -180,6 +180,8 @@ class TransformersVLM:
                 prompts, rows, places = self._fixed.filled_up(prompts, self._prefix, rows)
             if self._prefix is not None and rows is not None:
                 inputs = self._prefix.inputs(rows, self._padded([p.tail for p in prompts]))
+                if not self.omni:  # as in a fresh batch: one compiled step serves both
+                    inputs["mm_token_type_ids"] = torch.zeros_like(inputs["input_ids"])
                 output = self._generate(inputs, sampling)
                 self._prefix.rewind()
             else:
