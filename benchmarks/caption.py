@@ -12,15 +12,16 @@ and with --vllm-python .venv-vllm/bin/python (`make test-vllm` makes it), in flo
 
   raw-vllm     vLLM's own `LLM.chat`: all of stage 1 in one call, all of stage 2 in another
   ours-vllm    the command with --backend vllm
-  ours-server  the command with --endpoint, on vLLM's own server; photos travel as JPEG, so that
-               some texts differ. Its memory is the client's.
+  ours-server  the command with --endpoint, on vLLM's own server, which has the same options; its
+               memory is the client's
 
 The checkpoint is a tiny Qwen3-VL with random weights unless --model names another. Its preprocessor
 makes a picture 192² before the model sees it, so that generation is what is measured; --full-size
 takes the published checkpoints' bounds, where a 1024² picture is 1,024 tokens and the encoder's
 attention over its 4,096 patches is most of the work. Seconds count from the first pair; the model
-is loaded by then and has answered once, since a first answer sets up much in any engine. In the
-split, decoding and processing are sums over threads.
+is loaded by then and has answered once, since a first answer sets up much in any engine. The
+processor's seconds are of the row's own process and, where the model runs in others, of those. In
+the split, decoding and processing are sums over threads.
 """
 
 from __future__ import annotations
@@ -60,6 +61,7 @@ class Result:
         seconds: From the first pair to the last label.
         cpu: The processor's seconds in that time, all threads together: other programs on the
             machine touch it less.
+        engine_cpu: The same of the processes that the model runs in, where that is not this one.
         tokens: New tokens of both stages.
         encoded: Images that went through the vision encoder.
         split: Seconds by part.
@@ -69,6 +71,7 @@ class Result:
     texts: dict[str, list[str]] = field(default_factory=dict)
     seconds: float = 0.0
     cpu: float = 0.0
+    engine_cpu: float = 0.0
     tokens: int = 0
     encoded: int = 0
     split: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PARTS, 0.0))
@@ -86,6 +89,40 @@ class Job:
     dtype: str
     batch_size: int | None
     endpoint: str | None = None
+    server: int | None = None
+
+
+class Watch:
+    """Adds the time between `start` and `stop` to a result.
+
+    Args:
+        server: The process of the server that the model runs in, if one does.
+    """
+
+    def __init__(self, result: Result, server: int | None = None) -> None:
+        self._result = result
+        self._server = server
+        self._began = (0.0, 0.0, 0.0)
+
+    def start(self) -> None:
+        self._began = self._now()
+
+    def stop(self) -> None:
+        seconds, cpu, engine_cpu = self._now()
+        self._result.seconds += seconds - self._began[0]
+        self._result.cpu += cpu - self._began[1]
+        self._result.engine_cpu += engine_cpu - self._began[2]
+
+    def _now(self) -> tuple[float, float, float]:
+        import psutil
+
+        others = psutil.Process().children(recursive=True)
+        if self._server is not None:
+            server = psutil.Process(self._server)
+            others += [server, *server.children(recursive=True)]
+        times = [process.cpu_times() for process in others]
+        engine_cpu = sum(spent.user + spent.system for spent in times)
+        return time.perf_counter(), time.process_time(), engine_cpu
 
 
 def build_model(folder: Path, *, full_size: bool) -> Path:
@@ -137,6 +174,7 @@ AT_ONCE = 32
 # vLLM on the CPU: nothing is compiled, and its processor is not tried out beforehand.
 VLLM_OPTIONS = {
     "max_model_len": 4096,
+    "max_num_batched_tokens": 4096,  # the server's own default is half of `vllm.LLM`'s
     "enforce_eager": True,
     "skip_mm_profiling": True,
     "block_size": 32,
@@ -254,7 +292,8 @@ def plain(job: Job) -> Result:
     with torch.inference_mode():
         ask(warm_up())
     result = Result()
-    began, cpu = time.perf_counter(), time.process_time()
+    watch = Watch(result)
+    watch.start()
     with torch.inference_mode(), watched(model, result):
         for path in sorted((Path(job.pairs) / "input").iterdir()):
             start = time.perf_counter()
@@ -264,7 +303,7 @@ def plain(job: Job) -> Result:
             caption = ask(prompts.caption.fill(source, target))
             cot = ask(prompts.cot.fill(source, target, caption))
             result.texts[path.stem] = [caption, cot]
-    result.seconds, result.cpu = time.perf_counter() - began, time.process_time() - cpu
+    watch.stop()
     return result
 
 
@@ -310,7 +349,9 @@ def raw_vllm(job: Job) -> Result:
 
     ask([warm_up()])
     result = Result()
-    began, cpu = time.perf_counter(), time.process_time()
+    watch = Watch(result)
+    watch.start()
+    began = time.perf_counter()
     views = {}
     for path in sorted((Path(job.pairs) / "input").iterdir()):
         source = Image.open(path).convert("RGB")
@@ -321,7 +362,7 @@ def raw_vllm(job: Job) -> Result:
         prompts.cot.fill(*view, caption)
         for view, caption in zip(views.values(), captions, strict=True)
     )
-    result.seconds, result.cpu = time.perf_counter() - began, time.process_time() - cpu
+    watch.stop()
     for key, caption, cot in zip(views, captions, cots, strict=True):
         result.texts[key] = [caption, cot]
     return result
@@ -335,7 +376,7 @@ def ours(job: Job, backend: str = "transformers") -> Result:
     from chronoprep.pairs import images
 
     result = Result()
-    loading = loading_cpu = 0.0
+    watch = Watch(result, job.server)
     model: Any = None
 
     def timed(function: Callable[..., Any], part: str) -> Callable[..., Any]:
@@ -351,15 +392,14 @@ def ours(job: Job, backend: str = "transformers") -> Result:
     real_load = vlm.load
 
     def load(*args: Any) -> Any:
-        nonlocal loading, loading_cpu, model
-        began, cpu = time.perf_counter(), time.process_time()
+        nonlocal model
+        watch.stop()
         model = real_load(*args)
         model.generate([warm_up()])
-        loading += time.perf_counter() - began
-        loading_cpu += time.process_time() - cpu
+        watch.start()
         if (inner := getattr(model, "model", None)) is not None:
-            watch.append(watched(inner, result))
-            watch[0].__enter__()
+            parts.append(watched(inner, result))
+            parts[0].__enter__()
             model.prepare = timed(model.prepare, "process")
         generate = model.generate
 
@@ -369,17 +409,15 @@ def ours(job: Job, backend: str = "transformers") -> Result:
             return answers
 
         def close() -> None:
-            nonlocal loading, loading_cpu
-            began, cpu = time.perf_counter(), time.process_time()
+            watch.stop()
             closed()
-            loading += time.perf_counter() - began
-            loading_cpu += time.process_time() - cpu
+            watch.start()
 
         closed = model.close
         model.generate, model.close = counted, close
         return model
 
-    watch: list[Any] = []
+    parts: list[Any] = []
     vlm.load = load
     images.load_image = timed(images.load_image, "decode")
     settings = load_settings(
@@ -403,10 +441,9 @@ def ours(job: Job, backend: str = "transformers") -> Result:
     with tempfile.TemporaryDirectory() as folder:
         for module in ("polars", f"chronoprep.vlm.{backend}_backend"):
             importlib.import_module(module)  # is loading, too
-        began, cpu = time.perf_counter(), time.process_time()
+        watch.start()
         workflows.caption_pairs(Path(job.pairs), Path(folder), settings, with_cot=True)
-        result.seconds = time.perf_counter() - began - loading
-        result.cpu = time.process_time() - cpu - loading_cpu
+        watch.stop()
         for key, label in Dataset(Path(folder)).labels().items():
             result.texts[key] = [label.caption or "", label.caption_cot or ""]
     return result
@@ -451,7 +488,8 @@ def measure(name: str, job: Job, vllm_python: str) -> Result:
     python = vllm_python if needs == "vllm" else sys.executable
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         if needs == "server":
-            job = replace(job, endpoint=stack.enter_context(server(job, vllm_python)))
+            address, process = stack.enter_context(server(job, vllm_python))
+            job = replace(job, endpoint=address, server=process)
         path = Path(folder) / "result.json"
         command = [python, __file__, "--row", name, json.dumps(asdict(job)), str(path)]
         subprocess.run(command, check=True, env=os.environ | ENVIRONMENT)
@@ -459,12 +497,14 @@ def measure(name: str, job: Job, vllm_python: str) -> Result:
 
 
 @contextmanager
-def server(job: Job, python: str) -> Iterator[str]:
-    """vLLM's server on the same checkpoint, with the same options; gives its address."""
+def server(job: Job, python: str) -> Iterator[tuple[str, int]]:
+    """vLLM's server on the same checkpoint, with the same options; gives its address and its
+    process."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [python, "-m", "vllm.entrypoints.openai.api_server", "--model", job.model]
+    command += ["--disable-log-stats"]  # as `vllm.LLM` does
     command += ["--port", str(port), "--dtype", job.dtype, "--max-num-seqs", str(AT_ONCE)]
     command += ["--limit-mm-per-prompt", '{"image": 2, "video": 0}']
     for name, value in VLLM_OPTIONS.items():
@@ -480,7 +520,7 @@ def server(job: Job, python: str) -> Iterator[str]:
                 break
             except OSError:
                 time.sleep(0.5)
-        yield f"http://127.0.0.1:{port}/v1"
+        yield f"http://127.0.0.1:{port}/v1", process.pid
     finally:
         process.terminate()
         process.wait()
@@ -499,13 +539,14 @@ def run_row(name: str, job: Job, path: Path) -> None:
 def table(results: dict[str, Result], pairs: int) -> str:
     lines = [
         f"{'row':26} {'seconds':>8} {'pairs/s':>8} {'tok/s':>7} {'ratio':>7} {'CPU s':>7} "
-        f"{'ratio':>7} {'images':>7} "
+        f"{'engine':>7} {'ratio':>7} {'images':>7} "
         f"{'peak MB':>8}  " + " ".join(f"{part:>8}" for part in PARTS) + f" {'same text':>10}"
     ]
     for name, result in results.items():
         base = results.get(ROWS[name].against or "")
         ratio = f"{base.seconds / result.seconds:.2f}×" if base else ""
-        cpu = f"{base.cpu / result.cpu:.2f}×" if base else ""
+        spent = result.cpu + result.engine_cpu
+        cpu = f"{(base.cpu + base.engine_cpu) / spent:.2f}×" if base else ""
         same = ""
         if base:
             equal = sum(result.texts.get(key) == texts for key, texts in base.texts.items())
@@ -513,7 +554,7 @@ def table(results: dict[str, Result], pairs: int) -> str:
         lines.append(
             f"{ROWS[name].title:26} {result.seconds:8.2f} {pairs / result.seconds:8.2f} "
             f"{result.tokens / result.seconds:7.0f} {ratio:>7} {result.cpu:7.1f} "
-            f"{cpu:>7} {result.encoded:7} "
+            f"{result.engine_cpu:7.1f} {cpu:>7} {result.encoded:7} "
             f"{result.memory / 1e6:8.0f}  "
             + " ".join(f"{result.split[part]:8.2f}" for part in PARTS)
             + f" {same:>10}"

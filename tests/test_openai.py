@@ -9,6 +9,7 @@ import os
 import socket
 import subprocess
 import sys
+import urllib.request
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -21,10 +22,11 @@ import pytest
 from PIL import Image
 
 from chronoprep import vlm
-from chronoprep.config import VLMSettings
+from chronoprep.config import ImageSettings, VLMSettings
 from chronoprep.data import GREEDY, Completion, Sampling, Turn
 from chronoprep.dataset import Dataset
 from chronoprep.errors import BackendError, ConfigError
+from chronoprep.pairs.images import bounded, load_image
 from chronoprep.vlm import openai_backend
 from chronoprep.vlm.openai_backend import IMAGE_BYTES, OpenAIVLM, Served, base_url, choose, data_url
 from conftest import Result, photo, write_pairs
@@ -81,6 +83,57 @@ def test_faults_and_a_server_that_dies_cost_no_pair(tmp_path: Path, fault_server
     assert again.returncode == 0, again.stderr
     assert counts(again.stdout) == (500 - done, done, 0)
     check_labels(pairs, data, 500)
+
+
+@pytest.mark.parametrize(
+    ("recalls", "concurrency", "told"),
+    [
+        (1000, 8, {"brought": 40, "named": 40}),
+        # One that never has them is not asked by name again.
+        (0, 1, {"brought": 80, "missed": 2}),
+    ],
+)
+def test_stage_2_names_the_pictures_that_stage_1_brought(
+    run: Run, tmp_path: Path, fault_server: Start, recalls: int, concurrency: int,
+    told: dict[str, int],
+) -> None:  # fmt: skip
+    pairs, endpoint = small_pairs(tmp_path / "pairs", 20), fault_server("--recalls", recalls)
+    result = run(
+        "caption", pairs, "-d", "data", "--generate-cot", "--endpoint", endpoint,
+        "--concurrency", concurrency,
+    )  # fmt: skip
+    assert result.code == 0, result.stderr
+    check_labels(pairs, Path("data"), 20)
+    with urllib.request.urlopen(f"{endpoint}/counts") as answer:
+        assert json.load(answer) == told
+
+
+def test_a_server_that_forgets_pictures_gets_them_again(
+    run: Run, tmp_path: Path, fault_server: Start
+) -> None:
+    pairs = small_pairs(tmp_path / "pairs", 40)
+    endpoint = fault_server("--recalls", 8, "--faults", 0.2)
+    result = run("caption", pairs, "-d", "data", "--generate-cot", "--endpoint", endpoint)
+    assert result.code == 0, result.stderr
+    check_labels(pairs, Path("data"), 40)
+
+
+def test_a_jpeg_file_travels_as_it_is(tmp_path: Path) -> None:
+    plain, told, large = (tmp_path / f"{name}.jpg" for name in ("plain", "told", "large"))
+    photo(1).save(plain, quality=80)
+    exif = Image.Exif()
+    exif[0x010E] = "where it was taken"
+    photo(1).save(told, quality=80, exif=exif)
+    photo(1, (2400, 1800)).save(large, quality=80)
+
+    def sent(path: Path) -> bytes:
+        image, _ = load_image(path, ImageSettings())
+        return base64.b64decode(data_url(bounded(image, ImageSettings())).split(",")[1])
+
+    assert sent(plain) == plain.read_bytes()
+    assert b"where" in told.read_bytes()
+    assert b"where" not in sent(told)
+    assert Image.open(io.BytesIO(sent(large))).size == (1440, 1080)
 
 
 def test_a_pair_that_the_server_refuses_fails_alone(

@@ -99,6 +99,10 @@ class Turn:
 
 Chat = tuple[Turn, ...]
 
+FILE = "chronoprep_file"
+"""The attribute of an image that holds the JPEG file of its very pixels, where there is one that
+may be sent as it is: it says nothing beside the pixels."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sampling:

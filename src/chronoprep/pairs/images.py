@@ -19,7 +19,7 @@ from PIL import Image, ImageCms, ImageColor, UnidentifiedImageError
 from PIL.Image import Resampling, Transpose
 
 from chronoprep.config import ImageSettings
-from chronoprep.data import Frame, ImagePair, ImageRef
+from chronoprep.data import FILE, Frame, ImagePair, ImageRef
 from chronoprep.errors import ConfigError, PairError
 from chronoprep.pairs.sources import AGAIN, RESAVE, content_digest, open_source, sniff
 
@@ -68,7 +68,11 @@ def load_image(ref: ImageRef, settings: ImageSettings) -> tuple[Image.Image, tup
     with open_source(ref) as file:
         try:
             with _pillow_rules(), Image.open(file, formats=FORMATS) as image:
-                return _decoded(image, ref, settings)
+                rgb, notes = _decoded(image, ref, settings)
+                if _is_plain_jpeg(image) and _bounded_size(rgb.size, settings) == rgb.size:
+                    file.seek(0)
+                    setattr(rgb, FILE, file.read())
+                return rgb, notes
         except PairError:
             raise
         except UnidentifiedImageError:
@@ -148,7 +152,12 @@ def bounded(image: Image.Image, settings: ImageSettings) -> Image.Image:
     The shortest edge is at most `max_resolution`, and exactly that if it was longer; then the
     longest edge is at most `max_long_edge` in the same way. Resampled once, the other edge rounded.
     """
-    short, long = sorted(image.size)
+    size = _bounded_size(image.size, settings)
+    return image if size == image.size else image.resize(size, Resampling.LANCZOS)
+
+
+def _bounded_size(size: tuple[int, int], settings: ImageSettings) -> tuple[int, int]:
+    short, long = sorted(size)
     new_short, new_long = short, long
     if new_short > settings.max_resolution:
         new_short = settings.max_resolution
@@ -156,11 +165,7 @@ def bounded(image: Image.Image, settings: ImageSettings) -> Image.Image:
     if new_long > settings.max_long_edge:
         new_long = settings.max_long_edge
         new_short = _scaled(short, new_long, long)
-    if (new_short, new_long) == (short, long):
-        return image
-    portrait = image.height > image.width
-    size = (new_short, new_long) if portrait else (new_long, new_short)
-    return image.resize(size, Resampling.LANCZOS)
+    return (new_short, new_long) if size[1] > size[0] else (new_long, new_short)
 
 
 def content_hash(pair: ImagePair) -> str:
@@ -236,6 +241,13 @@ def _orientation(image: Image.Image) -> int:
         return int(value)
     except Exception:
         return 1
+
+
+def _is_plain_jpeg(image: Image.Image) -> bool:
+    """Whether a file holds RGB pixels as any decoder shows them, and no word about where, when or
+    by whom: no segments but JFIF's and Adobe's, which tell of the coding alone."""
+    segments = {name for name, _ in getattr(image, "applist", ())}
+    return image.format == "JPEG" and image.mode == "RGB" and segments <= {"APP0", "APP14"}
 
 
 def _to_rgb(

@@ -4,34 +4,36 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from chronoprep.data import Chat, Turn
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+T = TypeVar("T")
 
-class ImageParts:
-    """What stands for an image in a message, made once for both stages of a pair: a thread that
-    labels pairs asks about the same two images twice in a row.
+
+class OfImages(Generic[T]):
+    """What is made of an image, once for both stages of a pair: a thread that labels pairs asks
+    about the same two images twice in a row.
 
     Args:
         make: Makes it.
     """
 
-    def __init__(self, make: Callable[[Image], dict[str, Any]]) -> None:
+    def __init__(self, make: Callable[[Image], T]) -> None:
         self._make = make
         self._last = threading.local()
 
-    def __call__(self, image: Image) -> dict[str, Any]:
-        known: list[tuple[Image, dict[str, Any]]] = getattr(self._last, "parts", [])
-        for other, part in known:
+    def __call__(self, image: Image) -> T:
+        known: list[tuple[Image, T]] = getattr(self._last, "known", [])
+        for other, made in known:
             if other is image:
-                return part
-        part = self._make(image)
-        self._last.parts = [*known[-1:], (image, part)]
-        return part
+                return made
+        made = self._make(image)
+        self._last.known = [*known[-1:], (image, made)]
+        return made
 
 
 def messages(chat: Chat, image: Callable[[Image], dict[str, Any]]) -> list[dict[str, Any]]:

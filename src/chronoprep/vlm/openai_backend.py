@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import hashlib
 import io
 import os
 import threading
@@ -20,9 +21,9 @@ from urllib.parse import urlsplit
 import openai
 from anyio.from_thread import start_blocking_portal
 
-from chronoprep.data import GREEDY, Chat, Completion, Sampling
+from chronoprep.data import FILE, GREEDY, Chat, Completion, Sampling
 from chronoprep.errors import BackendError, ConfigError, PairError
-from chronoprep.vlm.messages import ImageParts, messages
+from chronoprep.vlm.messages import OfImages, messages
 from chronoprep.vlm.thoughts import without_thoughts
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ IMAGE_BYTES = 4 << 20  # servers bound their requests
 # would apply, and change even greedy text.
 _PLAIN = {"repetition_penalty": 1.0, "top_k": -1}
 _PLAIN_SERVERS = ("vllm", "sglang")
+# Who keeps a picture under the name that it came with, for requests that then only name it.
+_RECALLING_SERVERS = ("vllm",)
 _PAIRS_FAULT = (400, 413, 422)
 _KEPT = "What was labelled so far is kept; run it again to go on."
 
@@ -123,6 +126,36 @@ def choose(offered: list[Served] | None, endpoint: str, names: Sequence[str]) ->
     raise ConfigError(f"{endpoint}: the server {what}.", hint=f"--model takes: {listed}")
 
 
+class _Picture:
+    """An image on its way to a server.
+
+    Attributes:
+        url: A data URL.
+        name: Of its content.
+        sent: Whether the server has answered a request that brought it.
+    """
+
+    def __init__(self, image: Image) -> None:
+        self.url = data_url(image)
+        self.name = hashlib.blake2b(self.url.encode(), digest_size=16).hexdigest()
+        self.sent = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """A chat on its way to a server.
+
+    Attributes:
+        request: All of it.
+        pictures: Those that the request brings.
+        short: The request with names for pictures, where the server may recall them.
+    """
+
+    request: dict[str, Any]
+    pictures: list[_Picture]
+    short: dict[str, Any] | None
+
+
 class OpenAIVLM:
     """A model behind an OpenAI-compatible endpoint; many threads may ask at the same time.
 
@@ -139,7 +172,9 @@ class OpenAIVLM:
         self.endpoint = endpoint
         self.max_new_tokens = max_new_tokens
         self._model = model
-        self._parts = ImageParts(_part)
+        self._pictures = OfImages(_Picture)
+        # Whether it recalls pictures by name; None as long as that is not known.
+        self._recalls: bool | None = None if model.server in _RECALLING_SERVERS else False
         self._client = openai.AsyncOpenAI(
             base_url=base_url(endpoint),
             api_key=_key(),
@@ -161,11 +196,11 @@ class OpenAIVLM:
             BackendError: When the server can't be reached, has no such model, refuses the key, or
                 answers nothing of use after retries; also once closed.
         """
-        requests = [self._request(chat, sampling) for chat in chats]
+        questions = [self._question(chat, sampling) for chat in chats]
         with self._lock:
             if self._closed:
                 raise BackendError(f"{self.endpoint}: closed.")
-            futures = [self._loop.start_task_soon(self._answer, request) for request in requests]
+            futures = [self._loop.start_task_soon(self._answer, question) for question in questions]
             self._under_way.update(futures)
         try:
             return [future.result() for future in futures]
@@ -187,23 +222,42 @@ class OpenAIVLM:
         self._loop.call(self._client.close)
         self._thread.__exit__(None, None, None)
 
-    def _request(self, chat: Chat, sampling: Sampling) -> dict[str, Any]:
+    def _question(self, chat: Chat, sampling: Sampling) -> _Question:
         drawn = {"top_p": sampling.top_p, "seed": sampling.seed} if sampling.temperature else {}
-        return {
+        common = {
             "model": self._model.id,
-            "messages": messages(chat, self._parts),
             "max_tokens": self.max_new_tokens,
             "temperature": sampling.temperature,
             "extra_body": _PLAIN if self._model.server in _PLAIN_SERVERS else None,
             **drawn,
         }
+        pictures: list[_Picture] = []
+        recalls = self._recalls is not False
 
-    async def _answer(self, request: dict[str, Any]) -> Completion | PairError:
+        def whole(image: Image) -> dict[str, Any]:
+            pictures.append(self._pictures(image))
+            return _part({"url": pictures[-1].url}, pictures[-1].name if recalls else None)
+
+        def named(image: Image) -> dict[str, Any]:
+            return _part(None, self._pictures(image).name)
+
+        request = common | {"messages": messages(chat, whole)}
+        if not (recalls and pictures and all(picture.sent for picture in pictures)):
+            return _Question(request, pictures, None)
+        return _Question(request, pictures, common | {"messages": messages(chat, named)})
+
+    async def _answer(self, question: _Question) -> Completion | PairError:
         try:
+            if question.short is not None:
+                answer = await self._recalled(question.short)
+                if answer is not None:
+                    return answer
             for attempt in range(RETRIES + 1):
                 await asyncio.sleep(0.5 * attempt)
-                answer = await self._ask(self._client, request)
+                answer = await self._ask(self._client, question.request)
                 if answer is not None:
+                    for picture in question.pictures:
+                        picture.sent = True
                     return answer
             problem = "its answers are no chat completions"
         except openai.APIStatusError as error:
@@ -220,6 +274,18 @@ class OpenAIVLM:
         if await self._is_well():
             return PairError(f"the server fails on it: {problem}")
         raise BackendError(f"{self.endpoint}: the server fails: {problem}", hint=_KEPT)
+
+    async def _recalled(self, request: dict[str, Any]) -> Completion | PairError | None:
+        """The answer to a request that names its pictures; None where the server lacks them."""
+        try:
+            answer = await self._ask(self._client, request)
+        except openai.APIStatusError:
+            if self._recalls is None:  # never yet: it knows nothing of names
+                self._recalls = False
+            return None
+        if answer is not None:
+            self._recalls = True
+        return answer
 
     async def _is_well(self) -> bool:
         client = self._client.with_options(max_retries=1, timeout=PROBE_SECONDS)
@@ -259,15 +325,19 @@ class OpenAIVLM:
         return Completion(without_thoughts(content or ""), tokens, truncated)
 
 
-def _part(image: Image) -> dict[str, Any]:
-    return {"type": "image_url", "image_url": {"url": data_url(image)}}
+def _part(url: dict[str, str] | None, name: str | None) -> dict[str, Any]:
+    return {"type": "image_url", "image_url": url} | ({"uuid": name} if name else {})
 
 
 def data_url(image: Image) -> str:
-    """An image as a data URL: exact as PNG up to `PNG_PIXELS`, else JPEG of at most `IMAGE_BYTES`.
+    """An image as a data URL of at most `IMAGE_BYTES`: exact as its own JPEG file or, up to
+    `PNG_PIXELS`, as PNG; else as a new JPEG.
 
     A PNG of a photo takes 20 times as long to write, 6 times as long to read, and 5 times the room.
     """
+    file = getattr(image, FILE, None)
+    if file is not None and len(file) <= IMAGE_BYTES:
+        return f"data:image/jpeg;base64,{base64.b64encode(file).decode()}"
     buffer = io.BytesIO()
     if image.width * image.height <= PNG_PIXELS:
         kind = "png"

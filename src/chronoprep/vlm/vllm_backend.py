@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from chronoprep.data import GREEDY, Chat, Completion, Sampling
 from chronoprep.errors import BackendError, PairError
-from chronoprep.vlm.messages import ImageParts, messages
+from chronoprep.vlm.messages import OfImages, messages
 from chronoprep.vlm.thoughts import without_thoughts
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class VLLMVLM:
                 hint="[vlm.vllm] in chronoprep.toml takes its options, gpu_memory_utilization for "
                 "one; --backend transformers may run what vLLM can't.",
             ) from error
-        self._parts = ImageParts(_part)
+        self._parts = OfImages(_part)
         self._lock = threading.Lock()
         self._closed = False
         self._inbox: queue.SimpleQueue[_Question | None] = queue.SimpleQueue()
