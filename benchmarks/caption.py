@@ -15,13 +15,23 @@ and with --vllm-python .venv-vllm/bin/python (`make test-vllm` makes it), in flo
   ours-server  the command with --endpoint, on vLLM's own server, which has the same options; its
                memory is the client's
 
+and, where it is named by --rows:
+
+  ours-compiled   the command with --compile; what compiling takes comes before the clock
+
 The checkpoint is a tiny Qwen3-VL with random weights unless --model names another. Its preprocessor
 makes a picture 192² before the model sees it, so that generation is what is measured; --full-size
 takes the published checkpoints' bounds, where a 1024² picture is 1,024 tokens and the encoder's
 attention over its 4,096 patches is most of the work. Seconds count from the first pair; the model
 is loaded by then and has answered once, since a first answer sets up much in any engine. The
 processor's seconds are of the row's own process and, where the model runs in others, of those. In
-the split, decoding and processing are sums over threads.
+the split, decoding and processing are sums over threads; generating is what a call of `generate`
+takes less the encoder and the prefill. What these parts need is counted from the model's shape
+(roofline.py), and held against what the card can do; a batch that --compile fills up counts whole.
+
+--shape 8b and 30b-a3b measure Qwen3-VL-8B and Qwen3-VL-30B-A3B on a GPU, in bfloat16 and with the
+published bounds on pixels; their weights are random and drawn on the card. --shape tiny does the
+same on any machine, to see that it works.
 """
 
 from __future__ import annotations
@@ -44,12 +54,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import qwen3_vl
+from roofline import Cost, peaks
+
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
 EXAMPLES = ROOT / "examples" / "pairs"
-PUBLISHED_PIXELS = {"shortest_edge": 65_536, "longest_edge": 16_777_216}
 PARTS = ("decode", "process", "vision", "prefill", "generate")
+COUNTED = ("qwen3_vl", "qwen3_vl_moe")  # families whose work roofline.py knows
 
 
 @dataclass
@@ -65,6 +78,7 @@ class Result:
         tokens: New tokens of both stages.
         encoded: Images that went through the vision encoder.
         split: Seconds by part.
+        work: What a part needs: FLOPs of vision and prefill, bytes that generating reads.
         memory: Peak bytes: of the process on a CPU, of the allocator on a GPU.
     """
 
@@ -75,6 +89,7 @@ class Result:
     tokens: int = 0
     encoded: int = 0
     split: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PARTS, 0.0))
+    work: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PARTS[2:], 0.0))
     memory: int = 0
 
 
@@ -90,6 +105,7 @@ class Job:
     batch_size: int | None
     endpoint: str | None = None
     server: int | None = None
+    shape: str | None = None
 
 
 class Watch:
@@ -146,7 +162,7 @@ def build_model(folder: Path, *, full_size: bool) -> Path:
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     if full_size:
         path = folder / "preprocessor_config.json"
-        path.write_text(json.dumps(json.loads(path.read_text()) | {"size": PUBLISHED_PIXELS}))
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"size": qwen3_vl.PIXELS}))
     return folder
 
 
@@ -186,50 +202,78 @@ ENVIRONMENT = {
 }
 
 
-def warm_up() -> Any:
-    """A chat that no pair asks."""
+def warm_up(size: tuple[int, int] = (256, 256), count: int = 1) -> tuple[list[Any], list[Any]]:
+    """Chats of stage 1 and stage 2 that no pair asks."""
     from PIL import Image
 
     from chronoprep.config import LabelSettings
     from chronoprep.prompts import load_prompts
 
-    source, target = (Image.new("RGB", (256, 256), colour) for colour in ("navy", "gold"))
-    return load_prompts(LabelSettings()).caption.fill(source, target)
+    prompts = load_prompts(LabelSettings())
+    colours = ("navy", "gold")
+    pairs = [[Image.new("RGB", size, colour) for colour in colours] for _ in range(count)]
+    caption = [prompts.caption.fill(*pair) for pair in pairs]
+    return caption, [prompts.cot.fill(*pair, "Turn navy into gold") for pair in pairs]
 
 
 @contextmanager
 def watched(model: Any, result: Result) -> Iterator[None]:
-    """Time the model's parts and count what its encoder sees."""
+    """Time the model's parts and count what its encoder sees, and what it all needs."""
     import torch
 
+    cost = Cost(model.config, model.dtype.itemsize) if model.config.model_type in COUNTED else None
     began: dict[str, float] = {}
+    split, work = result.split, result.work
 
     def now() -> float:
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         return time.perf_counter()
 
-    def before(part: str) -> Callable[..., None]:
-        return lambda *_: began.update({part: now()})
+    def before_vision(*_: Any) -> None:
+        began["vision"] = now()
 
     def after_vision(_: Any, _args: Any, kwargs: Any, _output: Any) -> None:
-        result.split["vision"] += now() - began["vision"]
-        result.encoded += len(kwargs["grid_thw"])
+        split["vision"] += now() - began["vision"]
+        patches = kwargs["grid_thw"].prod(-1).tolist()
+        result.encoded += len(patches)
+        if cost:
+            work["vision"] += cost.vision_flops(patches)
 
-    def after_text(_: Any, _args: Any, kwargs: Any, _output: Any) -> None:
-        part = "prefill" if kwargs["inputs_embeds"].shape[1] > 1 else "generate"
-        result.split[part] += now() - began["text"]
+    def before_text(_: Any, _args: Any, kwargs: Any) -> None:
+        if kwargs["input_ids"].shape[1] > 1:
+            began["prefill"] = now() - split["vision"]
 
-    inner = getattr(model, "model", model)
+    def after_text(_: Any, _args: Any, kwargs: Any, output: Any) -> None:
+        rows, new = kwargs["input_ids"].shape
+        if new > 1:
+            split["prefill"] += now() - split["vision"] - began["prefill"]
+            if cost:
+                past = int(output.past_key_values.get_seq_length()) - new
+                work["prefill"] += cost.text_flops(rows, new, past)
+
+    def generate(**inputs: Any) -> Any:
+        began["generate"] = now() - split["vision"] - split["prefill"]
+        output = untimed(**inputs)
+        split["generate"] += now() - split["vision"] - split["prefill"] - began["generate"]
+        tokens, asked = getattr(output, "sequences", output), inputs["input_ids"].shape[1]
+        if cost:  # the first token comes out of the prefill
+            lengths = range(asked + 1, tokens.shape[1])
+            work["generate"] += sum(cost.step_bytes(len(tokens), length) for length in lengths)
+        return output
+
+    untimed, model.generate = model.generate, generate
+    visual = getattr(model, "model", model).visual
     hooks = [
-        inner.visual.register_forward_pre_hook(before("vision")),
-        inner.visual.register_forward_hook(after_vision, with_kwargs=True),
-        inner.language_model.register_forward_pre_hook(before("text")),
-        inner.language_model.register_forward_hook(after_text, with_kwargs=True),
+        visual.register_forward_pre_hook(before_vision),
+        visual.register_forward_hook(after_vision, with_kwargs=True),
+        model.register_forward_pre_hook(before_text, with_kwargs=True),
+        model.register_forward_hook(after_text, with_kwargs=True),
     ]
     try:
         yield
     finally:
+        model.generate = untimed
         for hook in hooks:
             hook.remove()
 
@@ -290,7 +334,7 @@ def plain(job: Job) -> Result:
         return clean(tokenizer.decode(new, skip_special_tokens=True))
 
     with torch.inference_mode():
-        ask(warm_up())
+        ask(warm_up()[0][0])
     result = Result()
     watch = Watch(result)
     watch.start()
@@ -347,7 +391,7 @@ def raw_vllm(job: Job) -> Result:
         result.tokens += sum(len(output.token_ids) for output in outputs)
         return [clean(output.text) for output in outputs]
 
-    ask([warm_up()])
+    ask(warm_up()[0])
     result = Result()
     watch = Watch(result)
     watch.start()
@@ -368,8 +412,10 @@ def raw_vllm(job: Job) -> Result:
     return result
 
 
-def ours(job: Job, backend: str = "transformers") -> Result:
+def ours(job: Job, backend: str = "transformers", compile: bool = False) -> Result:
     """The command's own workflow, less the time to load the model and to give it back."""
+    from PIL import Image
+
     from chronoprep import vlm, workflows
     from chronoprep.config import load_settings
     from chronoprep.dataset import Dataset
@@ -395,7 +441,12 @@ def ours(job: Job, backend: str = "transformers") -> Result:
         nonlocal model
         watch.stop()
         model = real_load(*args)
-        model.generate([warm_up()])
+        if compile or (job.device.startswith("cuda") and backend == "transformers"):
+            size = Image.open(next((Path(job.pairs) / "input").iterdir())).size
+            for chats in warm_up(size, model.batch_size):  # a full batch, of both stages
+                model.generate(chats)
+        else:
+            model.generate(warm_up()[0])
         watch.start()
         if (inner := getattr(model, "model", None)) is not None:
             parts.append(watched(inner, result))
@@ -429,6 +480,7 @@ def ours(job: Job, backend: str = "transformers") -> Result:
                 "dtype": job.dtype,
                 "max_new_tokens": job.tokens,
                 "batch_size": job.batch_size,
+                "compile": compile,
                 "concurrency": 2 * AT_ONCE,
                 "vllm": VLLM_OPTIONS,
                 "endpoint": job.endpoint,
@@ -458,17 +510,22 @@ class Row:
         title: What the table calls it.
         against: The row that it is compared with.
         needs: Whether it runs in the environment with vLLM, or against a server from there.
+        asked: Whether it runs only where it is named.
     """
 
     run: Callable[[Job], Result]
     title: str
     against: str | None = None
     needs: Literal["", "vllm", "server"] = ""
+    asked: bool = False
 
 
 ROWS = {
     "plain": Row(plain, "plain loop, transformers"),
     "ours": Row(ours, "chronoprep, transformers", against="plain"),
+    "ours-compiled": Row(
+        partial(ours, compile=True), "chronoprep --compile", against="plain", asked=True
+    ),
     "raw-vllm": Row(raw_vllm, "LLM.chat, vllm", needs="vllm"),
     "ours-vllm": Row(
         partial(ours, backend="vllm"), "chronoprep, vllm", against="raw-vllm", needs="vllm"
@@ -527,6 +584,10 @@ def server(job: Job, python: str) -> Iterator[tuple[str, int]]:
 
 
 def run_row(name: str, job: Job, path: Path) -> None:
+    if job.shape:
+        import transformers
+
+        transformers.AutoModelForImageTextToText.from_pretrained = qwen3_vl.drawn()
     result = ROWS[name].run(job)
     result.memory = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     if job.device.startswith("cuda"):
@@ -556,9 +617,27 @@ def table(results: dict[str, Result], pairs: int) -> str:
             f"{result.tokens / result.seconds:7.0f} {ratio:>7} {result.cpu:7.1f} "
             f"{result.engine_cpu:7.1f} {cpu:>7} {result.encoded:7} "
             f"{result.memory / 1e6:8.0f}  "
-            + " ".join(f"{result.split[part]:8.2f}" for part in PARTS)
+            + " ".join(f"{spent:8.2f}" if (spent := result.split[p]) else 8 * " " for p in PARTS)
             + f" {same:>10}"
         )
+    return "\n".join(lines)
+
+
+def hardware(results: dict[str, Result], flops: float | None, bytes_: float | None) -> str:
+    """What was reached, and as a share of the card's FLOP/s and bytes/s where they are known."""
+
+    def rate(result: Result, parts: tuple[str, ...], unit: float, peak: float | None) -> str:
+        reached = sum(result.work[p] for p in parts) / sum(result.split[p] for p in parts)
+        return f"{reached / unit:9.2f} " + (f"{reached / peak:6.1%}" if peak else 6 * " ")
+
+    parts = {"vision": ("vision",), "prefill": ("prefill",), "both": ("vision", "prefill")}
+    names = " ".join(f"{part:>9} {'share':>6}" for part in (*parts, "generate"))
+    lines = [f"{'row':26} {names}", 26 * " " + 3 * "    TFLOP/s       " + "      GB/s"]
+    for name, result in results.items():
+        if all(result.work.values()):
+            computed = " ".join(rate(result, part, 1e12, flops) for part in parts.values())
+            read = rate(result, ("generate",), 1e9, bytes_)
+            lines.append(f"{ROWS[name].title:26} {computed} {read}")
     return "\n".join(lines)
 
 
@@ -592,25 +671,54 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=96, help="longest answer of a stage")
     parser.add_argument("--model", help="a checkpoint folder; by default a tiny Qwen3-VL")
     parser.add_argument("--full-size", action="store_true", help="published bounds on pixels")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--shape", choices=qwen3_vl.SHAPES, help="a Qwen3-VL of random weights")
+    parser.add_argument("--device", help="cpu; with --shape the GPU")
+    parser.add_argument("--dtype", help="float32; bfloat16 on a GPU")
+    parser.add_argument("--peak-tflops", type=float, help="of a card that roofline.py doesn't know")
+    parser.add_argument("--peak-gbps", type=float, help="its memory bandwidth")
     parser.add_argument("--batch-size", type=int)
     parser.add_argument("--rows", nargs="+", choices=ROWS)
     parser.add_argument("--vllm-python", help="of an environment with vLLM, for its rows")
     parser.add_argument("--picture", type=Path, help="where an SVG of the bars goes")
     args = parser.parse_args()
-    rows = args.rows or [n for n, row in ROWS.items() if args.vllm_python or not row.needs]
+    vllm_python = None if args.shape else args.vllm_python
+    usual = [n for n, row in ROWS.items() if not row.asked and (vllm_python or not row.needs)]
+    rows = args.rows or usual
+    if args.shape and any(ROWS[row].needs for row in rows):
+        parser.error("vLLM reads its weights from files, and --shape has none")
+    device, card = args.device or "cpu", None
+    if args.shape and args.device != "cpu":
+        import torch
+
+        if torch.cuda.is_available():
+            device = args.device or "cuda"
+        elif args.shape != "tiny":
+            parser.error(f"--shape {args.shape} needs a GPU, and there is none; tiny runs anywhere")
+    if device.startswith("cuda"):
+        import torch
+
+        card = torch.cuda.get_device_name(device)
+    dtype = args.dtype or ("bfloat16" if card else "float32")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_pairs(folder / "pairs", args.pairs, args.size)
         model = args.model
-        if model is None:
+        if args.shape:
+            model = str(qwen3_vl.write_folder(folder / "model", args.shape))
+        elif model is None:
             model = str(build_model(folder / "model", full_size=args.full_size))
         job = Job(
-            str(folder / "pairs"), model, args.tokens, args.device, args.dtype, args.batch_size
-        )
-        results = {row: measure(row, job, args.vllm_python) for row in rows}
+            str(folder / "pairs"), model, args.tokens, device, dtype, args.batch_size,
+            shape=args.shape,
+        )  # fmt: skip
+        results = {row: measure(row, job, vllm_python) for row in rows}
     print(table(results, args.pairs))
+    known = peaks(card or "") or (None, None)
+    flops = args.peak_tflops * 1e12 if args.peak_tflops else known[0]
+    bandwidth = args.peak_gbps * 1e9 if args.peak_gbps else known[1]
+    print()
+    print(f"{card or 'the processor'}, {dtype}")
+    print(hardware(results, flops, bandwidth))
     if args.picture:
         args.picture.write_text(picture(results, args.pairs), encoding="utf-8")
 

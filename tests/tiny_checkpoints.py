@@ -57,6 +57,16 @@ def build_vlm(
     The tokenizer learns its words from `corpus`; where it knows few, a prompt has more tokens than
     with a published one.
     """
+    ids = write_processor(folder, family, corpus, vocab)
+    torch.manual_seed(seed)
+    model = _model(family, ids, vocab, head_dim).float().eval()
+    model.generation_config = transformers.GenerationConfig.from_pretrained(folder)
+    model.save_pretrained(folder)
+    return folder
+
+
+def write_processor(folder: Path, family: str, corpus: Sequence[str], vocab: int) -> dict[str, int]:
+    """All of a checkpoint but config and weights; gives the ids of its special tokens."""
     folder.mkdir(parents=True, exist_ok=True)
     ids = _write_tokenizer(folder, corpus, vocab)
     patch = 14 if family == "qwen2_5_vl" else 16
@@ -92,11 +102,7 @@ def build_vlm(
             }
         )
     )
-    torch.manual_seed(seed)
-    model = _model(family, ids, vocab, head_dim).float().eval()
-    model.generation_config = transformers.GenerationConfig.from_pretrained(folder)
-    model.save_pretrained(folder)
-    return folder
+    return ids
 
 
 def _write_tokenizer(folder: Path, corpus: Sequence[str], vocab: int) -> dict[str, int]:
