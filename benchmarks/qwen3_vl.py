@@ -109,19 +109,23 @@ def config(shape: str, **tokens: int) -> Any:
     return kind(text_config=text, vision_config=vision, tie_word_embeddings=False, **tokens)
 
 
+def corpus() -> list[str]:
+    """What the tokenizer learns its words from: the prompts."""
+    from importlib.resources import files
+
+    templates = files("chronoprep.prompts") / "templates"
+    return [path.read_text(encoding="utf-8") for path in templates.iterdir()]
+
+
 def write_folder(folder: Path, shape: str) -> Path:
     """A checkpoint without its weights. A prompt has about as many tokens as with the published
     tokenizer, which is many times larger than this one."""
-    from importlib.resources import files
-
     import torch
     from safetensors.torch import save_file
 
     from tiny_checkpoints import write_processor
 
-    templates = files("chronoprep.prompts") / "templates"
-    corpus = [path.read_text(encoding="utf-8") for path in templates.iterdir()]
-    ids = write_processor(folder, "qwen3_vl", corpus, VOCABULARY)
+    ids = write_processor(folder, "qwen3_vl", corpus(), VOCABULARY)
     names = ("image", "video")
     tokens = {f"{name}_token_id": ids[f"<|{name}_pad|>"] for name in names}
     tokens |= {f"vision_{edge}_token_id": ids[f"<|vision_{edge}|>"] for edge in ("start", "end")}
