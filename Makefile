@@ -42,7 +42,7 @@ $(VLLM_STAMP): pyproject.toml tests/torchvision_on_cpu.py
 	touch $(VLLM_STAMP)
 
 test-vllm: $(VLLM_STAMP)
-	$(VLLM)/bin/python -m pytest -m vllm
+	$(VLLM)/bin/python -m pytest -m vllm tests/test_vllm.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -186,6 +186,8 @@ def _model(
         "tie_word_embeddings": False,
     }
     if family == "qwen2_5_vl":
+        # Its heads share the hidden size out between them.
+        text |= {"num_attention_heads": 64 // head_dim, "num_key_value_heads": 32 // head_dim}
         vision |= {"patch_size": 14, "fullatt_block_indexes": [1], "window_size": 56}
         config = transformers.Qwen2_5_VLConfig(text_config=text, vision_config=vision, **tokens)
         return transformers.Qwen2_5_VLForConditionalGeneration(config)
