@@ -21,6 +21,8 @@ from chronoprep.data import Label, Standing, Status
 
 S = TypeVar("S", bound=Standing)
 
+_BUFFER = 1 << 15  # some thirty records
+
 
 class _Head(TypedDict):
     """What makes a line a record."""
@@ -50,7 +52,7 @@ class Labels(Mapping[str, Label]):
         self._lock = threading.Lock()
         if not self._stamp[0]:
             return
-        self._file = path.open("rb")
+        self._file = path.open("rb", buffering=_BUFFER)
         weakref.finalize(self, self._file.close)
         start = 0
         for line in self._file:

@@ -34,4 +34,4 @@ def parse(text: str) -> ImageRef:
 
 def place(text: str) -> str:
     """The file, folder or address that a reference leads to."""
-    return text.partition("#row=")[0].partition("#t=")[0]
+    return text.partition("#row=")[0].partition("#t=")[0] if "#" in text else text

@@ -76,21 +76,21 @@ def _clip_digest(clip: Path, size: int, changed: int) -> bytes:  # noqa: ARG001 
     return content_digest(clip)
 
 
-def files_stamp(*refs: str) -> str | None:
+def files_stamp(source: str, target: str) -> str | None:
     """How the files of a pair's images look from outside: their sizes and times of change.
 
     Equal stamps mean equal bytes, as for make and git. None where that can't be told: an image is
     missing, or is not on this machine.
     """
-    stamp = ""
-    for text in refs:
-        file = place(text) if "#" in text else text
-        try:
-            status = os.stat(file)  # noqa: PTH116 - half the time of Path.stat
-        except (OSError, ValueError):
-            return None
-        stamp += f"{status.st_size}-{status.st_mtime_ns}{text[len(file) :]}|"
-    return stamp
+    first, second = place(source), place(target)
+    try:
+        one, two = os.stat(first), os.stat(second)  # noqa: PTH116 - half the time of Path.stat
+    except (OSError, ValueError):
+        return None
+    return (
+        f"{one.st_size}-{one.st_mtime_ns}{source[len(first) :]}|"
+        f"{two.st_size}-{two.st_mtime_ns}{target[len(second) :]}|"
+    )
 
 
 def require_file(path: Path) -> None:

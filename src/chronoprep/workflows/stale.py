@@ -30,8 +30,6 @@ def digest(*parts: object) -> str:
 
 
 _READ_TOGETHER = 1000
-# `json.dumps` would make an encoder at each call.
-_encode = json.JSONEncoder(ensure_ascii=False).encode
 
 
 def _digest_of(text: str) -> str:
@@ -62,24 +60,23 @@ class Recipe:
         }
 
     @cached_property
-    def _tails(self) -> tuple[str, str]:
-        """What the digests hold beside the images, as JSON: made once for a million pairs."""
-        parts = (
+    def _stages(self) -> tuple[str, str]:
+        """Digests of what is the same for all pairs, of stage 1 and of stage 2."""
+        common = (
             view_settings(self.settings.images),
             self.checkpoint.name,
             self.checkpoint.revision,
             self.generation,
         )
-        common = json.dumps(parts, sort_keys=True, ensure_ascii=False)[1:-1]
-        stages = (self.prompts.caption, self.prompts.cot)
-        caption, cot = (f", {common}, {json.dumps(stage.version)}" for stage in stages)
-        return caption, cot
+        return digest(*common, self.prompts.caption.version), digest(
+            *common, self.prompts.cot.version
+        )
 
     def caption_id(self, images: str) -> str:
-        return _digest_of(f'["{images}"{self._tails[0]}]')
+        return _digest_of(images + self._stages[0])
 
     def cot_id(self, images: str, caption: str) -> str:
-        return _digest_of(f'["{images}"{self._tails[1]}, {_encode(caption)}]')
+        return _digest_of(images + self._stages[1] + caption)
 
 
 class Seen(NamedTuple):
