@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import av
 import numpy as np
@@ -14,10 +15,11 @@ import pytest
 from PIL import Image
 
 from chronoprep import video
-from chronoprep.config import Codec, VideoSettings
+from chronoprep.config import Codec, Settings, VideoSettings
+from chronoprep.data import ImagePair
 from chronoprep.errors import BackendError, PairError
 from chronoprep.video import copy_video, read_frames, read_stamp, write_video
-from chronoprep.workflows import space
+from chronoprep.workflows import artefacts, space, write_videos
 from conftest import EXAMPLES, Result, photo, write_pairs
 from trainer import read_video
 
@@ -402,6 +404,33 @@ def test_a_disk_that_will_not_hold_the_videos_stops_the_run_before_it_is_full(
     few = write_pairs(tmp_path / "few", ["a", "b"])
     result = run("pair2video", few, "-d", "few-data")
     assert result.code == 0, "two videos fit, and are no ground to stop"
+
+
+@pytest.mark.parametrize("free", [5_000, 10**9], ids=["foreseen", "full"])
+def test_a_run_that_stops_waits_for_the_videos_that_it_began(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int
+) -> None:
+    pairs = write_pairs(tmp_path / "pairs", [f"p{number:02}" for number in range(24)])
+    begun: list[str] = []
+    ended: list[str] = []
+    write_one = artefacts.write_one
+
+    def slow(pair: ImagePair, *rest: Any) -> artefacts.Written:
+        begun.append(pair.key)
+        time.sleep(0.1)
+        if pair.key == "p18" and free > 5_000:
+            ended.append(pair.key)
+            raise BackendError("No space left on device: still to be written")
+        written = write_one(pair, *rest)
+        ended.append(pair.key)
+        return written
+
+    monkeypatch.setattr(artefacts, "write_one", slow)
+    monkeypatch.setattr(space.shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
+    with pytest.raises(BackendError, match="still to be written"):
+        write_videos(pairs, tmp_path / "data", Settings())
+    assert 16 <= len(begun) < 24
+    assert sorted(begun) == sorted(ended), "another run may take the folder now"
 
 
 @pytest.mark.slow
