@@ -42,13 +42,16 @@ def write_clip(path: Path, codec: str, form: str, seed: int = 0, **options: str)
     return path
 
 
-def turn(clip: Path, degrees: int) -> Path:
+FFMPEG = (imageio_ffmpeg.get_ffmpeg_exe(), "-loglevel", "error")
+
+
+def turn(clip: Path, degrees: int, *mirrored: str) -> Path:
     """The same clip with a rotation in its metadata, as a phone writes it."""
     turned = clip.with_name(f"turned-{clip.name}")
     subprocess.run(
-        [imageio_ffmpeg.get_ffmpeg_exe(), "-loglevel", "error", "-display_rotation", str(degrees),
-         "-i", clip, "-c", "copy", turned], check=True,
-    )  # fmt: skip
+        [*FFMPEG, "-display_rotation", str(degrees), *mirrored, "-i", clip, "-c", "copy", turned],
+        check=True,
+    )
     return turned
 
 
@@ -80,6 +83,30 @@ def test_frames_are_right_to_the_pixel(
         assert np.array_equal(np.asarray(image), upright[number]), at
     with pytest.raises(PairError, match="no such frame"):
         load_image(Frame(clip, 9.0), ImageSettings())
+
+
+@pytest.mark.parametrize("degrees", [0, 90, 180, 270])
+@pytest.mark.parametrize("mirrored", ["-display_hflip", "-display_vflip"])
+def test_mirrored_clips_look_as_a_player_shows_them(
+    degrees: int, mirrored: str, tmp_path: Path
+) -> None:
+    plain = write_clip(tmp_path / "clip.mp4", "libx264rgb", "rgb24", qp="0")
+    clip = turn(plain, degrees, mirrored)
+    shown = subprocess.run(
+        [*FFMPEG, "-i", clip, "-f", "rawvideo", "-pix_fmt", "rgb24", "-"],
+        check=True, capture_output=True,
+    ).stdout  # fmt: skip
+    size = 64 * 48 * 3
+    for at, data in (("first", shown[:size]), ("last", shown[-size:])):
+        image, _ = load_image(Frame(clip, at), ImageSettings())  # type: ignore[arg-type]
+        assert image.size == ((64, 48) if degrees % 180 == 0 else (48, 64))
+        assert image.tobytes() == data
+
+
+def test_a_clip_that_is_shown_aslant_is_refused(tmp_path: Path) -> None:
+    clip = turn(write_clip(tmp_path / "clip.mp4", "libx264rgb", "rgb24", qp="0"), 45)
+    with pytest.raises(PairError, match="45°, which is no right angle"):
+        load_image(Frame(clip, "first"), ImageSettings())
 
 
 def test_a_folder_of_clips_is_found(tmp_path: Path) -> None:

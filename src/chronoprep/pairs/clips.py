@@ -6,13 +6,16 @@ container allows that.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import av
 from av.container import InputContainer
 from PIL import Image
+from PIL.Image import Transpose
 
 from chronoprep.config import ImageSettings
 from chronoprep.data import Frame
@@ -22,12 +25,25 @@ from chronoprep.pairs.sources import require_file
 # Frames are shown at times that a container rounds.
 _EPSILON = 1e-4
 
+# A pixel at (x, y) is shown at (ax + cy, bx + dy).
+_MATRICES = {
+    (1, 0, 0, 1): None,
+    (-1, 0, 0, 1): Transpose.FLIP_LEFT_RIGHT,
+    (1, 0, 0, -1): Transpose.FLIP_TOP_BOTTOM,
+    (-1, 0, 0, -1): Transpose.ROTATE_180,
+    (0, 1, -1, 0): Transpose.ROTATE_270,
+    (0, -1, 1, 0): Transpose.ROTATE_90,
+    (0, 1, 1, 0): Transpose.TRANSPOSE,
+    (0, -1, -1, 0): Transpose.TRANSVERSE,
+}
+
 
 def load_frame(ref: Frame, settings: ImageSettings) -> Image.Image:
-    """A frame as upright RGB at full size, turned as the clip's rotation says.
+    """A frame as upright RGB at full size, turned and mirrored as the clip's display matrix says.
 
     Raises:
-        PairError: The clip is missing, damaged, has no such frame or more than `max_pixels`.
+        PairError: The clip is missing, damaged, has no such frame, more than `max_pixels` or a
+            matrix that does more than turn by right angles and mirror.
     """
     with _opened(ref.clip) as container:
         size = container.streams.video[0].codec_context
@@ -46,12 +62,15 @@ def load_frame(ref: Frame, settings: ImageSettings) -> Image.Image:
         if frame is None:
             raise PairError(f"{ref}: the clip has no such frame.", hint="Is it cut short?")
         image = Image.fromarray(frame.to_ndarray(format="rgb24"))
-        turns = int(frame.rotation) % 360
-    return image.rotate(turns, expand=True) if turns else image
+        move = _display(frame, ref)
+    return image if move is None else image.transpose(move)
 
 
 def keep_clip(clip: Path, path: Path, stamp: str) -> None:
     """Put the clip's own pictures, not encoded again, into an mp4 at `path`.
+
+    A file of its own, not a link to the clip: it carries the stamp, by which the next run knows
+    whether it is up to date, and no sound; and a clip need not be an mp4.
 
     Raises:
         PairError: The clip can't be read, or an mp4 can't hold its codec.
@@ -82,6 +101,21 @@ def read_comment(path: Path) -> str | None:
             return comment
     except (av.FFmpegError, OSError):
         return None
+
+
+def _display(frame: av.VideoFrame, ref: Frame) -> Transpose | None:
+    """How a frame has to be moved to be shown, by the display matrix of its clip."""
+    matrix: Any = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
+        return None
+    a, b, _, c, d = (round(part / (1 << 16)) for part in struct.unpack_from("=5i", matrix))
+    if (a, b, c, d) not in _MATRICES:
+        raise PairError(
+            f"{ref}: the clip is to be shown turned by {frame.rotation:.0f}°, which is no right "
+            "angle, or stretched.",
+            hint="Encode the clip as it is to be seen.",
+        )
+    return _MATRICES[a, b, c, d]
 
 
 @contextmanager
