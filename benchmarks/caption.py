@@ -228,9 +228,8 @@ def main() -> None:
     known = peaks(card or "") or (None, None)
     flops = args.peak_tflops * 1e12 if args.peak_tflops else known[0]
     bandwidth = args.peak_gbps * 1e9 if args.peak_gbps else known[1]
-    print()
-    print(f"{card or 'the processor'}, {dtype}")
-    print(hardware(results, flops, bandwidth))
+    if reached := hardware(results, flops, bandwidth):
+        print(f"\n{card or 'the processor'}, {dtype}\n{reached}")
     if args.picture:
         args.picture.write_text(picture(results, args.pairs), encoding="utf-8")
 

@@ -35,7 +35,8 @@ def table(results: dict[str, Result], pairs: int) -> str:
 
 
 def hardware(results: dict[str, Result], flops: float | None, bytes_: float | None) -> str:
-    """What was reached, and as a share of the card's FLOP/s and bytes/s where they are known."""
+    """What was reached, and as a share of the card's FLOP/s and bytes/s where they are known; empty
+    where no row tells its parts."""
 
     def rate(result: Result, parts: tuple[str, ...], unit: float, peak: float | None) -> str:
         reached = sum(result.work[p] for p in parts) / sum(result.split[p] for p in parts)
@@ -49,7 +50,7 @@ def hardware(results: dict[str, Result], flops: float | None, bytes_: float | No
             computed = " ".join(rate(result, part, 1e12, flops) for part in parts.values())
             read = rate(result, ("generate",), 1e9, bytes_)
             lines.append(f"{ROWS[name].title:26} {computed} {read}")
-    return "\n".join(lines)
+    return "\n".join(lines) if len(lines) > 2 else ""
 
 
 def picture(results: dict[str, Result], pairs: int) -> str:
