@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import multiprocessing
 import os
 import pickle
 import random
 import shutil
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -29,15 +31,26 @@ SERVER.set_forkserver_preload(
 )
 
 
-def embed(path: Path, model: Path) -> None:
+def embed(path: Path, model: Path, last: int | None) -> None:
+    """A run; it is killed in the moment in which the `last`-th file has its name."""
     torch.set_num_threads(1)
+    if last is not None:
+        rename, number = Path.replace, itertools.count(1)
+
+        def renamed(self: Path, target: Path) -> Path:
+            result = rename(self, target)
+            if next(number) == last:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return result
+
+        Path.replace = renamed  # type: ignore[assignment,method-assign]
     embed_prompts(
         path, Settings(umt5=UMT5Settings(model=str(model), device="cpu", batch_tokens=512))
     )
 
 
-def started(path: Path, model: Path) -> ForkServerProcess:
-    process = SERVER.Process(target=embed, args=(path, model))
+def started(path: Path, model: Path, last: int | None = None) -> ForkServerProcess:
+    process = SERVER.Process(target=embed, args=(path, model, last))
     process.start()
     return process
 
@@ -88,13 +101,14 @@ def watched(path: Path, rows: int) -> Iterator[list[str]]:
 
 
 @pytest.mark.parametrize(
-    ("rows", "kills", "every"),
-    [(120, 5, 5), pytest.param(500, 50, 1, marks=pytest.mark.slow)],
+    ("rows", "kills", "random_moments"),
+    [(120, 5, False), pytest.param(500, 50, True, marks=pytest.mark.slow)],
 )
 def test_a_killed_run_is_finished_by_the_next(
-    rows: int, kills: int, every: int, tmp_path: Path, tiny_umt5: Path
+    rows: int, kills: int, random_moments: bool, tmp_path: Path, tiny_umt5: Path
 ) -> None:
-    """Kill −9 at random moments; after `every` so many kills a run may end."""
+    """Kill −9: at random moments, each followed by a run that ends, or one after the other when
+    some files more are there."""
     words = ["hat", "tree", "car", "blue", "red", "left", "person", "background", "everything"]
     chance = random.Random(0)
     prompts = [
@@ -120,19 +134,21 @@ def test_a_killed_run_is_finished_by_the_next(
             folder.mkdir()
             shutil.copy(fresh, path)
         with watched(path, rows) as wrong:
-            process = started(path, tiny_umt5)
-            # By progress and not by the clock, so that a slow machine is hit at the same places.
-            target = chance.randint(0, rows) if every == 1 else rows * number // (kills + 1)
-            while process.is_alive() and written(folder) < target:
-                time.sleep(0.001)
-            process.join(chance.choice([0, 0, chance.uniform(0, 0.1)]))
-            process.kill()
-            process.join()
+            process = started(path, tiny_umt5, None if random_moments else rows // 10 + number)
+            if random_moments:
+                # By progress and not by the clock: a slow machine is hit at the same places.
+                target = chance.randint(0, rows)
+                while process.is_alive() and written(folder) < target:
+                    time.sleep(0.001)
+                process.join(chance.choice([0, 0, chance.uniform(0, 0.1)]))
+                process.kill()
+            process.join(120)
             partial += 0 < written(folder) < rows
-            if number % every == 0:
+            ends = random_moments or number == kills
+            if ends:
                 finished(path, tiny_umt5)
         assert not wrong
-        if number % every == 0:
+        if ends:
             assert [row[-1] for row in table(path)[1:]] == [f"umt5/k{n}.pkl" for n in range(rows)]
             for n, tensor in enumerate(wanted):
                 found = pickle.loads((folder / "umt5" / f"k{n}.pkl").read_bytes())
