@@ -63,8 +63,8 @@ class Columns(Generic[R]):
 
         ordered = Columns(self._kind)
         rows = polars.concat([*self._parts, self._frame(self._last)])
-        order = polars.Series(by, dtype=polars.Int64).arg_sort(descending=True)
-        ordered._parts = [rows[order]]
+        rows = rows.with_columns(polars.Series("_by", by, dtype=polars.Int64))
+        ordered._parts = [rows.sort("_by", descending=True, maintain_order=True).drop("_by")]
         return ordered
 
     def _frame(self, rows: list[R]) -> polars.DataFrame:
