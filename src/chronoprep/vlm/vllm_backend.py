@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from chronoprep.data import GREEDY, Chat, Completion, Sampling
+from chronoprep.data import FILE, GREEDY, Chat, Completion, Sampling
 from chronoprep.errors import BackendError, PairError
 from chronoprep.vlm.messages import OfImages, messages
 from chronoprep.vlm.thoughts import without_thoughts
@@ -189,7 +189,7 @@ def _part(image: Image) -> dict[str, Any]:
     # The name under which vLLM caches it; without one it hashes the pixels itself, in the engine's
     # thread and for each stage again.
     digest = hashlib.blake2b(f"{image.mode} {image.size}".encode(), digest_size=16)
-    digest.update(image.tobytes())
+    digest.update(getattr(image, FILE, None) or image.tobytes())
     return {"type": "image_pil", "image_pil": image, "uuid": digest.hexdigest()}
 
 
