@@ -27,6 +27,11 @@ from chronoprep.pairs.sources import AGAIN, RESAVE, content_digest, open_source,
 # opens MPO too.
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "AVIF", "GIF", "JPEG2000", "PPM")
 
+# glibc would give each picture's memory back to the system and fetch it anew, page by page, for the
+# next: a fifth of the time that a video takes. A freed block of nearly 32 MB, its limit for this,
+# teaches it to keep what is smaller. Elsewhere this does nothing.
+bytearray(31 << 20)
+
 _ORIENTATION_TAG = 0x0112
 _ORIENTATIONS = {
     2: Transpose.FLIP_LEFT_RIGHT,
