@@ -382,6 +382,9 @@ def test_a_dry_run_writes_nothing(run: Run, tmp_path: Path, model: Model) -> Non
         result = run(command, pairs, "-d", "data", "--dry-run", "--json")
         assert result.code == 0, result.stderr
         assert result.json[1]["todo"] == 6
+    assert run("prepare", pairs, "-d", "data", "--dry-run", "--json").json[2]["todo"] == 6
+    fixed = run("build-csv", pairs, "-d", "data", "--dry-run", "--json", "--prompt", "Add a hat")
+    assert [summary["todo"] for summary in fixed.json[1:]] == [6, 6]
     assert not Path("data").exists()
     assert model.calls == {"caption": 0, "cot": 0}
 
@@ -569,6 +572,26 @@ def test_files_that_look_the_same_are_not_read_again(
     (pairs / "output/b.png").touch()
     assert run("caption", pairs, "-d", "data", "--json").json[1]["skipped"] == 1
     assert model.calls["caption"] == 2
+
+
+def test_exchanged_files_that_look_alike_are_read_again(
+    run: Run, tmp_path: Path, model: Model
+) -> None:
+    pairs = write_pairs(tmp_path / "pairs", ["a", "b"])
+    for file in pairs.glob("*/*.png"):  # as unpacked with one time, and of one size
+        with Image.open(file) as image:
+            image.save(file.with_suffix(".bmp"))
+        file.unlink()
+        os.utime(file.with_suffix(".bmp"), (1e9, 1e9))
+    assert run("caption", pairs, "-d", "data").code == 0
+    for one, other in (("input", "x"), ("output", "input"), ("x", "output")):
+        (pairs / one).rename(pairs / other)
+    assert run("caption", pairs, "-d", "data", "--json").json[1]["done"] == 2
+    table = tmp_path / "table.csv"
+    for source in ("a", "b"):
+        table.write_text(f"key,source,target\nk,pairs/input/{source}.bmp,pairs/output/a.bmp\n")
+        assert run("caption", table, "-d", "other", "--json").json[1]["done"] == 1
+    assert model.calls["caption"] == 6
 
 
 def test_a_label_tells_which_images_the_model_saw(

@@ -208,3 +208,49 @@ def test_the_options_reach_every_command(run: Run, tmp_path: Path) -> None:
     globs = ("--source-glob", "raw/*", "--target-glob", "final/*")
     assert run("prepare", "pairs", "-d", "data", "--prompt", "X.", *globs).code == 0
     assert Path("data/videos/x.mp4").is_file()
+
+
+def test_numbered_sources_have_no_numbered_targets(tmp_path: Path) -> None:
+    make(tmp_path, "input/x.png", "input/x_1.png", "output/x_1.png", "output/x_2.png")
+    found = find(tmp_path)
+    assert shown(found, tmp_path) == {"x_1": ("input/x_1.png", "output/x_1.png")}
+    assert {path.name for path in found.unmatched} == {"x.png", "x_2.png"}
+
+
+def test_what_is_no_pair_is_not_passed_over_in_silence(tmp_path: Path) -> None:
+    make(tmp_path, "input/x.png", "output/x.png", "masks/x.png", "input/y.heic", "input/z.gif")
+    found = find(make(tmp_path, "output/y.jpg"))
+    assert found.layout.endswith("without masks/")
+    assert sorted(pair.key for pair in found.pairs) == ["x", "y"]
+    assert found.unmatched == (tmp_path / "input/z.gif",)
+
+
+def test_a_file_where_the_other_side_has_a_folder(tmp_path: Path) -> None:
+    make(tmp_path, "input/sub/x.png", "input/y.png", "output/sub", "output/y.png")
+    found = find(tmp_path)
+    assert [pair.key for pair in found.pairs] == ["y"]
+    assert found.unmatched == (tmp_path / "input/sub/x.png",)
+
+
+def test_a_linked_folder_counts_beside_the_one_that_it_leads_to(tmp_path: Path) -> None:
+    make(tmp_path, "input/a/1.png", "output/a/1.png", "output/b/1.png")
+    (tmp_path / "input/b").symlink_to("a")
+    assert [pair.key for pair in find(tmp_path).pairs] == ["a__1", "b__1"]
+
+
+def test_two_files_of_one_name_are_named_even_if_they_are_all_there_is(tmp_path: Path) -> None:
+    make(tmp_path, "input/x.png", "input/x.jpg", "output/x.png")
+    with pytest.raises(ConfigError, match="differ only in their suffix"):
+        find(tmp_path)
+
+
+def test_a_table_beside_two_folders_is_not_the_pairs(tmp_path: Path) -> None:
+    make(tmp_path, "input/x.png", "output/x.png", "scores.parquet", "raw/y.png", "final/y.png")
+    assert [pair.key for pair in find(tmp_path).pairs] == ["x"]
+    named = find(tmp_path, source_glob="raw/*", target_glob="final/*")
+    assert [pair.key for pair in named.pairs] == ["y"]
+
+
+def test_a_dataset_among_clips_is_not_taken_for_clips(tmp_path: Path) -> None:
+    make(tmp_path, "one.mp4", "out/.chronoprep.lock", "out/videos/one.mp4", "more/videos/two.mp4")
+    assert [pair.key for pair in find(tmp_path).pairs] == ["more__videos__two", "one"]

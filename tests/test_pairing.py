@@ -134,3 +134,14 @@ def test_wrong_usage(options: list[str], part: str, run: Run, messy: Path) -> No
     result = run("pairs", *options)
     assert result.code == 2
     assert part in result.stderr
+
+
+def test_the_manifest_does_not_replace_what_it_is_made_from(run: Run, tmp_path: Path) -> None:
+    write_pairs(tmp_path / "pairs", ["x"])
+    table = tmp_path / "p.csv"
+    table.write_text("source,target,split\npairs/input/x.png,pairs/output/x.png,a\n")
+    before = table.read_text()
+    result = run("pairs", table, "--link-manifest", table)
+    assert result.code == 2
+    assert "PAIRS itself" in result.stderr
+    assert table.read_text() == before

@@ -168,9 +168,11 @@ def test_sidecars_bring_captions_and_prompts(tmp_path: Path) -> None:
 
 def test_sidecars_of_the_other_layouts(tmp_path: Path) -> None:
     words = make(tmp_path / "w", "x_start.png", "x_end.png", "y_original.png", "y_edited_2.png")
+    make(words, "z_in.png", "z_out.png")
+    (words / "z_out.txt").write_text("three", encoding="utf-8")
     (words / "x.txt").write_text("one", encoding="utf-8")
     (words / "y_2.txt").write_text("two", encoding="utf-8")
-    assert [pair.caption for pair in find(words).pairs] == ["one", "two"]
+    assert [pair.caption for pair in find(words).pairs] == ["one", "two", "three"]
     folders = make(tmp_path / "f", "x/before.png", "x/after.png", "y/before.png", "y/after.png")
     (folders / "x/x.txt").write_text("one", encoding="utf-8")
     (folders / "y.txt").write_text("two", encoding="utf-8")

@@ -26,7 +26,7 @@ from chronoprep.pairs.columns import PRESETS
 from chronoprep.pairs.hub import fetched, open_stream, spool
 from chronoprep.pairs.images import content_hash, load_pair
 from test_cli import Run
-from test_pairs import find
+from test_pairs import find, make
 from trainer import read_dataset
 
 # A pair's source is (row, 0, 0), its target (0, row, 0) and further targets (0, row, n).
@@ -411,3 +411,18 @@ def test_the_missing_extra_prints_its_line(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(ConfigError) as caught:
         find(tmp_path / "one")
     assert caught.value.hint == "pip install 'chronoprep[datasets]'"
+
+
+def test_of_several_splits_train_is_taken(tmp_path: Path) -> None:
+    for split, count in (("train", 2), ("test", 1)):
+        for part in range(count):
+            row = {"source": [f"images/{split}{part}.png"], "target": ["images/y.png"]}
+            for folder in (tmp_path, tmp_path / split):
+                make(folder, f"images/{split}{part}.png", "images/y.png")
+                pl.DataFrame(row).write_parquet(folder / f"{split}-{part:05}-of-{count:05}.parquet")
+    assert [pair.key for pair in find(tmp_path).pairs] == ["train0", "train1"]
+    assert [pair.key for pair in find(tmp_path / "test").pairs] == ["test0"]
+    for file in tmp_path.glob("train-*"):
+        file.rename(str(file).replace("train-", "dev-"))
+    with pytest.raises(ConfigError, match="dev, test"):
+        find(tmp_path)

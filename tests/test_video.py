@@ -443,3 +443,17 @@ def test_8k_is_exact_and_so_is_its_copy(tmp_path: Path) -> None:
         assert np.array_equal(np.asarray(image), frame)
     assert copy_video(*jpegs(tmp_path, *images), tmp_path / "c.mp4", COPY, stamp="s") is None
     assert [frame.shape for frame in read_frames(tmp_path / "c.mp4")] == [(4320, 7680, 3)] * 2
+
+
+def test_a_video_of_the_same_images_outlives_settings_that_fail(
+    run: Callable[..., Result], tmp_path: Path
+) -> None:
+    pairs = write_pairs(tmp_path / "pairs", ["x"], (65, 49))
+    run("build-csv", pairs, "-d", "data", "--prompt", "Add a hat")
+    failed = run("pair2video", pairs, "-d", "data", "--codec", "h264", "--chroma", "420")
+    assert failed.code == 1
+    assert "1 there are of the same images, in other video settings" in failed.stdout
+    assert read_stamp(Path("data/videos/x.mp4"))
+    (pairs / "output/x.png").write_bytes(b"\x89PNG")
+    assert run("pair2video", pairs, "-d", "data").code == 1
+    assert not Path("data/videos/x.mp4").exists()

@@ -99,6 +99,9 @@ class Turn:
 
 Chat = tuple[Turn, ...]
 
+LOCK = ".chronoprep.lock"
+"""Lies in every dataset folder, and so tells what is one."""
+
 FILE = "chronoprep_file"
 """The attribute of an image that holds the JPEG file of its very pixels, where there is one that
 may be sent as it is: it says nothing beside the pixels."""

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from chronoprep.data import Embedded, Label
+from chronoprep.data import LOCK, Embedded, Label
 from chronoprep.errors import BackendError, ConfigError
 from chronoprep.journal import Labels
 
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 JOURNAL = "labels.jsonl"
 CSV = "metadata.csv"
-LOCK = ".chronoprep.lock"
 _CSV_PART = 50_000
 INDEX = "umt5/index.jsonl"
 TEMPORARY = ".tmp"  # ends the name of a file being written, which begins with a dot

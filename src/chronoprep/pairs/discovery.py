@@ -6,6 +6,7 @@ in columns, so that a million names stay cheap. Opens no image.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from dataclasses import dataclass
 from itertools import islice
@@ -19,7 +20,7 @@ from chronoprep.pairs.disk import listing
 from chronoprep.pairs.found import Candidate, Found
 from chronoprep.pairs.hub import fetched, is_address
 from chronoprep.pairs.keys import safe_key
-from chronoprep.pairs.layouts import UNDERSTOOD, find_in_folder, refuse_unknown
+from chronoprep.pairs.layouts import UNDERSTOOD, find_in_folder, refuse_unknown, role_folders
 from chronoprep.pairs.patterns import find_by_pattern
 from chronoprep.pairs.sidecars import Sidecars
 from chronoprep.pairs.store import Pairs
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     import polars
 
 _CHUNK = 50_000
+# As the hub names the files of a split.
+_PART = re.compile(r"(?P<split>.+)-\d{5}-of-\d{5}\.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +63,10 @@ def discover(where: Path, settings: PairSettings) -> Discovery:
             or (with `strict`) holds anything that does not become a pair.
     """
     asked = settings.source_glob or settings.target_glob or settings.regex
-    tables = [fetched(where, settings)] if is_address(where) else _tables(where)
+    by_names = bool(asked) or settings.layout != "auto"
+    tables = [fetched(where, settings)] if is_address(where) else _tables(where, by_names=by_names)
     if tables:
-        if asked or settings.layout != "auto":
+        if by_names:
             raise ConfigError(
                 f"{where}: a table names its pairs; layouts and patterns are for folders.",
                 hint="Leave out --layout, --source-glob, --target-glob and --regex.",
@@ -85,7 +89,8 @@ def discover(where: Path, settings: PairSettings) -> Discovery:
     )
     problems = _problems(discovery)
     if not discovery.pairs and not discovery.bad:
-        if where.is_dir() and not asked and settings.layout == "auto":
+        recognised = found.layouts or found.ambiguous
+        if where.is_dir() and not by_names and not recognised:
             refuse_unknown(where)
         raise ConfigError(f"{where}: no pairs found.{_lines(problems)}", hint=UNDERSTOOD)
     if settings.strict and problems:
@@ -96,12 +101,12 @@ def discover(where: Path, settings: PairSettings) -> Discovery:
     return discovery
 
 
-def _tables(where: Path) -> list[Path]:
+def _tables(where: Path, *, by_names: bool) -> list[Path]:
     """The tables that PAIRS is: a file, the parts of one in a folder, a folder of `datasets`; none
-    where it is a folder of images.
+    where it is a folder of images, or the user says so (`by_names`).
 
     Raises:
-        ConfigError: It is neither a table nor a folder.
+        ConfigError: It is neither a table nor a folder, or holds splits and none is `train`.
     """
     if where.is_file():
         if where.suffix.lower() not in SUFFIXES:
@@ -116,12 +121,29 @@ def _tables(where: Path) -> list[Path]:
         return [where]
     # Where the hub keeps the parts of a set.
     for folder in (where, where / "data"):
-        if folder.is_dir():
+        if folder.is_dir() and not by_names:
             here = listing(str(folder))
             parts = [name for name in here.others if name.lower().endswith(COLUMNAR)]
-            if parts and not here.images:
-                return [folder / name for name in parts]
+            if parts and not here.images and not role_folders(folder, here.folders):
+                return [folder / name for name in _one_split(folder, parts)]
     return []
+
+
+def _one_split(folder: Path, parts: list[str]) -> list[str]:
+    """The files of the split `train` where there are several: the others are to test an editor.
+
+    Raises:
+        ConfigError: None of several is `train`.
+    """
+    splits = {name: match["split"] for name in parts if (match := _PART.match(name))}
+    if len(set(splits.values())) < 2:
+        return parts
+    if "train" not in splits.values():
+        raise ConfigError(
+            f"{folder}: tables of several splits: {', '.join(sorted(set(splits.values())))}.",
+            hint="Put those of one into a folder of their own, and give that.",
+        )
+    return [name for name in parts if splits.get(name) == "train"]
 
 
 def _in_columns(found: Found) -> polars.DataFrame:

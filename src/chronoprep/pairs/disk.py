@@ -7,9 +7,14 @@ import unicodedata
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from chronoprep.data import LOCK
 from chronoprep.errors import ConfigError
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".avif"})
+# HEIC is not read, but a picture all the same: loading it says so.
+IMAGE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".avif", ".gif", ".jp2", ".ppm"}
+    | {".heic", ".heif"}
+)
 VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".ts", ".mpg", ".mpeg")
 
 
@@ -32,11 +37,13 @@ def listing(folder: str) -> Listing:
         ConfigError: It can't be listed.
     """
     images, folders, others = [], [], []
+    is_dataset = False
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
                 name = entry.name
                 if name.startswith("."):
+                    is_dataset |= name == LOCK
                     continue
                 if name[name.rfind(".") :].lower() in IMAGE_SUFFIXES:
                     images.append(name)
@@ -48,30 +55,32 @@ def listing(folder: str) -> Listing:
         raise ConfigError(
             f"{folder}: can't list the folder: {error.strerror}.", hint="Check its permissions."
         ) from None
+    if is_dataset and "videos" in folders:
+        folders.remove("videos")  # what came of clips is no clip
     return Listing(sorted(images), sorted(folders), sorted(others))
 
 
 def walk(*tops: str) -> Iterator[tuple[str, tuple[Listing, ...]]]:
     """Several trees in step: each relative folder ("" or with a final `/`) and its listing in each
     tree, empty where a tree lacks it. Links are followed, loops not."""
-    pending = [""]
-    visited: set[tuple[int, int, int]] = set()
+    # Each with the folders that lead there: one that is among its own is a loop.
+    pending: list[tuple[str, frozenset[tuple[int, int, int]]]] = [("", frozenset())]
     while pending:
-        relative = pending.pop()
-        sides = []
+        relative, above = pending.pop()
+        sides, places = [], []
         for number, top in enumerate(tops):
             folder = os.path.join(top, relative)  # noqa: PTH118 - strings on purpose
             try:
                 status = os.stat(folder)  # noqa: PTH116
-            except FileNotFoundError:
+            except (FileNotFoundError, NotADirectoryError):
                 sides.append(Listing([], [], []))
                 continue
-            place = (number, status.st_dev, status.st_ino)
-            sides.append(Listing([], [], []) if place in visited else listing(folder))
-            visited.add(place)
+            places.append((number, status.st_dev, status.st_ino))
+            sides.append(Listing([], [], []) if places[-1] in above else listing(folder))
         yield relative, tuple(sides)
         folders = {name for side in sides for name in side.folders}
-        pending += [f"{relative}{name}/" for name in sorted(folders, reverse=True)]
+        here = above.union(places)
+        pending += [(f"{relative}{name}/", here) for name in sorted(folders, reverse=True)]
 
 
 def stem(name: str) -> str:

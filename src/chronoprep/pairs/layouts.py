@@ -70,10 +70,12 @@ def find_in_folder(where: Path, settings: PairSettings) -> Found:
     layout = settings.layout
     images, folders, _ = listing(top)
     if layout in ("auto", "folders", "kohya"):
-        sides = _sides(where, folders, kohya=layout == "kohya")
+        sides = role_folders(where, folders, kohya=layout == "kohya")
         if sides:
             found.unmatched += [_join(top, name) for name in images]
             found.candidates = _match_folders(found, top, *sides)
+            if others := [f"{name}/" for name in folders if name not in sides]:
+                found.layouts.add(f"without {', '.join(others)}")
             return found
         if layout != "auto":
             names = "control/ and images/" if layout == "kohya" else "input/ and output/"
@@ -91,7 +93,7 @@ def find_in_folder(where: Path, settings: PairSettings) -> Found:
     return found
 
 
-def _sides(where: Path, folders: list[str], *, kohya: bool) -> tuple[str, str] | None:
+def role_folders(where: Path, folders: list[str], *, kohya: bool = False) -> tuple[str, str] | None:
     """The folders of sources and of targets.
 
     Raises:
@@ -209,6 +211,8 @@ def _match_folders(found: Found, where: str, source: str, target: str) -> Iterat
             elif targets:
                 rest.append((root, targets))
         used = set()
+        # Where sources are numbered themselves, `x_2` is no target of `x`.
+        numbered = rest and {m["root"] for n in befores.images if (m := _MANY.fullmatch(stem(n)))}
         for root, path in rest:
             many = _MANY.fullmatch(root)
             if kohya and f"{root}_0" in lone:
@@ -217,7 +221,7 @@ def _match_folders(found: Found, where: str, source: str, target: str) -> Iterat
                     used |= {name for name in lone if name.rpartition("_")[0] == root}
                     continue
                 owner = f"{root}_0"
-            elif many and many["root"] in lone:
+            elif many and many["root"] in lone and many["root"] not in numbered:
                 owner = many["root"]
             else:
                 found.unmatched.append(path)

@@ -9,11 +9,13 @@ import unicodedata
 from pathlib import Path
 
 from chronoprep.errors import PairError
+from chronoprep.pairs.disk import stem
 from chronoprep.pairs.found import Candidate
 
 
 class Sidecars:
-    """Captions in `ROOT.txt` and `ROOT.json`, beside the images or in the root."""
+    """Captions in `.txt` and `.json` files beside the images or in the root, called after the pair
+    or its target: `x.txt`, `x_after.txt`."""
 
     def __init__(self, root: str) -> None:
         self._root = root
@@ -31,9 +33,10 @@ class Sidecars:
         )
         captions: dict[str, str] = {}
         prompts: dict[str, str] = {}
+        names = dict.fromkeys((name, stem(os.path.basename(pair.target))))  # noqa: PTH119
         for place in folders:
-            for suffix in (".txt", ".json"):
-                file = self._list(place).get(name + suffix)
+            for called in (name + suffix for name in names for suffix in (".txt", ".json")):
+                file = self._list(place).get(called)
                 if file:
                     path = os.path.join(place, file)  # noqa: PTH118
                     caption, prompt = _read_sidecar(path)

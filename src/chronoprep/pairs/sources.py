@@ -77,19 +77,23 @@ def _clip_digest(clip: Path, size: int, changed: int) -> bytes:  # noqa: ARG001 
 
 
 def files_stamp(source: str, target: str) -> str | None:
-    """How the files of a pair's images look from outside: their sizes and times of change.
+    """How the files of a pair's images look from outside: their names, sizes and times of change.
 
     Equal stamps mean equal bytes, as for make and git. None where that can't be told: an image is
-    missing, or is not on this machine.
+    missing, or is not on this machine. Folders are not in it, so that a set may move.
     """
     first, second = place(source), place(target)
     try:
         one, two = os.stat(first), os.stat(second)  # noqa: PTH116 - half the time of Path.stat
     except (OSError, ValueError):
         return None
+    looks = (one.st_size, one.st_mtime_ns), (two.st_size, two.st_mtime_ns)
+    # Pictures without compression, unpacked with one time: were they exchanged, only that would
+    # tell.
+    which = f"|{one.st_ino}-{two.st_ino}" if looks[0] == looks[1] and first != second else ""
     return (
-        f"{one.st_size}-{one.st_mtime_ns}{source[len(first) :]}|"
-        f"{two.st_size}-{two.st_mtime_ns}{target[len(second) :]}|"
+        f"{looks[0][0]}-{looks[0][1]}-{source[first.rfind(os.sep) + 1 :]}|"
+        f"{looks[1][0]}-{looks[1][1]}-{target[second.rfind(os.sep) + 1 :]}{which}"
     )
 
 

@@ -235,7 +235,8 @@ def build_csv(
                     dry_run=dry_run,
                 )
             )
-        return done + _artefacts(found, dataset, settings, reporter, dry_run)
+        coming = brought if dry_run else None
+        return done + _artefacts(found, dataset, settings, reporter, labelled_now=coming)
 
 
 def prepare(
@@ -260,7 +261,8 @@ def prepare(
         done = [summary]
         settings = _for_clips(found.pairs, settings)
         done += _labels(found.pairs, dataset, settings, "brought", True, reporter, dry_run)
-        done += _artefacts(found, dataset, settings, reporter, dry_run)
+        coming = found.pairs if dry_run else None
+        done += _artefacts(found, dataset, settings, reporter, labelled_now=coming)
         if with_umt5 and not dry_run:
             done.append(embeddings.embed_prompts(dataset.csv, settings, reporter=reporter))
     return done
@@ -298,18 +300,28 @@ def _brings_label(pair: PairRow, label: Label | None) -> bool:
 
 
 def _artefacts(
-    found: Discovery, dataset: Dataset, settings: Settings, reporter: Reporter, dry_run: bool
+    found: Discovery,
+    dataset: Dataset,
+    settings: Settings,
+    reporter: Reporter,
+    *,
+    labelled_now: Pairs | None,
 ) -> list[Summary]:
-    """Videos of the pairs that will stand in the CSV, then the CSV."""
+    """Videos of the pairs that will stand in the CSV, then the CSV.
+
+    Args:
+        labelled_now: In a dry run, the pairs that the run would label: none may say "no change".
+    """
     labels = dataset.labels()
+    dry_run = labelled_now is not None
+    coming = set() if labelled_now is None else set(labelled_now.keys())
 
     def stands(pair: PairRow) -> bool:
         label = labels.standing(pair.key)
-        return (
-            label is not None
-            and label.status == "ok"
-            and bool(artefacts.prompt_of(label, settings))
-        )
+        if label is None or label.status == "failed":
+            return pair.key in coming
+        prompted = bool(artefacts.prompt_of(label, settings)) or pair.key in coming
+        return label.status == "ok" and prompted
 
     labelled = found.pairs.where(stands)
     videos = artefacts.write_videos(labelled, dataset, settings, reporter=reporter, dry_run=dry_run)

@@ -29,32 +29,39 @@ def write_videos(
     """Write the missing and the stale videos; each carries a stamp of what it was made from."""
     summary = Summary("videos")
     todo = Columns(_Stale)
+    again = 0
     for row, _, seen in looked_up(pairs, dataset.labels(), read_new=True):
         if isinstance(seen, PairError):
             summary.fail(row.key, seen.reason)
             continue
         stamp = video_stamp(seen.images, settings)
-        if _stamp_on(dataset.video(row.key), settings) == stamp:
+        there = _stamp_on(dataset.video(row.key), settings)
+        if there == stamp:
             summary.skipped += 1
         else:
+            again += _shows_same(there, stamp)
             todo.append(_Stale(row.key, row.source, row.target, stamp))
+    if again:
+        summary.notes.append(f"{again} there are of the same images, in other video settings: anew")
     if dry_run:
         summary.todo = len(todo)
         return summary.finish()
 
     def write(stale: _Stale) -> Written:
-        pair = PairRow(stale.key, stale.source, stale.target).pair()
-        return write_one(pair, dataset.video(stale.key), settings, stale.stamp)
+        pair, path = PairRow(*stale[:3]).pair(), dataset.video(stale.key)
+        try:
+            return write_one(pair, path, settings, stale.stamp)
+        except PairError:
+            if not _shows_same(_stamp_on(path, settings), stale.stamp):
+                path.unlink(missing_ok=True)  # it shows other images than the pair does now
+            raise
 
     if todo:
         reporter.start("videos", len(todo))
     room = Room(dataset.folder, len(todo))
     encoded: Counter[str] = Counter()
     for written in mapped(write, todo, key=lambda stale: stale.key):
-        path = dataset.video(written.key)
         if written.value is None:
-            # What lies there shows other images than the pair does now.
-            path.unlink(missing_ok=True)
             summary.fail(written.key, written.error.reason if written.error else "")
             reporter.advance("failed")
             continue
@@ -63,7 +70,7 @@ def write_videos(
             encoded[written.value.not_copied] += 1
         summary.done += 1
         reporter.advance("ok")
-        if warning := room.wrote(path.stat().st_size):
+        if warning := room.wrote(dataset.video(written.key).stat().st_size):
             reporter.say(warning)
             summary.notes.append(warning)
     if encoded:
@@ -122,7 +129,8 @@ def write_one(pair: ImagePair, path: Path, settings: Settings, stamp: str) -> Wr
 
 
 def video_stamp(images: str, settings: Settings) -> str:
-    """What a video is made from: its images, how they were brought together, the codec.
+    """What a video is made from: what it shows (its images, and how they were brought together),
+    and how that is written. `_shows_same` compares the former.
 
     A pair that can't be copied has the stamp of `copy`, too: the next run finds it up to date.
     """
@@ -134,7 +142,11 @@ def video_stamp(images: str, settings: Settings) -> str:
         how.append("keep-clip")
     if video.max_pixels is not None:
         how.append({"max_pixels": video.max_pixels})
-    return "chronoprep:" + digest(images, look["background"], look["fit"], *how)
+    return f"chronoprep:{digest(images, look['background'], look['fit'])}:{digest(*how)}"
+
+
+def _shows_same(one: str | None, other: str) -> bool:
+    return one is not None and one.rpartition(":")[0] == other.rpartition(":")[0]
 
 
 def _stamp_on(path: Path, settings: Settings) -> str | None:
@@ -224,4 +236,4 @@ def _why_not(label: Standing, prompt: str | None, has_video: bool) -> str | None
 def _shows_others(dataset: Dataset, label: Standing, settings: Settings) -> bool:
     """Whether a label's video shows other images than those that were labelled."""
     stamp = video_stamp(label.images or "", settings)
-    return _stamp_on(dataset.video(label.key), settings) != stamp
+    return not _shows_same(_stamp_on(dataset.video(label.key), settings), stamp)

@@ -89,6 +89,11 @@ def report_pairs(
         raise ConfigError(
             f"--link-manifest {manifest}: no .csv.", hint="Name it pairs.csv, for example."
         )
+    if manifest is not None and manifest.exists() and where.exists() and manifest.samefile(where):
+        raise ConfigError(
+            f"--link-manifest {manifest}: that is PAIRS itself, of which something would be lost.",
+            hint="Give the new table another name.",
+        )
     reporter = reporter or Silent()
     found = rooms_pairs.discover(where, settings.pairs)
     report = PairReport(
