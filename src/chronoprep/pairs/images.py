@@ -126,6 +126,15 @@ def frame_size(ref: ImageRef) -> tuple[int, int]:
         return 0, 0
 
 
+def is_image(data: bytes) -> bool:
+    """Whether bytes begin as an image that `load_image` knows."""
+    try:
+        with _pillow_rules(), Image.open(io.BytesIO(data), formats=FORMATS):
+            return True
+    except Exception:  # Pillow's plugins raise nearly any on a damaged header
+        return False
+
+
 def load_pair(pair: ImagePair, settings: ImageSettings) -> LoadedPair:
     """Load both images at full size, the target brought to the source's size by `settings.fit`.
 

@@ -7,15 +7,17 @@ import hashlib
 import io
 import os
 import stat
+import string
 import threading
-import urllib.error
 import urllib.request
 from functools import lru_cache
+from http.client import HTTPException
 from pathlib import Path
 from typing import BinaryIO
+from urllib.parse import quote, urlsplit, urlunsplit
 
 from chronoprep.data import Cell, Frame, ImageRef, Remote
-from chronoprep.errors import PairError
+from chronoprep.errors import BackendError, PairError
 from chronoprep.pairs.cells import read_cell
 from chronoprep.pairs.refs import place
 
@@ -32,6 +34,7 @@ def open_source(ref: ImageRef) -> BinaryIO:
 
     Raises:
         PairError: The image is missing or can't be read.
+        BackendError: A download can't be kept.
     """
     if isinstance(ref, Cell):
         return io.BytesIO(read_cell(ref))
@@ -130,30 +133,66 @@ def _downloaded(ref: Remote) -> Path:
     """The file of a web address, fetched once and kept.
 
     Raises:
-        PairError: It can't be fetched.
+        PairError: It can't be fetched, or is no image.
+        BackendError: It can't be kept.
     """
     digest = hashlib.blake2b(ref.url.encode(), digest_size=16).hexdigest()
     path = cache() / "urls" / digest[:2] / digest
-    if path.is_file():
+    if os.path.isfile(path):  # noqa: PTH113 - False where Path's may raise
         return path
-    request = urllib.request.Request(ref.url, headers={"User-Agent": "chronoprep"})
+    data = _fetched(ref.url)
     temporary = path.with_name(f".{digest}.{threading.get_ident()}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            temporary.write_bytes(data)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise BackendError(
+            f"{path}: can't keep a download: {error.strerror or error}.",
+            hint="Free some space, or set XDG_CACHE_HOME to a folder that can be written.",
+        ) from None
+    return path
+
+
+def _fetched(url: str) -> bytes:
+    """The image at a web address. What is cut off or no image is refused, since what is kept is
+    never asked for again."""
+    from chronoprep.pairs.images import is_image
+
+    try:
+        request = urllib.request.Request(
+            _percent_encoded(url), headers={"User-Agent": "chronoprep"}
+        )
         with urllib.request.urlopen(request, timeout=_TIMEOUT) as answer:
-            data = answer.read(_MOST + 1)
-    except (OSError, ValueError, urllib.error.HTTPError) as error:
+            data: bytes = answer.read(_MOST + 1)
+            missing: int = answer.length or 0  # of what Content-Length promises
+    except (OSError, ValueError, HTTPException) as error:
         raise PairError(
-            f"{ref.url}: can't download it: {error}.", hint="Run it again to try again."
+            f"{url}: can't download it: {error}.",
+            hint="Check the address, and run it again to try again.",
         ) from None
     if len(data) > _MOST:
-        raise PairError(f"{ref.url}: larger than {_MOST >> 20} MiB.", hint="Remove the pair.")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(data)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
+        raise PairError(f"{url}: larger than {_MOST >> 20} MiB.", hint="Remove the pair.")
+    if missing:
+        raise PairError(
+            f"{url}: the download broke off, {missing} bytes are missing.",
+            hint="Run it again to try again.",
+        )
+    if not is_image(data):
+        what, hint = sniff(io.BytesIO(data))
+        raise PairError(f"{url}: {what}.", hint=hint)
+    return data
+
+
+def _percent_encoded(url: str) -> str:
+    """An address in ASCII and without spaces, as HTTP takes it; what is encoded already stays."""
+    parts = urlsplit(url)
+    host = parts.netloc if parts.netloc.isascii() else parts.netloc.encode("idna").decode()
+    path, query = (quote(part, safe=string.punctuation) for part in (parts.path, parts.query))
+    return urlunsplit((parts.scheme, host, path, query, ""))
 
 
 _SIGNATURES = (
