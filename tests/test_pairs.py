@@ -186,6 +186,7 @@ def test_sidecars_of_the_other_layouts(tmp_path: Path) -> None:
         ("input/x.json", b"{broken", "can't read the caption"),
         ("input/x.json", b"[1]", "not a JSON object"),
         ("input/x.json", b'{"caption": 7}', "is not text"),
+        ("input/x.json", b'{"caption": "\\ud83d smile"}', "half a character"),
         ("output/x.txt", b"another", "disagree"),
     ],
 )

@@ -5,12 +5,16 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import unicodedata
 from pathlib import Path
 
 from chronoprep.errors import PairError
 from chronoprep.pairs.disk import stem
 from chronoprep.pairs.found import Candidate
+
+# JSON can write one half of a UTF-16 pair, which is no character: UTF-8 can't hold it.
+_HALF = re.compile("[\ud800-\udfff]")
 
 
 class Sidecars:
@@ -80,5 +84,7 @@ def _read_sidecar(path: str) -> tuple[str | None, str | None]:
         value = record.get(name)
         if value is not None and not isinstance(value, str):
             raise PairError(f"{path}: {name!r} is not text.", hint=hint)
+        if value and _HALF.search(value):
+            raise PairError(f"{path}: {name!r} holds half a character.", hint=hint)
         values.append((value or "").strip() or None)
     return values[0], values[1]
