@@ -217,6 +217,23 @@ def test_a_dataset_that_is_a_file_is_refused(tmp_path: Path) -> None:
         Dataset(tmp_path / "x")
 
 
+@pytest.mark.parametrize("name", ["videos", "umt5"])
+def test_a_file_in_the_place_of_a_folder_is_named(
+    name: str, tmp_path: Path, run: Callable[..., Result]
+) -> None:
+    write_pairs(tmp_path / "pairs", ["a"])
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / name).touch()
+    for command in ("pair2video", "build-csv"):
+        result = run(command, tmp_path / "pairs", "-d", tmp_path / "data")
+        assert result.code == 1
+        assert f"data/{name}: can't read the folder" in result.stderr
+        assert "another --dataset" in result.stderr
+    (tmp_path / "data" / name).unlink()
+    with Dataset(tmp_path / "data").locked():
+        """The lock was given back."""
+
+
 def test_the_last_whole_record_of_a_key_wins(tmp_path: Path) -> None:
     dataset = Dataset(tmp_path)
     dataset.append([Label(key="a", status="ok", caption="one"), Label(key="b", status="failed")])

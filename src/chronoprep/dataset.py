@@ -191,12 +191,21 @@ def rewrite_table(table: polars.DataFrame, path: Path) -> None:
 
 
 def file_names(folder: Path) -> set[str]:
-    """File names in a folder; one directory scan is far cheaper than a stat a name."""
+    """File names in a folder; one directory scan is far cheaper than a stat a name.
+
+    Raises:
+        BackendError: When it is no folder, or can't be read.
+    """
     try:
         with os.scandir(folder) as entries:
             return {entry.name for entry in entries}
     except FileNotFoundError:
         return set()
+    except OSError as error:
+        raise BackendError(
+            f"{folder}: can't read the folder: {error.strerror or error}.",
+            hint="Move away what lies there, or choose another --dataset.",
+        ) from None
 
 
 @contextmanager
