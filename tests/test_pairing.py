@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from chronoprep.pairs.sheet import sheet_size
+from chronoprep.workflows.pairing import SHEET_PAIRS
 from conftest import EXAMPLES, photo, write_pairs
 from test_cli import Run
 from test_pairs import find
@@ -118,6 +120,21 @@ def test_the_sheet_shows_pairs_side_by_side(run: Run, messy: Path) -> None:
         shown = np.asarray(sheet.convert("RGB"))[12 : 12 + 240, 12 : 12 + 240]
         assert np.array_equal(shown, np.asarray(source.convert("RGB")))
     assert list(Path("out").iterdir()) == [Path("out/sheet.png")]
+
+
+def test_a_sheet_of_many_pairs_is_as_wide_as_it_is_high(run: Run, tmp_path: Path) -> None:
+    write_pairs(tmp_path / "pairs", ["a"], (16, 16))
+    rows = [f"k{n},pairs/input/a.png,pairs/output/a.png" for n in range(1501)]
+    (tmp_path / "t.csv").write_text("\n".join(["key,source,target", *rows]))
+    result = run("pairs", "t.csv", "--names-only", "--sheet", "s.webp", "--sheet-pairs", 200)
+    assert result.code == 0, result.stderr
+    with Image.open("s.webp") as sheet:
+        assert 0.8 < sheet.width / sheet.height < 1.25
+    refused = run("pairs", "t.csv", "--sheet", "s.webp", "--sheet-pairs", 1501)
+    assert refused.code == 2
+    assert "1501 pairs don't fit" in refused.stderr
+    assert f"--sheet-pairs {SHEET_PAIRS}" in refused.stderr
+    assert all(max(sheet_size(count)[1]) <= 16383 for count in range(SHEET_PAIRS + 1))
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ A leaf: imports Pillow at its top.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,21 +17,28 @@ from chronoprep.errors import PairError
 from chronoprep.pairs.images import load_image
 
 _SIDE, _GAP, _TEXT = 240, 12, 40
-_COLUMNS = 3
+_WIDTH, _HEIGHT = 2 * _SIDE + 3 * _GAP, _SIDE + _TEXT + 2 * _GAP  # of a pair
+_COLUMNS = 3  # at least
 _PAPER, _INK, _FAINT = "#ffffff", "#1a1a1a", "#707070"
+
+
+def sheet_size(pairs: int) -> tuple[int, tuple[int, int]]:
+    """Columns, and width and height in pixels: many pairs make a square, since no side of a JPEG
+    may be longer than 65500 pixels, and none of a WebP longer than 16383."""
+    columns = min(max(_COLUMNS, math.isqrt(pairs * _HEIGHT // _WIDTH)), max(pairs, 1))
+    rows = max(-(-pairs // columns), 1)
+    return columns, (columns * _WIDTH + _GAP, rows * _HEIGHT + _GAP)
 
 
 def draw_sheet(pairs: Sequence[ImagePair], settings: ImageSettings) -> Image.Image:
     """All pairs on one picture: the source left, the target right, key and caption below."""
-    columns = min(_COLUMNS, max(len(pairs), 1))
-    rows = -(-len(pairs) // columns)
-    width, height = 2 * _SIDE + 3 * _GAP, _SIDE + _TEXT + 2 * _GAP
-    sheet = Image.new("RGB", (columns * width + _GAP, max(rows, 1) * height + _GAP), _PAPER)
+    columns, size = sheet_size(len(pairs))
+    sheet = Image.new("RGB", size, _PAPER)
     pen = ImageDraw.Draw(sheet)
     bold, plain = ImageFont.load_default(15), ImageFont.load_default(13)
     for number, pair in enumerate(pairs):
-        left = _GAP + number % columns * width
-        top = _GAP + number // columns * height
+        left = _GAP + number % columns * _WIDTH
+        top = _GAP + number // columns * _HEIGHT
         for side, ref in enumerate((pair.source, pair.target)):
             box = (left + side * (_SIDE + _GAP), top)
             try:

@@ -17,6 +17,7 @@ from chronoprep.pairs import Pairs
 from chronoprep.workflows.report import Reporter, Silent
 
 SHEET_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+SHEET_PAIRS = 1500  # so many fit on a WebP
 
 
 @dataclass
@@ -81,7 +82,8 @@ def report_pairs(
         manifest: Where a CSV goes that the other commands take as PAIRS, with a column of remarks.
 
     Raises:
-        ConfigError: As `discover`; or the sheet or the manifest has a suffix of another kind.
+        ConfigError: As `discover`; or the sheet or the manifest has a suffix of another kind, or
+            the sheet can't hold so many pairs.
     """
     if sheet is not None and sheet.suffix.lower() not in SHEET_SUFFIXES:
         raise ConfigError(f"--sheet {sheet}: no picture.", hint="Name it sheet.jpg, for example.")
@@ -96,6 +98,12 @@ def report_pairs(
         )
     reporter = reporter or Silent()
     found = rooms_pairs.discover(where, settings.pairs)
+    count = min(sheet_pairs, len(found.pairs))
+    if sheet is not None and count > SHEET_PAIRS:
+        raise ConfigError(
+            f"--sheet {sheet}: {count} pairs don't fit on one picture.",
+            hint=f"Give --sheet-pairs {SHEET_PAIRS} or fewer.",
+        )
     report = PairReport(
         layout=found.layout,
         pairs=len(found.pairs),
@@ -111,7 +119,6 @@ def report_pairs(
     if sheet is not None:
         from chronoprep.pairs.sheet import save_sheet
 
-        count = min(sheet_pairs, len(found.pairs))
         chosen = [found.pairs[n * len(found.pairs) // count] for n in range(count)]
         with replacing(sheet) as temporary:
             save_sheet(chosen, settings.images, temporary.with_suffix(sheet.suffix))
