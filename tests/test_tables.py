@@ -7,6 +7,7 @@ import json
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -20,11 +21,11 @@ from PIL import Image
 
 from chronoprep.config import ImageSettings, PairSettings
 from chronoprep.data import Cell, Remote
-from chronoprep.errors import ConfigError
+from chronoprep.errors import ConfigError, PairError
 from chronoprep.pairs import Discovery
 from chronoprep.pairs.columns import PRESETS
 from chronoprep.pairs.hub import fetched, open_stream, spool
-from chronoprep.pairs.images import content_hash, load_pair
+from chronoprep.pairs.images import content_hash, load_image, load_pair
 from test_cli import Run
 from test_pairs import find, make
 from trainer import read_dataset
@@ -279,6 +280,28 @@ def test_structs_that_hold_paths(tmp_path: Path) -> None:
     found = find(tmp_path / "t.parquet")
     assert [pair.source for pair in found.pairs] == [tmp_path / "a.png"]
     assert list(seen(found).values()) == EXPECTED[:1]
+
+
+@pytest.mark.parametrize("first", ["nothing", "path", "bytes"])
+@pytest.mark.parametrize("lists", [False, True])
+def test_each_row_holds_bytes_or_a_path(tmp_path: Path, first: str, lists: bool) -> None:
+    file = {"bytes": None, "path": on_disk(tmp_path, "a.png", 10, 0, 0)}
+    gone = {"bytes": None, "path": "gone.png"}
+    sources = {"nothing": {"bytes": None, "path": None}, "path": file, "bytes": cell(20, 0, 0)}
+    order = [first, *(name for name in sources if name != first)]
+    rows = [(name, sources[name]) for name in order] + [("gone", gone)]
+    struct = pl.Struct({"bytes": pl.Binary, "path": pl.String})
+    pl.DataFrame(
+        [{"source": [source] if lists else source, "target": cell(0, 1, 0), "key": name}
+         for name, source in rows],
+        schema_overrides={"source": pl.List(struct) if lists else struct},
+    ).write_parquet(tmp_path / "t.parquet")  # fmt: skip
+    found = find(tmp_path / "t.parquet")
+    colours = {}
+    for pair in found.pairs:
+        with suppress(PairError):
+            colours[pair.key] = load_image(pair.source, ImageSettings())[0].getpixel((0, 0))
+    assert colours == {"path": (10, 0, 0), "bytes": (20, 0, 0)}
 
 
 def test_columns_by_the_user(tmp_path: Path) -> None:

@@ -58,7 +58,8 @@ def read_cell(cell: Cell) -> bytes:
     """The bytes of an image in a table.
 
     Raises:
-        PairError: The table or the row is gone, or there are no bytes in the cell.
+        PairError: The table, the row or the file that it names is gone, or there is no image in
+            the cell.
     """
     try:
         value = _chunk(cell.table, cell.column, cell.row // _AHEAD)[cell.row % _AHEAD]
@@ -69,10 +70,30 @@ def read_cell(cell: Cell) -> bytes:
     if cell.item is not None and isinstance(value, list):
         value = value[cell.item] if cell.item < len(value) else None
     if isinstance(value, dict):
+        path = value.get("path")
         value = value.get("bytes")
+        if value is None and path:
+            value = _beside(cell, path)
     if not isinstance(value, bytes):
         raise PairError(f"{cell}: there is no image.", hint="Remove the row.")
     return value
+
+
+def _beside(cell: Cell, path: str) -> bytes:
+    """The file that a row names where others hold bytes."""
+    file = cell.table.parent / path
+    if not file.is_file():
+        raise PairError(
+            f"{cell}: image {path} does not exist.",
+            hint=f"Paths are relative to {cell.table.parent}.",
+        )
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise PairError(
+            f"{file}: can't read the file: {error.strerror or error}.",
+            hint="Check its permissions and its disk, or remove the pair.",
+        ) from None
 
 
 _lock = threading.Lock()
@@ -117,10 +138,11 @@ class _Columnar:
     def rows(self) -> Iterator[dict[str, Any]]:
         import polars
 
-        columns, embedded = self._light()
+        columns, embedded, told = self._light()
         frame = self._frame.select(columns)
         first = 0
-        step = 50_000
+        # Telling rows apart may take their bytes through memory.
+        step = 1000 if told else 50_000
         while True:
             try:
                 part = frame.slice(first, step).collect()
@@ -130,6 +152,8 @@ class _Columnar:
                 for name in embedded:
                     value = row[name]
                     row[name] = EMBEDDED if value is None else [EMBEDDED] * value
+                for name in told:
+                    row[name] = _told(row[name])
                 yield row
             if part.height < step:
                 return
@@ -143,40 +167,46 @@ class _Columnar:
         except polars.exceptions.PolarsError as error:
             raise _unreadable(self._path, error) from None
 
-    def _light(self) -> tuple[list[polars.Expr], set[str]]:
-        """Columns without the bytes of images, and the names of those that hold some.
+    def _light(self) -> tuple[list[polars.Expr], set[str], set[str]]:
+        """Columns without the bytes of images, and the names of those that hold some: where the
+        first row does, and where each row has to tell whether it holds bytes or a path.
 
-        A list of images is listed as its length. Whether a struct holds bytes or a path alone is
-        seen from its first row.
+        A list of images is listed as its length.
         """
         import polars as pl
 
         columns: list[pl.Expr] = []
-        embedded = set()
+        embedded, told = set(), set()
         head = self._frame.head(1).collect()
         for name, kind in self._schema.items():
+            lists = isinstance(kind, pl.List)
             inner = kind.inner if isinstance(kind, pl.List) else kind
-            struct = isinstance(inner, pl.Struct) and {f.name for f in inner.fields} >= {"bytes"}
-            if not struct and inner != pl.Binary:
+            fields = {field.name for field in inner.fields} if isinstance(inner, pl.Struct) else ()
+            if "bytes" not in fields and inner != pl.Binary:
                 columns.append(pl.col(name))
                 continue
             value = head[name].to_list()[0] if head.height else None
             first = (value or [None])[0] if isinstance(value, list) else value
-            if struct and isinstance(first, dict) and first.get("bytes") is None:
-                path = pl.element().struct.field("path")
-                at = pl.col(name)
-                columns.append(
-                    at.list.eval(path)
-                    if isinstance(kind, pl.List)
-                    else at.struct.field("path").alias(name)
-                )
+            if {"bytes", "path"} <= set(fields) and (first is None or first["bytes"] is None):
+                at = pl.element() if lists else pl.col(name)
+                either = pl.struct(
+                    at.struct.field("bytes").is_not_null(), at.struct.field("path")
+                ).alias(name)
+                columns.append(pl.col(name).list.eval(either) if lists else either)
+                told.add(name)
                 continue
             embedded.add(name)
-            lists = isinstance(kind, pl.List)
             columns.append(
                 pl.col(name).list.len() if lists else pl.lit(None, dtype=pl.UInt32).alias(name)
             )
-        return columns, embedded
+        return columns, embedded, told
+
+
+def _told(value: Any) -> Any:
+    """What a row holds, of whose image is known whether it has bytes: `EMBEDDED` or a path."""
+    if isinstance(value, list):
+        return [_told(item) for item in value]
+    return EMBEDDED if value and value["bytes"] else value and value["path"]
 
 
 class _Saved:
