@@ -109,6 +109,16 @@ def test_a_linked_manifest_is_corrected_and_taken(run: Run, messy: Path) -> None
     }  # fmt: skip
 
 
+def test_a_linked_manifest_names_files_that_begin_or_end_with_a_space(
+    run: Run, tmp_path: Path
+) -> None:
+    for number, side in enumerate(("before", "after")):
+        photo(number).save(tmp_path / f" a_{side}.png")
+    assert run("pairs", tmp_path, "--link-manifest", "pairs.csv").code == 0
+    (pair,) = find(tmp_path / "pairs.csv").pairs
+    assert pair.source == tmp_path / " a_before.png"
+
+
 def test_the_sheet_shows_pairs_side_by_side(run: Run, messy: Path) -> None:
     assert run("pairs", messy, "--sheet", "out/sheet.png", "--sheet-pairs", 14).code == 1
     with Image.open("out/sheet.png") as sheet:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import sys
@@ -302,6 +303,15 @@ def test_each_row_holds_bytes_or_a_path(tmp_path: Path, first: str, lists: bool)
         with suppress(PairError):
             colours[pair.key] = load_image(pair.source, ImageSettings())[0].getpixel((0, 0))
     assert colours == {"path": (10, 0, 0), "bytes": (20, 0, 0)}
+
+
+def test_a_message_does_not_hold_an_image(tmp_path: Path) -> None:
+    text = base64.b64encode(bytes(60_000)).decode()
+    record = {"source": {"bytes": text, "path": None}, "target": {"bytes": text}}
+    (tmp_path / "t.jsonl").write_text(json.dumps(record))
+    (bad,) = find(tmp_path / "t.jsonl").bad
+    assert "AAAA… (80,000 characters) does not exist" in str(bad.error)
+    assert len(str(bad.error)) < 500
 
 
 def test_columns_by_the_user(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from chronoprep.pairs.refs import place
 
 SUFFIXES = (".csv", ".jsonl", ".ndjson", ".json", ".parquet", ".arrow", ".feather")
 COLUMNAR = (".parquet", ".arrow", ".feather")
+_SHOWN = 200  # characters of a cell in a message
 
 
 class _Row(NamedTuple):
@@ -81,6 +82,11 @@ def _candidates(found: Found, table: Path, settings: PairSettings) -> Iterator[C
 
 def _shown(row: _Row) -> str:
     return ", ".join(f"{name}={value!r:.60}" for name, value in row.cells.items())
+
+
+def _short(text: str) -> str:
+    """A cell for a message: it may hold a whole image in base64."""
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}… ({len(text):,} characters)"
 
 
 class _Texts:
@@ -178,18 +184,19 @@ class _Texts:
         if text.startswith(("http://", "https://", "s3://", "hf://", "gs://")):
             web = text.startswith("http")
             raise PairError(
-                f"{where}: {role} {text} is an address, not a file.",
+                f"{where}: {role} {_short(text)} is an address, not a file.",
                 hint="--allow-urls downloads such images."
                 if web
                 else "Download the images first and name the local files.",
             )
-        path = os.path.join(self._base, text)  # noqa: PTH118
-        if "\0" in path or not (os.path.exists(path) or os.path.exists(place(path))):  # noqa: PTH110
-            raise PairError(
-                f"{where}: {role} image {text} does not exist.",
-                hint=f"Paths are relative to {self._base}.",
-            )
-        return path
+        for name in (value, text):  # a file's name may begin or end with a space
+            path = os.path.join(self._base, name)  # noqa: PTH118
+            if "\0" not in path and (os.path.exists(path) or os.path.exists(place(path))):  # noqa: PTH110
+                return path
+        raise PairError(
+            f"{where}: {role} image {_short(text)} does not exist.",
+            hint=f"Paths are relative to {self._base}.",
+        )
 
     def _texts(self, role: str, targets: int) -> list[str | None]:
         """A text for each target: the one of its own, or the first that is not empty."""
