@@ -394,6 +394,17 @@ def test_csv_rows_without_a_cell_are_named(tmp_path: Path) -> None:
     ]
 
 
+def test_csv_rows_with_too_many_cells_fail_alone(tmp_path: Path) -> None:
+    text = 'source,target,caption\nimg/a.png,img/b.png,"x, y"\nimg/c.png,img/d.png,Add, please\n'
+    found = find(table(tmp_path, text + "img/c.png,img/d.png\n"))
+    assert [(pair.key, pair.caption) for pair in found.pairs] == [("a", "x, y"), ("c", None)]
+    (bad,) = found.bad
+    assert "pairs.csv: row 2: 4 cells for 3 columns" in str(bad.error)
+    # What swallows rows is the whole table's error.
+    with pytest.raises(ConfigError, match="not a readable CSV"):
+        find(table(tmp_path, text + 'img/c.png,img/d.png,"open\nimg/a.png,img/d.png,x\n'))
+
+
 def test_duplicate_keys_in_a_manifest(tmp_path: Path) -> None:
     text = "key,source,target\nk,img/a.png,img/b.png\nk,img/c.png,img/d.png\n"
     found = find(table(tmp_path, text))

@@ -6,10 +6,11 @@ table as bytes are named by their cell and not read.
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 from collections.abc import Iterator, Sequence
-from itertools import chain, islice
+from itertools import chain, islice, zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +24,7 @@ from chronoprep.pairs.refs import place
 
 SUFFIXES = (".csv", ".jsonl", ".ndjson", ".json", ".parquet", ".arrow", ".feather")
 COLUMNAR = (".parquet", ".arrow", ".feather")
+_CSV = "Save it as UTF-8, with commas between cells and quotes around text with commas."
 _SHOWN = 200  # characters of a cell in a message
 
 
@@ -247,15 +249,37 @@ def _read_csv(path: Path) -> Iterator[_Row]:
     try:
         table = pl.read_csv(path, infer_schema=False, glob=False)
     except (pl.exceptions.PolarsError, OSError) as error:
-        reason = str(error).strip().splitlines()[0].rstrip(".")
-        raise ConfigError(
-            f"{path}: not a readable CSV table: {reason}.",
-            hint="Save it as UTF-8, with commas between cells and quotes around text with commas.",
-        ) from None
+        rows = _ragged_csv(path)
+        if rows is None:
+            reason = str(error).strip().splitlines()[0].rstrip(".")
+            raise ConfigError(f"{path}: not a readable CSV table: {reason}.", hint=_CSV) from None
+        yield from rows
+        return
     for number, cells in enumerate(table.iter_rows(named=True, buffer_size=10_000)):
         yield _Row(f"{path}: row {number + 1}", number, cells)
     if table.is_empty():
         raise ConfigError(f"{path}: the table has no rows.", hint="Write a row a pair.")
+
+
+def _ragged_csv(path: Path) -> list[_Row] | None:
+    """The rows of a table of which some have too many cells, each of these an error; None where
+    that isn't all that is wrong with it, or no row is right."""
+    rows = []
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            # Strict: a quote that is never closed would swallow the rows after it.
+            head, *lines = filter(None, csv.reader(file, strict=True))
+    except (OSError, ValueError, csv.Error):
+        return None
+    for number, line in enumerate(lines):
+        error = None
+        if len(line) > len(head):
+            error = (
+                f"{len(line)} cells for {len(head)} columns: does a text with commas lack quotes?"
+            )
+        cells = dict(zip_longest(head, [cell or None for cell in line[: len(head)]]))
+        rows.append(_Row(f"{path}: row {number + 1}", number, cells, error))
+    return rows if any(row.error is None for row in rows) else None
 
 
 def _read_jsonl(path: Path) -> Iterator[_Row]:
