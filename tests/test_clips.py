@@ -30,13 +30,21 @@ def pictures(seed: int = 0) -> list[np.ndarray]:
     return list(blocks.repeat(8, axis=1).repeat(8, axis=2))
 
 
-def write_clip(path: Path, codec: str, form: str, seed: int = 0, **options: str) -> Path:
-    """A lossless clip of 10 frames a second, without any rotation."""
+def write_clip(
+    path: Path,
+    codec: str,
+    form: str,
+    seed: int = 0,
+    rate: int = 10,
+    repeat: int = 1,
+    **options: str,
+) -> Path:
+    """A clip without any rotation; lossless if its codec is."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=10, options=options)
+        stream = container.add_stream(codec, rate=rate, options=options)
         stream.width, stream.height, stream.pix_fmt = 64, 48, form
-        for picture in pictures(seed):
+        for picture in pictures(seed) * repeat:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode(None))
     return path
@@ -78,7 +86,8 @@ def test_frames_are_right_to_the_pixel(
     if degrees:
         clip = turn(clip, degrees)
     upright = [np.rot90(picture, degrees // 90) for picture in pictures()]
-    for at, number in (("first", 0), ("last", COUNT - 1), (0.55, 5), (1.0, 10), (0.0, 0)):
+    times = (0.55, 5), (1.0, 10), (0.0, 0), (1.65, 16)
+    for at, number in (("first", 0), ("last", COUNT - 1), *times):
         image, _ = load_image(Frame(clip, at), ImageSettings())  # type: ignore[arg-type]
         assert np.array_equal(np.asarray(image), upright[number]), at
     with pytest.raises(PairError, match="no such frame"):
@@ -101,6 +110,28 @@ def test_mirrored_clips_look_as_a_player_shows_them(
         image, _ = load_image(Frame(clip, at), ImageSettings())  # type: ignore[arg-type]
         assert image.size == ((64, 48) if degrees % 180 == 0 else (48, 64))
         assert image.tobytes() == data
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "options"),
+    [
+        ("few-times.avi", "mpeg4", {"bf": "2"}),
+        ("shuffled-times.avi", "libx264", {"bf": "3", "g": "10"}),
+        ("few-times.mpg", "mpeg1video", {"bf": "2"}),
+        # Seeking to its start finds the second key frame.
+        ("small.ts", "libx264", {"crf": "51", "g": "12"}),
+    ],
+)
+def test_frames_are_found_where_seeking_leads_astray(
+    name: str, codec: str, options: dict[str, str], tmp_path: Path
+) -> None:
+    clip = write_clip(tmp_path / name, codec, "yuv420p", rate=25, repeat=6, **options)
+    with av.open(str(clip)) as container:
+        decoded = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    places = [("last", -1), *((number / 25, number) for number in range(0, len(decoded), 3))]
+    for at, number in places:
+        image, _ = load_image(Frame(clip, at), ImageSettings())  # type: ignore[arg-type]
+        assert np.array_equal(np.asarray(image), decoded[number]), number
 
 
 def test_a_clip_that_is_shown_aslant_is_refused(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,9 @@ from chronoprep.pairs.sources import require_file
 
 # Frames are shown at times that a container rounds.
 _EPSILON = 1e-4
+# AVI and MPEG program streams time few frames or none, and FFmpeg guesses the rest wrong: their
+# frames are counted from the start.
+_COUNTED = ("avi", "mpeg")
 
 # A pixel at (x, y) is shown at (ax + cy, bx + dy).
 _MATRICES = {
@@ -139,25 +142,26 @@ def _frames(container: InputContainer) -> Iterator[av.VideoFrame]:
 
 
 def _last(container: InputContainer) -> av.VideoFrame | None:
-    """The frame that is shown last: from the last key frame on, or if need be from the first."""
+    """The frame that is shown last: from the last key frame on, or if need be from the first.
+
+    Decoders give frames in the order in which they are shown; the times of AVI's are shuffled.
+    """
     stream = container.streams.video[0]
     for offset in _ends(stream.start_time, stream.duration):
-        try:
+        with suppress(av.FFmpegError):
             container.seek(offset, stream=stream)
-            last = None
-            for frame in _frames(container):
-                if last is None or frame.pts is None or frame.pts >= (last.pts or 0):
-                    last = frame
-        except av.FFmpegError:
-            continue
-        if last is not None:
-            return last
+            if (last := _end(container)) is not None:
+                return last
     # No index to seek by.
-    with av.open(container.name) as again:
-        last = None
-        for frame in _frames(again):
-            last = frame
-        return last
+    with _opened(Path(container.name)) as again:
+        return _end(again)
+
+
+def _end(container: InputContainer) -> av.VideoFrame | None:
+    last = None
+    for frame in _frames(container):
+        last = frame
+    return last
 
 
 def _ends(start: int | None, duration: int | None) -> Iterator[int]:
@@ -172,24 +176,30 @@ def _at(container: InputContainer, seconds: float) -> av.VideoFrame | None:
     stream = container.streams.video[0]
     if stream.time_base is None:
         return None
-    start = stream.start_time or 0
-    for offset in (start + int(seconds / stream.time_base), start):
-        container.seek(offset, stream=stream)
-        shown = None
-        for number, frame in enumerate(_frames(container)):
-            if frame.pts is None:
-                rate = stream.average_rate or 1
-                time = number / float(rate)
-            else:
-                time = float((frame.pts - start) * stream.time_base)
-            if time > seconds + _EPSILON:
-                break
-            shown = frame
+    if container.format.name not in _COUNTED:
+        with suppress(av.FFmpegError):
+            offset = (stream.start_time or 0) + int(seconds / stream.time_base)
+            container.seek(offset, stream=stream)
+            shown, over = _shown(container, seconds)
+            if shown is not None:
+                return None if over else shown
+    # Before the first key frame that seeking finds, or no index to seek by.
+    with _opened(Path(container.name)) as again:
+        shown, over = _shown(again, seconds)
+        return None if over else shown
+
+
+def _shown(container: InputContainer, seconds: float) -> tuple[av.VideoFrame | None, bool]:
+    """The last frame up to a time, and whether the clip is over by then."""
+    stream = container.streams.video[0]
+    base, rate = float(stream.time_base or 0), float(stream.average_rate or 1)
+    shown, time = None, 0.0
+    for number, frame in enumerate(_frames(container)):
+        if frame.pts is None or container.format.name in _COUNTED:
+            time = number / rate
         else:
-            # The end came first: the last frame, if it is still on show.
-            length = float((stream.duration or 0) * stream.time_base)
-            if shown is not None and seconds > max(length, time) + _EPSILON:
-                return None
-        if shown is not None:
-            return shown
-    return None
+            time = (frame.pts - (stream.start_time or 0)) * base
+        if time > seconds + _EPSILON:
+            return shown, False
+        shown = frame
+    return shown, seconds > max((stream.duration or 0) * base, time + 1 / rate) + _EPSILON
