@@ -15,7 +15,9 @@ from chronoprep.config import ImageSettings
 from chronoprep.data import Frame
 from chronoprep.dataset import Dataset
 from chronoprep.errors import ConfigError, PairError
+from chronoprep.pairs.clips import keep_clip
 from chronoprep.pairs.images import content_hash, load_image
+from chronoprep.video import read_frames
 from test_cli import Run
 from test_pairs import find, make
 from trainer import read_dataset, read_video
@@ -207,3 +209,65 @@ def test_kept_clips_are_whole_upright_and_resumed(run: Run, tmp_path: Path) -> N
     assert refused.code == 1
     assert "an mp4 can't hold its huffyuv pictures" in refused.stdout
     assert not list(Path("raw-data/videos").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "options"),
+    [
+        # Its first packets have no time of decoding.
+        ("clip.mkv", "libx264", {"bf": "3"}),
+        # Decoders of this codec are none of its encoders.
+        ("clip.mp4", "libsvtav1", {"preset": "12"}),
+    ],
+)
+def test_a_kept_clip_has_all_its_frames(
+    name: str, codec: str, options: dict[str, str], tmp_path: Path
+) -> None:
+    clip = write_clip(tmp_path / name, codec, "yuv420p", **options)
+    keep_clip(clip, tmp_path / "kept.mp4", "stamp", check=True)
+    assert len(read_frames(clip)) == COUNT
+    assert np.array_equal(read_frames(tmp_path / "kept.mp4"), read_frames(clip))
+
+
+def test_a_clip_is_kept_only_if_it_decodes(run: Run, tmp_path: Path) -> None:
+    write_clip(tmp_path / "clips/whole.mp4", "libx264rgb", "rgb24", qp="0")
+    damaged = write_clip(tmp_path / "clips/damaged.mp4", "libx264rgb", "rgb24", qp="0")
+    data = bytearray(damaged.read_bytes())
+    middle = data.index(b"mdat") + 3000
+    data[middle : middle + 300] = bytes(range(150)) * 2
+    damaged.write_bytes(data)
+    write_clip(tmp_path / "clips/shuffled.avi", "libx264", "yuv420p", bf="3")
+    kept = run("pair2video", "clips", "-d", "data", "--keep-clip")
+    assert kept.code == 1
+    assert "damaged.mp4: does not decode" in kept.stdout
+    assert "shuffled.avi: its container does not say when" in kept.stdout
+    assert [path.name for path in Path("data/videos").iterdir()] == ["whole.mp4"]
+    assert run("pair2video", "clips", "-d", "data", "--keep-clip", "--no-check").code == 0
+
+
+def test_a_kept_clip_shows_what_its_label_tells_of(run: Run, tmp_path: Path) -> None:
+    clip = write_clip(tmp_path / "clips/a.mp4", "libx264rgb", "rgb24", qp="0")
+    refused = run("pair2video", "clips", "-d", "data", "--keep-clip", "--frames", "0.5,1")
+    assert refused.code == 2
+    assert "other times than the label" in refused.stderr
+    assert (
+        run("pair2video", "clips", "-d", "data", "--keep-clip", "--frames", "first, last").code == 0
+    )
+    (tmp_path / "m.csv").write_text(f"key,source,target\na,{clip}#t=first,{clip}#t=1\n")
+    refused = run("pair2video", "m.csv", "-d", "listed", "--keep-clip")
+    assert refused.code == 1
+    assert "other times than the label" in refused.stdout
+
+
+def test_a_disk_that_is_full_is_no_fault_of_the_clip(run: Run, tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")  # not on Windows
+    write_clip(tmp_path / "clips/a.mp4", "libx264rgb", "rgb24", repeat=20, qp="0", g="1")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+        result = run("pair2video", "clips", "-d", "data", "--keep-clip")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert result.code == 1
+    assert "a.mp4: can't write: File too large" in result.stderr
+    assert not list(Path("data/videos").iterdir())

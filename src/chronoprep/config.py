@@ -194,6 +194,16 @@ class Settings(Section):
     video: VideoSettings = VideoSettings()
     umt5: UMT5Settings = UMT5Settings()
 
+    @model_validator(mode="after")
+    def _of_equal_times(self) -> Settings:
+        if self.video.keep_clip and self.pairs.frames.replace(" ", "") != "first,last":
+            raise ConfigError(
+                f"--keep-clip and --frames {self.pairs.frames}: the video would show other times "
+                "than the label tells of.",
+                hint="Leave out one of them: a kept clip goes from its first frame to its last.",
+            )
+        return self
+
 
 class _Origin(NamedTuple):
     """Where a value came from, for messages: `CHRONOPREP_VLM_MODEL`, `chronoprep.toml: [vlm]`."""

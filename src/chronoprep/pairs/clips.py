@@ -69,31 +69,65 @@ def load_frame(ref: Frame, settings: ImageSettings) -> Image.Image:
     return image if move is None else image.transpose(move)
 
 
-def keep_clip(clip: Path, path: Path, stamp: str) -> None:
+def keep_clip(clip: Path, path: Path, stamp: str, *, check: bool) -> None:
     """Put the clip's own pictures, not encoded again, into an mp4 at `path`.
 
     A file of its own, not a link to the clip: it carries the stamp, by which the next run knows
     whether it is up to date, and no sound; and a clip need not be an mp4.
 
+    Args:
+        check: Decode what was written.
+
     Raises:
-        PairError: The clip can't be read, or an mp4 can't hold its codec.
+        PairError: The clip can't be read, does not decode, or an mp4 can't hold its codec.
+        OSError: When the disk is full or the folder can't be written.
     """
     with _opened(clip) as source:
         stream = source.streams.video[0]
         try:
             with av.open(str(path), "w", format="mp4") as kept:
                 kept.metadata["comment"] = stamp
-                out = kept.add_stream_from_template(stream)
+                out = kept.add_stream_from_template(stream, opaque=True)
                 for packet in source.demux(stream):
-                    if packet.dts is not None:
+                    # The last one is empty. Others may lack a dts, as Matroska's first do.
+                    if packet.size:
                         packet.stream = out
                         kept.mux(packet)
         except (av.FFmpegError, ValueError) as error:
+            # Neither a clip that breaks off nor the disk is the codec's fault.
+            if getattr(error, "filename", None) == str(clip):
+                raise
+            if isinstance(error, OSError):
+                raise OSError(error.errno, error.strerror, str(path)) from None
             codec = stream.codec_context.name
             raise PairError(
                 f"{clip}: an mp4 can't hold its {codec} pictures: {error}.",
                 hint="Convert the clip to H.264, or leave out --keep-clip.",
             ) from None
+    if check:
+        _check(path, clip)
+
+
+def _check(kept: Path, clip: Path) -> None:
+    """Decode a kept clip: without an error, and to frames whose times rise."""
+    again = "Copy or download the clip again, or remove it."
+    time = None
+    try:
+        with av.open(str(kept)) as container:
+            stream = container.streams.video[0]
+            stream.thread_type = "AUTO"
+            stream.codec_context.options = {"err_detect": "explode"}
+            for frame in container.decode(stream):
+                if time is not None and (frame.pts or 0) < time:
+                    raise PairError(
+                        f"{clip}: its container does not say when its frames are shown.",
+                        hint="Convert the clip to mp4, or leave out --keep-clip.",
+                    )
+                time = frame.pts or 0
+    except av.FFmpegError as error:
+        raise PairError(f"{clip}: does not decode: {error.strerror}.", hint=again) from None
+    if time is None:
+        raise PairError(f"{clip}: does not decode to any frame.", hint=again)
 
 
 def read_comment(path: Path) -> str | None:
@@ -130,7 +164,7 @@ def _opened(clip: Path) -> Iterator[InputContainer]:
                 raise PairError(f"{clip}: no pictures in it.", hint="Remove it.")
             container.streams.video[0].thread_type = "AUTO"
             yield container
-    except (av.FFmpegError, OSError, ValueError) as error:
+    except (av.FFmpegError, ValueError) as error:
         raise PairError(
             f"{clip}: can't read the clip: {error}.",
             hint="Copy or download the file again, or remove it.",

@@ -114,8 +114,13 @@ def write_one(pair: ImagePair, path: Path, settings: Settings, stamp: str) -> Wr
     if settings.video.keep_clip and isinstance(pair.source, Frame):
         from chronoprep.pairs.clips import keep_clip
 
+        if pair.target != Frame(pair.source.clip, "last") or pair.source.at != "first":
+            raise PairError(
+                "--keep-clip: the video would show other times than the label tells of.",
+                hint="Let the manifest name #t=first and #t=last of one clip, or leave it out.",
+            )
         with replacing(path) as temporary:
-            keep_clip(pair.source.clip, temporary, stamp)
+            keep_clip(pair.source.clip, temporary, stamp, check=settings.video.check)
         return Written()
     if settings.video.codec == "copy":
         not_copied = "no files of their own"
