@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 
 from chronoprep.config import ImageSettings
-from chronoprep.data import Frame
+from chronoprep.data import Frame, Label
 from chronoprep.dataset import Dataset
 from chronoprep.errors import ConfigError, PairError
 from chronoprep.pairs.clips import keep_clip
 from chronoprep.pairs.images import content_hash, load_image
 from chronoprep.video import read_frames
+from chronoprep.workflows.stale import Seen, looked_up
 from test_cli import Run
 from test_pairs import find, make
 from trainer import read_dataset, read_video
@@ -157,7 +158,7 @@ def test_a_folder_of_clips_is_found(tmp_path: Path) -> None:
         Frame(tmp_path / "a.mp4", 0.5),
         Frame(tmp_path / "a.mp4", 2.0),
     )
-    for wrong in ("first", "first,first", "1,2,3", "a,b", "-1,2"):
+    for wrong in ("first", "first,first", "1,2,3", "a,b", "-1,2", "2,2.0", "0.5,0.50"):
         with pytest.raises(ConfigError, match="not two frames"):
             find(tmp_path, frames=wrong)
     # Images beside the clips come first; the clips, if asked for.
@@ -185,6 +186,20 @@ def test_clips_become_a_dataset(run: Run, tmp_path: Path, tiny: Callable[[str], 
     assert [key for key, _ in report.json["unreadable"]] == ["broken"]
     linked = find(Path("m.csv"))
     assert content_hash(linked.pairs[0]) == content_hash(find(Path("clips")).pairs[0])
+
+
+def test_clips_are_not_read_again_however_their_times_are_spelled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_clip(tmp_path / "clips/a.mp4", "libx264rgb", "rgb24", qp="0")
+    pairs, dataset = find(tmp_path / "clips", frames="1,1.50").pairs, Dataset(tmp_path / "data")
+    ((_, _, seen),) = looked_up(pairs, dataset.labels(), read_new=True)
+    assert isinstance(seen, Seen)
+    dataset.append([Label(key="a", status="ok", images=seen.images, files=seen.files)])
+
+    monkeypatch.setattr("chronoprep.pairs.images.content_hash", None)
+    ((_, _, again),) = looked_up(pairs, dataset.labels(), read_new=True)
+    assert again == seen
 
 
 def test_kept_clips_are_whole_upright_and_resumed(run: Run, tmp_path: Path) -> None:

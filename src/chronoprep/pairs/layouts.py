@@ -313,7 +313,9 @@ def _frames(text: str) -> tuple[str, str]:
     """
     words = [word.strip() for word in text.split(",")]
     wrong = [word for word in words if not re.fullmatch(r"first|last|\d+(\.\d+)?", word)]
-    if len(words) != 2 or wrong or words[0] == words[1]:
+    # 2 and 2.0 are one time.
+    times = {word if word in ("first", "last") or wrong else float(word) for word in words}
+    if len(words) != 2 or wrong or len(times) == 1:
         raise ConfigError(
             f"--frames {text}: not two frames of a clip.",
             hint="The frames before and after: first,last, or seconds as in 0.5,2.",

@@ -18,7 +18,7 @@ from chronoprep.dataset import Dataset
 from chronoprep.engine import batched, cores, gathered, mapped
 from chronoprep.errors import ConfigError, PairError
 from chronoprep.journal import Labels
-from chronoprep.pairs import Columns, Pairs
+from chronoprep.pairs import Columns, PairRow, Pairs
 from chronoprep.prompts import load_prompts
 from chronoprep.vlm import VLM
 from chronoprep.workflows.report import Reporter, Summary
@@ -174,7 +174,7 @@ def _run(
 
     def load(task: Task) -> Loaded:
         pair = task.pair
-        seen = task.seen if task.images else look(pair)
+        seen = task.seen if task.images else look(PairRow(*task[:3]))
         loaded = load_pair(pair, settings.images)
         source, target = (bounded(i, settings.images) for i in (loaded.source, loaded.target))
         if batches_of is not None:
@@ -341,7 +341,8 @@ def label_one(
 
     prompts = load_prompts(settings.labels, vlm.preset(settings.vlm))
     pair = ImagePair(source.stem, source, target, caption)
-    seen, loaded = look(pair), load_pair(pair, settings.images)
+    seen = look(PairRow(pair.key, str(source), str(target)))
+    loaded = load_pair(pair, settings.images)
     view = View(
         bounded(loaded.source, settings.images), bounded(loaded.target, settings.images), caption
     )

@@ -176,8 +176,8 @@ def next_task(
     return Task(*row[:3], before.caption, *seen)
 
 
-def look(pair: ImagePair) -> Seen:
-    """Read a pair's images.
+def look(row: PairRow) -> Seen:
+    """Read a pair's images. Its files' stamp is of the text, which may spell a time as it likes.
 
     Raises:
         PairError: One is missing or unreadable.
@@ -185,8 +185,8 @@ def look(pair: ImagePair) -> Seen:
     from chronoprep.pairs.images import content_hash
     from chronoprep.pairs.sources import files_stamp
 
-    files = files_stamp(str(pair.source), str(pair.target))
-    return Seen(content_hash(pair), files)
+    files = files_stamp(row.source, row.target)
+    return Seen(content_hash(row.pair()), files)
 
 
 def looked_up(
@@ -204,7 +204,7 @@ def looked_up(
 
     def settle() -> Iterator[tuple[PairRow, Standing | None, Seen | PairError]]:
         unknown = [row for row, _, seen in waiting if seen is None]
-        fresh = mapped(lambda row: look(row.pair()), unknown, key=lambda row: row.key)
+        fresh = mapped(look, unknown, key=lambda row: row.key)
         for row, before, seen in waiting:
             if seen is None:
                 outcome = next(fresh)
