@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,8 +17,12 @@ from PIL import Image
 
 from bad_inputs import write_bad_inputs
 from chronoprep import vlm
+from chronoprep.checkpoint import Checkpoint
+from chronoprep.config import Settings
 from chronoprep.data import Label
 from chronoprep.dataset import Dataset
+from chronoprep.prompts import load_prompts
+from chronoprep.workflows.stale import Recipe
 from conftest import EXAMPLES, Result, photo, write_pairs
 from degenerate import COT
 from test_captioning import Queue
@@ -235,6 +240,68 @@ def test_a_human_edit_is_never_overwritten(run: Run, tmp_path: Path) -> None:
     labels = Dataset(Path("data")).labels()
     assert labels["p01"].caption_cot == "My own words."
     assert labels["p02"].caption_cot == "Fixed."
+
+
+def test_a_human_caption_of_other_images_gets_no_cot(
+    run: Run, tmp_path: Path, model: Model
+) -> None:
+    pairs = write_pairs(tmp_path / "pairs", ["a"])
+    run("caption", pairs, "-d", "data")
+    data = Dataset(Path("data"))
+    edited = data.labels()["a"].model_copy(update={"caption": "Mine", "edited_by_human": True})
+    data.append([edited])
+    photo(99).save(pairs / "output/a.png")
+    result = run("cot", pairs, "-d", "data", "--json").json[1]
+    assert "images changed after a human" in result["failures"][0]["reason"]
+    assert model.calls["cot"] == 0
+
+
+def test_cot_goes_on_from_the_caption_that_the_model_wrote(
+    run: Run, tmp_path: Path, model: Model
+) -> None:
+    pairs = write_pairs(tmp_path / "pairs", ["a"])
+    (pairs / "a.txt").write_text("Brought with the data")
+    for _ in range(2):
+        run("caption", pairs, "-d", "data")
+        run("cot", pairs, "-d", "data")
+    assert Dataset(Path("data")).labels()["a"].caption != "Brought with the data"
+    assert model.calls == {"caption": 1, "cot": 1}
+
+
+@pytest.mark.usefixtures("model")
+def test_what_changes_no_text_makes_no_label_stale(
+    run: Run, tmp_path: Path, tiny: Callable[[str], Path]
+) -> None:
+    pairs = write_pairs(tmp_path / "pairs", NAMES)
+    folder = Path(shutil.copytree(tiny("qwen3_vl"), tmp_path / "copy"))
+    for name in ("one.txt", "two.txt"):
+        Path(name).write_text("Say what changed, in a sentence.")
+    options = (pairs, "-d", "data", "--json", "--model", folder, "--caption-prompt")
+    assert counts(run("caption", *options, "one.txt")) == (6, 0, 0)
+    (folder / "trainer_state.json").write_text("{}")
+    assert counts(run("caption", *options, "two.txt", "--max-new-tokens", 700)) == (0, 6, 0)
+    # A file that is away for a moment.
+    (pairs / "input/p00.png").rename("p00.png")
+    (pairs / "input/p00.png").touch()
+    assert counts(run("caption", *options, "one.txt")) == (0, 5, 1)
+    Path("p00.png").rename(pairs / "input/p00.png")
+    assert counts(run("caption", *options, "one.txt")) == (0, 6, 0)
+
+
+def test_what_changes_the_text_makes_a_label_stale() -> None:
+    def ids(**settings: object) -> str:
+        all_of_it = Settings.model_validate({"vlm": settings})
+        recipe = Recipe(Checkpoint("m", None, "r", {}), load_prompts(all_of_it.labels), all_of_it)
+        assert recipe.generation["backend"] == settings["backend"]
+        return recipe.caption_id("images")
+
+    plain = ids(backend="vllm")
+    assert plain == ids(backend="vllm", vllm={"max_num_seqs": 8}) == ids(backend="transformers")
+    others = [{"quantization": "fp8"}, {"mm_processor_kwargs": {"max_pixels": 65536}}]
+    assert len({plain, *(ids(backend="vllm", vllm=other) for other in others)}) == 3
+    assert plain != ids(backend="vllm", dtype="bfloat16")
+    # What a server runs is its own affair.
+    assert ids(backend="openai") == ids(backend="openai", dtype="bfloat16")
 
 
 def test_no_change_is_left_out_and_counted(run: Run, tmp_path: Path, model: Model) -> None:
@@ -491,6 +558,30 @@ def test_ctrl_c_keeps_what_is_done(run: Run, tmp_path: Path, model: Model) -> No
     assert len(Dataset(Path("data")).labels()) == 2
     model.answer = good
     assert counts(run("prepare", pairs, "-d", "data", "--json")) == (4, 2, 0)
+
+
+def test_ctrl_c_ends_the_wait_for_a_server_that_says_nothing() -> None:
+    script = """if True:
+        import threading
+        import polars  # its signal handler restarts the wait
+        from chronoprep.engine import gathered
+        closed = threading.Event()
+        def ask(pair):
+            print("asked", flush=True)
+            closed.wait()
+        list(gathered(ask, [1], workers=1, stop=closed.set))
+    """
+    command = [sys.executable, "-c", script]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "asked\n"
+        process.send_signal(signal.SIGINT)
+        try:
+            assert "KeyboardInterrupt" in process.communicate(timeout=30)[1]
+        finally:
+            process.kill()
 
 
 def test_the_examples_become_a_dataset(run: Run) -> None:

@@ -35,6 +35,11 @@ WEIGHTS = (".safetensors", ".bin", ".pth", ".pt")
 CONFIG_SECONDS = 10.0  # for config.json, once the hub has answered
 # Other frameworks' files, which are never read; and PyTorch's own where safetensors lie beside it.
 FOREIGN = ("*.h5", "*.msgpack", "*.onnx", "*.gguf", "original/*", "onnx/*")
+# Small files that a model is loaded from; others beside them are logs and notes.
+CONFIGS = (
+    *("*config.json", "*index.json", "*tokenizer*.json", "*token*map.json", "added_tokens.json"),
+    *("chat_template*", "vocab.*", "merges.txt", "*.model", "*.jinja"),
+)
 MARKERS = ("config.json", "model_index.json")  # one of them is in every model's top folder
 PICKLED = ("*.bin", "*.pth", "*.pt")
 
@@ -214,7 +219,8 @@ def content_revision(folder: Path) -> str:
     """
     digest = hashlib.blake2b(digest_size=8)
     for path in _files(folder):
-        if path.suffix not in (*WEIGHTS, ".json", ".jinja", ".txt", ".model"):
+        counts = any(fnmatch.fnmatch(path.name, pattern) for pattern in CONFIGS)
+        if path.suffix not in WEIGHTS and not counts:
             continue
         size = path.stat().st_size
         digest.update(f"{path.relative_to(folder).as_posix()}:{size}\n".encode())

@@ -18,6 +18,9 @@ from chronoprep.errors import PairError
 T = TypeVar("T")
 U = TypeVar("U")
 
+# Seconds after which a wait looks up: with the signal handler of polars, Ctrl-C does not end it.
+_BLINK = 0.5
+
 
 def cores() -> int:
     """CPU cores that this process may use."""
@@ -60,6 +63,8 @@ def mapped(
         try:
             waiting.extend(pool.submit(attempt, item) for item in islice(source, ahead))
             while waiting:
+                while not wait((waiting[0],), timeout=_BLINK).done:
+                    pass
                 outcome = waiting.popleft().result()
                 waiting.extend(pool.submit(attempt, item) for item in islice(source, 1))
                 yield outcome
@@ -93,7 +98,9 @@ def gathered(
         try:
             waiting = {pool.submit(function, item) for item in islice(source, workers)}
             while waiting:
-                done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+                done, waiting = wait(waiting, timeout=_BLINK, return_when=FIRST_COMPLETED)
+                if not done:
+                    continue
                 failed = [future for future in done if future.exception() is not None]
                 if not failed:  # the next ones begin before the caller writes these down
                     waiting |= {pool.submit(function, item) for item in islice(source, len(done))}

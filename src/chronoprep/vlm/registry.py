@@ -146,9 +146,37 @@ BACKENDS = {
 }
 
 
-def _backend(settings: VLMSettings) -> Backend:
+def backend_of(settings: VLMSettings) -> str:
+    """The name of the backend that the settings choose."""
     automatic = "openai" if settings.endpoint else "transformers"
-    return BACKENDS[automatic if settings.backend == "auto" else settings.backend]
+    return automatic if settings.backend == "auto" else settings.backend
+
+
+def _backend(settings: VLMSettings) -> Backend:
+    return BACKENDS[backend_of(settings)]
+
+
+# Arguments of vLLM that make it quicker or fit, and no other text.
+_SPEED = {
+    *("block_size", "cpu_offload_gb", "data_parallel_size", "disable_log_stats", "enforce_eager"),
+    *("enable_chunked_prefill", "enable_prefix_caching", "gpu_memory_utilization", "load_format"),
+    *("limit_mm_per_prompt", "max_model_len", "max_num_batched_tokens", "max_num_seqs"),
+    *("mm_processor_cache_gb", "pipeline_parallel_size", "skip_mm_profiling", "swap_space"),
+    "tensor_parallel_size",
+}
+
+
+def deciding(settings: VLMSettings) -> dict[str, object]:
+    """What of the settings decides an answer, beside the checkpoint.
+
+    The backend does not: the same model gives the same text on each. Nor does `max_new_tokens`:
+    greedy text that ended by itself has nothing to do with the limit.
+    """
+    name = backend_of(settings)
+    if name == "openai":
+        return {}  # the server's own affair
+    options = settings.vllm if name == "vllm" else {}
+    return {"dtype": settings.dtype} | {k: v for k, v in options.items() if k not in _SPEED}
 
 
 def concurrency(settings: VLMSettings) -> int:

@@ -129,7 +129,8 @@ def label_by_model(
             task = next_task(row, before, seen, recipe, with_cot=with_cot, captions=captions)
         except PairError as error:
             summary.fail(row.key, error.reason)
-            if error is seen:
+            # A file that is away for a moment is no reason to forget a good label.
+            if error is seen and (before is None or before.status == "failed"):
                 unreadable.append(_failed(row.key, None, error))
             continue
         if task is None:
@@ -210,7 +211,7 @@ def _run(
     def size() -> int:
         if batches_of is not None:
             return batches_of.batch_size  # less, once memory ran out
-        return (settings.vlm.batch_size or 1) if in_flight == 1 else 1
+        return 1
 
     views = mapped(load, tasks, key=lambda task: task.key, ahead=max(2 * size(), cores()))
     batches = batched(zip(tasks, views, strict=True), size)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
-from chronoprep import guard
+from chronoprep import guard, vlm
 from chronoprep.checkpoint import Checkpoint
 from chronoprep.config import ImageSettings, Settings
 from chronoprep.data import ImagePair, Standing
@@ -51,12 +51,12 @@ class Recipe:
 
     @property
     def generation(self) -> dict[str, object]:
-        vlm_settings = self.settings.vlm
         return {
+            "backend": vlm.backend_of(self.settings.vlm),
             "do_sample": False,
-            "max_new_tokens": vlm_settings.max_new_tokens,
-            "dtype": vlm_settings.dtype,
+            "max_new_tokens": self.settings.vlm.max_new_tokens,
             "max_resolution": self.settings.images.max_resolution,
+            **vlm.deciding(self.settings.vlm),
         }
 
     @cached_property
@@ -66,11 +66,12 @@ class Recipe:
             view_settings(self.settings.images),
             self.checkpoint.name,
             self.checkpoint.revision,
-            self.generation,
+            vlm.deciding(self.settings.vlm),
         )
-        return digest(*common, self.prompts.caption.version), digest(
-            *common, self.prompts.cot.version
-        )
+        # Of a template, its text counts and not what its file is called.
+        versions = (t.version.rpartition("@")[2] for t in (self.prompts.caption, self.prompts.cot))
+        caption, cot = (digest(*common, version) for version in versions)
+        return caption, cot
 
     def caption_id(self, images: str) -> str:
         return _digest_of(images + self._stages[0])
@@ -136,12 +137,20 @@ def next_task(
     if before is not None and before.edited_by_human:
         # A human's words are never overwritten; a missing CoT may still be added to them.
         if before.status == "ok" and before.caption and not before.caption_cot and with_cot:
+            if before.images not in (None, images):
+                raise PairError(
+                    "the images changed after a human wrote the caption",
+                    hint="Correct the record in labels.jsonl, or remove its lines.",
+                )
             return Task(*row[:3], before.caption, *seen)
         return None
 
     # Texts that were kept while the guard was off.
     refused = (before.faults or {}) if before is not None and recipe.settings.labels.guard else {}
     given = normal_caption(row.caption) if captions != "model" else None
+    if captions == "existing" and before is not None and before.images == images:
+        # One that the model wrote since is what the user goes on from.
+        given = None if before.caption and before.caption_id else given
     if given is None and captions == "existing":
         if before is None or before.caption is None:
             raise PairError(
