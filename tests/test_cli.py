@@ -427,6 +427,8 @@ def test_one_pair_like_the_reference_script(
     assert piped.stdout.strip() == text.strip()
     given = run("cot", *options, "--caption", "Add a hat", "--output-file", "-")
     assert json.loads(given.stdout)["caption"] == "Add a hat"
+    empty = run("cot", *options, "--caption", '""', "--output-file", "-")
+    assert (empty.code, empty.stdout) == (2, "")
 
 
 def test_one_video(run: Run) -> None:

@@ -337,9 +337,12 @@ def label_one(
 
     Raises:
         PairError: When an image can't be used or the model's answer is refused.
+        ConfigError: When the caption says nothing.
     """
     from chronoprep.pairs.images import bounded, load_pair
 
+    if caption is not None and normal_caption(caption) is None:
+        raise ConfigError("--caption is empty.", hint="Give the edit instruction of the pair.")
     prompts = load_prompts(settings.labels, vlm.preset(settings.vlm))
     pair = ImagePair(source.stem, source, target, caption)
     seen = look(PairRow(pair.key, str(source), str(target)))
