@@ -76,6 +76,8 @@ CAPTION_FAULTS = [
     ("special token", "Remove <0x0A> the tree."),
     ("cut", "Change the colour of the car in the centre from red to a deep|cut"),
     ("cut", "Add|cut"),
+    ("cut", "|cut"),
+    ("cut", "\n\u200b|cut"),
     ("refusal", "I'm sorry, but I can't help with identifying people in images."),
     ("refusal", "I’m sorry, I cannot assist with that request."),
     ("refusal", "Sorry, this request is not something that can be answered."),

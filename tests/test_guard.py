@@ -98,3 +98,11 @@ def test_a_prompt_that_asks_for_nothing_is_answered_freely(text: str) -> None:
 
 def test_an_end_token_that_an_engine_shows_is_no_fault() -> None:
     assert find_fault(answer("Add a red hat.<|im_end|>\n</s>"), PROMPTS.caption.form) is None
+
+
+@pytest.mark.parametrize(("tokens", "after"), [(512, "512"), (0, "some")])
+def test_a_cut_blames_the_limit_only_if_it_was_met(tokens: int, after: str) -> None:
+    fault = find_fault(Completion("Add a red", tokens, truncated=True), PROMPTS.caption.form)
+    assert str(fault) == (
+        f"cut (it broke off after {after} new tokens: raise --max-new-tokens if that is the limit)"
+    )

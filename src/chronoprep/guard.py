@@ -211,7 +211,8 @@ def find_fault(answer: Completion, form: Form) -> Fault | None:
     text = " ".join(lines.split())
     visible = "".join(c for c in text if unicodedata.category(c) != "Cf")
     if not visible.strip():
-        return Fault("empty")
+        # A model that thinks up to the limit leaves nothing: what helps is more tokens.
+        return _cut(answer) if answer.truncated else Fault("empty")
     judged = _QUOTED.sub('""', visible)
     if run := _ONE_CHARACTER.search(judged):
         return Fault("repeated character", f"{run.group(1)!r} again and again")
@@ -224,7 +225,7 @@ def find_fault(answer: Completion, form: Form) -> Fault | None:
     if leak := _leak(answer.text):
         return Fault("special token", leak)
     if answer.truncated:
-        return Fault("cut", f"at the limit of {answer.tokens} new tokens: raise --max-new-tokens")
+        return _cut(answer)
 
     # Apostrophes as a keyboard writes them, and no words that stand in the image.
     spoken = _QUOTED.sub(' "" ', lines).replace("’", "'")
@@ -246,6 +247,12 @@ def find_fault(answer: Completion, form: Form) -> Fault | None:
         if not fewest / 2 <= count <= most * 1.5:
             return Fault("length", f"{count} words instead of {fewest} to {most}")
     return None
+
+
+def _cut(answer: Completion) -> Fault:
+    """An answer without an end. The limit is not all that cuts: a server may break off as well."""
+    after = f"after {answer.tokens or 'some'} new tokens"
+    return Fault("cut", f"it broke off {after}: raise --max-new-tokens if that is the limit")
 
 
 def _unwrapped(text: str) -> str:
