@@ -381,6 +381,12 @@ def test_torchvision_is_not_needed(
         ("begun in the prompt</think>Make it red.", "Make it red."),
         ("Make it <think>a</think>very <think>b</think>red.", "Make it very red."),
         ("<think>cut by the lim", ""),
+        ("<thinking>A hat.</thinking>Add a hat.", "Add a hat."),
+        ("◁think▷Compare them.◁/think▷Add a hat.", "Add a hat."),
+        ("[THINK]a hat[/THINK]Add a hat.", "Add a hat."),
+        ("begun in the prompt◁/think▷Add a hat.", "Add a hat."),
+        ("[THINK]cut by the lim", ""),
+        ("<think>is <thinking> a tag?</think>Add a hat.", "Add a hat."),
     ],
 )
 def test_thinking_is_no_part_of_the_answer(answer: str, text: str) -> None:
