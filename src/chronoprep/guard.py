@@ -37,12 +37,13 @@ FaultName = Literal[
 _SPECIAL = re.compile(
     r"<\|[^<>|]{1,60}\|>"
     r"|</?(?:s|pad|unk|bos|eos|image|video|img|think|answer|tool_call|ref|box|quad|end_of_turn|start_of_turn)>"
-    r"|\[/?INST\]|<</?SYS>>|<0x[0-9A-F]{2}>"
+    r"|\[/?(?:INST|THINK)\]|◁/?\w{1,20}▷|<</?SYS>>|<0x[0-9A-F]{2}>"
 )
 # What is left of one that was cut in two.
 _BROKEN_SPECIAL = re.compile(r"<\|\w{2,}|\b\w{2,}\|>")
 _ROLE = re.compile(
-    r"\A\s*(?:assistant|system|user)\s*(?::|\n)|\n\s*(?:assistant|system|user)\s*:?\s*\n",
+    r"(?:\A|\n)\s*(?:assistant|human|system|user)\s*(?::|\n)"
+    r"|### ?(?:assistant|human|input|instruction|response|system|user)\s*:",
     re.IGNORECASE,
 )
 _FENCE = re.compile(r"\A```(?:[\w+-]*\n)?((?:(?!```).)*?)\n?```\Z", re.DOTALL)
@@ -69,7 +70,10 @@ _REFUSAL = re.compile(
     r"|\b(?:as|I'm|I am|just) an? (?:AI|artificial|language model|assistant)\b"
     r"|\b(?:please )?(?:provide|upload|share|send|attach) (?:me )?(?:the|both|your|two|some)"
     r" (?:two |missing |source )?images?\b"
-    r"|\bno images? (?:was|were|is|are|has|have)(?: been)? (?:provided|attached|uploaded|visible)\b"
+    r"|\bno images? (?:was|were|is|are|has|have)(?: been)? (?:provided|attached|uploaded)\b"
+    r"|\A\W*no images? (?:is|are) visible\b"
+    r"|\A\W*error\W*:|\A\W*it(?:'s| is) (?:not possible|impossible) to\b"
+    r"|\A\W*the (?:edit|change|difference|instruction)s? (?:can ?not|can't|could not|couldn't) be\b"
     r"|\bthere (?:is|are) no images? (?:provided|attached|here|to)\b"
     r"|\bagainst (?:my|our) (?:guidelines|polic)|\bcontent polic",
     re.IGNORECASE,
@@ -96,14 +100,22 @@ _META = re.compile(
     r"|\bI'(?:ll|ve|d)\b"
     # and after the answer
     r"|\blet me know (?:if|whether|how)\b|\bfeel free to (?:ask|adjust|modify|let)\b"
+    r"|\bthis (?:instruction|prompt|caption|answer|description|response) (?:is|has)\b"
     r"|\b(?:this|the) (?:instruction|prompt|caption|answer|description|response) "
-    r"(?:is|has|captures|describes|meets|contains|follows)\b"
+    r"(?:captures|describes|meets|contains|follows|is(?:\s*:| that\b| to (?!be\b|the\b)))"
     r"|\(?\b(?:word count|total words?)\b\W*\d+|\(\W*(?:about |approx\w*\W* )?\d+ words\W*\)"
-    r"|\A\W*note\W*:|[(\n.]\s*note: ",
+    r"|\A\W*note\W*:|[(\n.!]\W*(?:note|(?:final )?(?:answer|instruction|output|response)"
+    r"|explanation|justification|rationale|reason(?:ing)?)\W{0,2}:"
+    r"|\{\w[\w -]{0,30}\}",  # a blank that was not filled in
     re.IGNORECASE,
 )
 _IMAGES = re.compile(
-    r"\bimages? (?:1|2|one|two|A|B)\b|\b(?:first|second|left|right|source|target|edited) image\b"
+    r"\bimages? (?:1|2|one|two|A|B)\b|\b(?:source|target|edited) image\b"
+    # not one that hangs there
+    r"|\b(?:first|second|left|right) image\b(?! (?:above|behind|below|in|of|on|over) the (?:\w+ )?"
+    r"(?:album|billboard|board|collage|desk|fridge|gallery|grid|magazine|page|poster|screen|shelf"
+    r"|sofa|table|wall)\b)"
+    r"|\A\W*(?:in )?the (?:before|after) (?:image|picture|photo|version)\b"
     r"|\b(?:both|two) images\b|\A\W*(?:the|these|this) images? (?:shows?|is|are|appears?|seems?)\b",
     re.IGNORECASE,
 )
@@ -114,6 +126,7 @@ _MARKDOWN = re.compile(
     r"|\*\*[^*\n]+\*\*|(?<!\w)__[^_\n]+__(?!\w)|(?<![\w*])\*\w[^*\n]*\w\*(?![\w*])"  # emphasis
     r"|```|^\s*\|?[ :]*-{3,}[ :]*\||^\s*(?:-{3,}|\*{3,}|_{3,})\s*$|^>\s+\S"  # fence, table, rule
     r"|!?\[[^\]\n]+\]\([^)\s]+\)|<(?:br|p|ul|li|strong|em|h[1-6]|div)\b[^<>]*>"  # link, HTML
+    r"|</?[A-Za-z_]{2,20}>"  # a tag of whatever name
     r"|\A\{\s*\"",  # JSON
     re.MULTILINE,
 )
