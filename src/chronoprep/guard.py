@@ -95,6 +95,11 @@ _META = re.compile(
     r"|(?:(?:the |an? |your |my |edit |editing |final |full |image |short )*"
     r"(?:instruction|caption|question|answer|output|response|prompt|description|result|explanation"
     r"|thought|reasoning|analysis|step \d+)\W*:))"
+    # what is left of "no change" where it says more than that
+    r"|\A\W*(?:there (?:is|are|was|were) )?no (?:\w+ )?(?:change|difference|edit)s?\b"
+    r"(?: [^,.;:!]*\W*\Z| (?:is|are|was|were|can be|could be) )"
+    r"|\A\W*(?:the|these|both) (?:two )?(?:images|pictures|photos) (?:are|look|appear|seem) "
+    r"(?:\w+ )?(?:identical|alike|the same)\b"
     # the model in the first person
     r"|\bI (?:see|notice|think|believe|would|will|have|hope|can see|observe|am going|need to)\b"
     r"|\bI'(?:ll|ve|d)\b"
@@ -104,7 +109,7 @@ _META = re.compile(
     r"|\b(?:this|the) (?:instruction|prompt|caption|answer|description|response) "
     r"(?:captures|describes|meets|contains|follows|is(?:\s*:| that\b| to (?!be\b|the\b)))"
     r"|\(?\b(?:word count|total words?)\b\W*\d+|\(\W*(?:about |approx\w*\W* )?\d+ words\W*\)"
-    r"|\A\W*note\W*:|[(\n.!]\W*(?:note|(?:final )?(?:answer|instruction|output|response)"
+    r"|\A\W*note\W*:|[(\n.!]\W{0,8}(?:note|(?:final )?(?:answer|instruction|output|response)"
     r"|explanation|justification|rationale|reason(?:ing)?)\W{0,2}:"
     r"|\{\w[\w -]{0,30}\}",  # a blank that was not filled in
     re.IGNORECASE,
@@ -131,6 +136,31 @@ _MARKDOWN = re.compile(
     re.MULTILINE,
 )
 _INLINE_CODE = re.compile(r"(?<!`)`[^`\n]+`(?!`)")
+
+
+# Ways to say that nothing changed, in lower case; each word is followed by a space. An answer is
+# made of nothing else, or it is an edit: "no change to the sky; add a boat".
+_THESE = (
+    "(?:(?:the|this|these|those|both|two|all|of|and|before|after|first|second|source|target|original"
+    "|images?|pictures?|photos?|scenes?|frames?|everything|it|they|them) )"
+)
+_WHERE = rf"(?:(?:between|in|from|to|across) {_THESE}+|at all |here )*"
+_NO_CHANGE = re.compile(
+    "(?:(?:the |final )*(?:answer|caption|instruction|output) (?:is )?)?(?:(?:"
+    "(?:there (?:is|are|was|were|s) |make )?no (?:(?:visible|noticeable|apparent|obvious|detectable"
+    "|discernible|perceptible|significant|meaningful) )*(?:change|difference|edit|modification)s? "
+    "(?:(?:is|are|was|were|has|have|been|to|be|can|could|needed|necessary|required|made|make|seen"
+    f"|detected|found|observed|visible|noticeable|present|occurred) )*{_WHERE}"
+    "|nothing (?:(?:is|was|has|been|needs|to|be|visibly) )*"
+    f"(?:changed?|changes|differs|different|edit|edited|altered) {_WHERE}"
+    f"|(?:keep|leave) {_THESE}+(?:exactly )?"
+    "(?:as (?:(?:it|they) )?(?:is|are|was|were)|(?:the )?same|identical|unchanged) "
+    "|(?:do not|don t) (?:change|edit|alter|modify) anything |change nothing |do nothing "
+    f"|(?:{_THESE}+(?:is|are|was|were|looks?|appears?|seems?|remains?|stays?|have|has) "
+    "(?:(?:been|to be|exactly|completely|entirely|visually) )*)?"
+    f"(?:(?:the )?same|identical|unchanged|not changed) {_WHERE}"
+    ")(?:(?:and|as|because|since|so) )?){1,3}"
+)
 
 
 def _words(text: str) -> frozenset[str]:
@@ -209,10 +239,11 @@ def clean(text: str) -> str:
 
 
 def is_no_change(text: str) -> bool:
-    """Whether an answer says "no change", whatever its case, punctuation, quotes or fences."""
+    """Whether an answer says "no change" and no more, in whatever words, case, punctuation, quotes
+    or fences."""
     letters = unicodedata.normalize("NFKC", clean(text)).casefold()
-    words = re.sub(r"[\W_]+", " ", letters).split()
-    return words in (["no", "change"], ["no", "changes"])
+    words = re.findall(r"[^\W_]+", letters)
+    return _NO_CHANGE.fullmatch(" ".join([*words, ""])) is not None
 
 
 def find_fault(answer: Completion, form: Form) -> Fault | None:
