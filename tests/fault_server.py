@@ -2,8 +2,9 @@
 
 It prints its port and answers by what it sees: a caption that names the pair's pixels, then a CoT
 that names them, too. So a label that landed at another pair gives itself away. A chat without
-images is answered by the request. Which requests fail
-depends on their content and on how often they came, not on timing; four times in a row at most.
+images is answered by the request; where it is JSON, by the status and the value that it names.
+Which requests fail depends on their content and on how often they came, not on timing; four times
+in a row at most.
 
 With `--recalls N` it calls itself vLLM and keeps the last N pictures under the names that they came
 with; GET /v1/counts tells how many were brought, named, and named in vain.
@@ -122,6 +123,9 @@ class Handler(BaseHTTPRequestHandler):
         pixels = fingerprint(*images)
         message: dict[str, Any] = {"role": "assistant", "content": caption_of(pixels)}
         if not images:
+            told = request["messages"][-1]["content"]
+            if told.startswith("["):
+                return self.send(*json.loads(told))
             message["content"] = json.dumps(request)
         if caption_of(pixels) in text:
             message["content"] = cot_of(pixels)

@@ -25,13 +25,14 @@ from chronoprep import vlm
 from chronoprep.config import ImageSettings, VLMSettings
 from chronoprep.data import GREEDY, Completion, Sampling, Turn
 from chronoprep.dataset import Dataset
-from chronoprep.errors import BackendError, ConfigError
+from chronoprep.errors import BackendError, ConfigError, PairError
 from chronoprep.pairs.images import bounded, load_image
 from chronoprep.vlm import openai_backend
 from chronoprep.vlm.openai_backend import IMAGE_BYTES, OpenAIVLM, Served, base_url, choose, data_url
 from conftest import Result, photo, write_pairs
 from fault_server import DECLINED, FATAL, FILTERED, LONG, REFUSED, caption_of, cot_of, fingerprint
 
+LIMIT = {"finish_reason": "length"}
 Run = Callable[..., Result]
 Start = Callable[..., str]
 
@@ -258,6 +259,25 @@ def test_labels_are_greedy_and_retries_sample(fault_server: Start) -> None:
 def painter(endpoint: str, server: str = "") -> OpenAIVLM:
     model = Served("/srv/models/painter", server)
     return OpenAIVLM(endpoint, model, max_new_tokens=9, timeout=60)
+
+
+def replies(endpoint: str, *values: tuple[int, object]) -> list[Completion | PairError]:
+    """What is made of a server's statuses and answers."""
+    with closing(painter(endpoint)) as model:
+        return model.generate([(Turn("user", (json.dumps(value),)),) for value in values])
+
+
+def choice(content: str | None, **fields: object) -> tuple[int, object]:
+    return 200, {"choices": [{"message": {"role": "assistant", "content": content}, **fields}]}
+
+
+def test_an_answer_that_the_model_did_not_end_is_cut(fault_server: Start) -> None:
+    whole = ["stop", "eos", "STOP", None]
+    broken = ["length", "abort", "error", "model_length"]
+    answers = [choice("Paint the", finish_reason=reason) for reason in whole + broken]
+    made = replies(fault_server(), *answers, choice("Paint the"), choice(None, **LIMIT))
+    assert [getattr(x, "truncated", None) for x in made] == [False] * 4 + [True] * 4 + [False, True]
+    assert made[-1] == Completion("", 9, True), "the limit went into the thoughts"
 
 
 def test_closing_ends_what_is_under_way(fault_server: Start) -> None:

@@ -132,7 +132,7 @@ class Completion:
     Attributes:
         text: The answer without special tokens.
         tokens: New tokens generated, the end token included.
-        truncated: Whether the token limit cut the answer before its end token.
+        truncated: Whether something else than the model ended the answer: the token limit, mostly.
     """
 
     text: str

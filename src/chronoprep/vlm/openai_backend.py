@@ -24,7 +24,7 @@ from anyio.from_thread import start_blocking_portal
 from chronoprep.data import FILE, GREEDY, Chat, Completion, Sampling
 from chronoprep.errors import BackendError, ConfigError, PairError
 from chronoprep.vlm.messages import OfImages, messages
-from chronoprep.vlm.thoughts import without_thoughts
+from chronoprep.vlm.thoughts import broken_off, without_thoughts
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -318,7 +318,7 @@ class OpenAIVLM:
             return PairError("the server's content filter refuses it")
         if refusal:
             return PairError(f"the model refuses it: {str(refusal)[:200]}")
-        truncated = choice.finish_reason == "length"
+        truncated = broken_off(getattr(choice, "finish_reason", None))
         tokens = getattr(reply.usage, "completion_tokens", None)
         if not isinstance(tokens, int):
             tokens = self.max_new_tokens if truncated else 0
