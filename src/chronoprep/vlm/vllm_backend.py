@@ -12,8 +12,9 @@ import hashlib
 import os
 import queue
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from chronoprep.data import FILE, GREEDY, Chat, Completion, Sampling
 from chronoprep.errors import BackendError, PairError
 from chronoprep.vlm.messages import OfImages, messages
-from chronoprep.vlm.thoughts import without_thoughts
+from chronoprep.vlm.thoughts import broken_off, without_thoughts
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -139,14 +140,15 @@ class VLLMVLM:
         problem = BackendError(_CLOSED)
         try:
             while True:
-                if not under_way and not self._begin([self._inbox.get()], under_way):
+                if not under_way and not self._begin(self._inbox.get(), under_way):
                     break
-                if not self._begin(self._arrived(_AT_ONCE), under_way):
+                arrived = min(self._inbox.qsize(), _AT_ONCE)
+                if not all(self._begin(self._inbox.get(), under_way) for _ in range(arrived)):
                     break
                 for output in self.llm.llm_engine.step() if under_way else ():
                     if output.finished:
-                        answer = under_way.pop(_number(output.request_id)).answer
-                        answer.set_result(_completion(output.outputs[0]))
+                        completion = _completion(output.outputs[0])
+                        under_way.pop(_number(output.request_id)).answer.set_result(completion)
         except Exception as error:  # vLLM's own and torch's
             problem = BackendError(
                 f"vLLM failed: {_reason(error)}",
@@ -155,33 +157,29 @@ class VLLMVLM:
         finally:
             with self._lock:
                 self._closed = True
-            self.llm.llm_engine.engine_core.shutdown()
+            with suppress(Exception):  # of an engine that is dead
+                self.llm.llm_engine.engine_core.shutdown()
             del self.llm
             gc.collect()
-            for question in (*under_way.values(), *self._arrived()):
+            waiting = [self._inbox.get() for _ in range(self._inbox.qsize())]
+            for question in (*under_way.values(), *waiting):
                 if question is not None:
                     question.answer.set_exception(problem)
 
-    def _arrived(self, most: int | None = None) -> list[_Question | None]:
-        waiting = self._inbox.qsize()
-        return [self._inbox.get() for _ in range(min(waiting, most or waiting))]
-
-    def _begin(
-        self, questions: Iterable[_Question | None], under_way: dict[str, _Question]
-    ) -> bool:
-        """Hand questions to the engine, prompt and images prepared; False when told to close."""
-        for question in questions:
-            if question is None:
-                return False
-            try:
-                (number,) = self.llm.enqueue_chat(
-                    [question.messages], question.params, use_tqdm=False
-                )
-            except (VLLMClientError, ValueError, TypeError, LookupError) as error:
-                # Too long, an aspect ratio that the processor refuses, …
-                question.answer.set_result(PairError(f"vLLM refuses it: {_reason(error)}"))
-            else:
-                under_way[_number(number)] = question
+    def _begin(self, question: _Question | None, under_way: dict[str, _Question]) -> bool:
+        """Hand a question to the engine, prompt and images prepared; False when told to close."""
+        if question is None:
+            return False
+        try:
+            (number,) = self.llm.enqueue_chat([question.messages], question.params, use_tqdm=False)
+        except (VLLMClientError, ValueError, TypeError, LookupError) as error:
+            # Too long, an aspect ratio that the processor refuses, …
+            question.answer.set_result(PairError(f"vLLM refuses it: {_reason(error)}"))
+        except BaseException:
+            self._inbox.put(question)  # where `_run` finds all that still wait
+            raise
+        else:
+            under_way[_number(number)] = question
         return True
 
 
@@ -194,7 +192,7 @@ def _part(image: Image) -> dict[str, Any]:
 
 
 def _completion(output: vllm.CompletionOutput) -> Completion:
-    truncated = output.finish_reason == "length"
+    truncated = broken_off(output.finish_reason)
     return Completion(without_thoughts(output.text), len(output.token_ids), truncated)
 
 

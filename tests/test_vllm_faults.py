@@ -1,0 +1,100 @@
+"""The vLLM backend over an engine that fails; vLLM itself is not needed."""
+
+from __future__ import annotations
+
+import sys
+from importlib.util import find_spec, module_from_spec
+from pathlib import Path
+from threading import Thread
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+
+from chronoprep.data import Completion, Turn
+from chronoprep.errors import BackendError
+
+BACKEND = "chronoprep.vlm.vllm_backend"
+
+
+class ClientError(Exception): ...
+
+
+class EngineDeadError(Exception): ...
+
+
+class Fake:
+    """An engine whose requests end with the next step, in the way that they ask for."""
+
+    def __init__(self, *_: object, **__: object) -> None:
+        self.llm_engine = self.engine_core = self
+        self.asked: list[str] = []
+        self.count = 0
+
+    def enqueue_chat(self, chats: list[Any], *_: object, **__: object) -> list[str]:
+        (chat,) = chats
+        if chat[0]["content"] == "die":
+            raise EngineDeadError("EngineCore encountered an issue.")
+        self.count += 1
+        self.asked.append(chat[0]["content"])
+        return [str(self.count)]
+
+    def step(self) -> list[SimpleNamespace]:
+        first = self.count - len(self.asked) + 1
+        outputs = [
+            SimpleNamespace(
+                request_id=f"{number}-x",
+                finished=True,
+                outputs=[SimpleNamespace(text="Paint", token_ids=[1], finish_reason=reason)],
+            )
+            for number, reason in enumerate(self.asked, first)
+        ]
+        self.asked = []
+        return outputs
+
+    def shutdown(self) -> None:
+        raise RuntimeError("it is dead already")
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch) -> Any:
+    fakes: dict[str, dict[str, object]] = {
+        "vllm": {"LLM": Fake, "SamplingParams": SimpleNamespace, "CompletionOutput": object},
+        "vllm.exceptions": {"VLLMClientError": ClientError},
+    }
+    for name, content in fakes.items():
+        module = ModuleType(name)
+        vars(module).update(content)
+        monkeypatch.setitem(sys.modules, name, module)
+    spec = find_spec(BACKEND)
+    assert spec is not None
+    assert spec.loader is not None
+    backend = module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, BACKEND, backend)
+    spec.loader.exec_module(backend)
+    return backend.VLLMVLM(Path("x"), dtype="auto", max_new_tokens=5, at_once=2, gpus=1, options={})
+
+
+def test_an_answer_that_the_model_did_not_end_is_cut(engine: Any) -> None:
+    chats = [(Turn("user", (reason,)),) for reason in ("stop", "length", "abort", "error")]
+    answers = engine.generate(chats)
+    assert answers == [Completion("Paint", 1, cut) for cut in (False, True, True, True)]
+    engine.close()
+
+
+def test_all_that_wait_hear_of_an_engine_that_dies_while_it_takes_a_request(engine: Any) -> None:
+    said: list[str] = []
+
+    def ask(text: str) -> None:
+        with pytest.raises(BackendError) as caught:
+            engine.generate([(Turn("user", (part,)),) for part in ("die", text)])
+        said.append(caught.value.message)
+
+    threads = [Thread(target=ask, args=("fine",), daemon=True) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert len(said) == 4, "one waits for ever"
+    assert "vLLM failed: EngineCore encountered an issue." in said
+    engine.close()
