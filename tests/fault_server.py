@@ -71,7 +71,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         if self.key and self.headers["Authorization"] != f"Bearer {self.key}":
-            return self.send(401, {"error": {"message": "no such key"}})
+            said = f"no such key: {self.headers['Authorization']}"
+            return self.send(401, {"error": {"message": said}})
         if self.path == "/v1/counts":
             return self.send(200, self.counts)
         owner = "me" if self.recalls is None else "vllm"
@@ -131,13 +132,14 @@ class Handler(BaseHTTPRequestHandler):
             message["content"] = cot_of(pixels)
         reason = "stop"
         if width == REFUSED:
-            return self.send(400, {"error": {"message": "the picture is too odd"}})
+            said = f"the picture is too odd \ud83d {self.headers['Authorization']}"
+            return self.send(400, {"error": {"message": said}})
         if width == FATAL:
             return self.send(500, {"error": {"message": "this picture breaks the engine"}})
         if width == FILTERED:
             message["content"], reason = None, "content_filter"
         if width == DECLINED:
-            message["content"], message["refusal"] = None, "I can't help with that."
+            message["content"], message["refusal"] = None, "I can't help with that. \ud83d"
         if width == LONG:
             message["content"], reason = "Paint the", "length"
         return self.send(

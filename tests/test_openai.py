@@ -28,7 +28,8 @@ from chronoprep.dataset import Dataset
 from chronoprep.errors import BackendError, ConfigError, PairError
 from chronoprep.pairs.images import bounded, load_image
 from chronoprep.vlm import openai_backend
-from chronoprep.vlm.openai_backend import IMAGE_BYTES, OpenAIVLM, Served, base_url, choose, data_url
+from chronoprep.vlm.endpoint import Served, base_url, choose
+from chronoprep.vlm.openai_backend import IMAGE_BYTES, OpenAIVLM, data_url
 from conftest import Result, photo, write_pairs
 from fault_server import DECLINED, FATAL, FILTERED, LONG, REFUSED, caption_of, cot_of, fingerprint
 
@@ -140,12 +141,14 @@ def test_a_jpeg_file_travels_as_it_is(tmp_path: Path) -> None:
 def test_a_pair_that_the_server_refuses_fails_alone(
     run: Run, tmp_path: Path, fault_server: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """And no record holds what a file can't take, nor the key that a server echoes."""
     monkeypatch.setattr(openai_backend, "RETRIES", 1)
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret\n")
     pairs = small_pairs(tmp_path / "pairs", 4)
     reasons = {
-        REFUSED: "HTTP 400: the picture is too odd",
+        REFUSED: "HTTP 400: the picture is too odd ? Bearer ***",
         FILTERED: "content filter",
-        DECLINED: "I can't help with that",
+        DECLINED: "I can't help with that. ?",
         FATAL: "HTTP 500: this picture breaks the engine",
         LONG: "token",
     }
@@ -180,12 +183,17 @@ def test_the_key_comes_from_the_environment(
     run: Run, tmp_path: Path, fault_server: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pairs, endpoint = small_pairs(tmp_path / "pairs", 1), fault_server("--key", "sesame")
-    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-wrong")
     refused = run("caption", pairs, "-d", "data", "--endpoint", endpoint)
     assert refused.code == 1
-    assert "no such key" in refused.stderr
+    assert "no such key: Bearer ***" in refused.stderr
     assert "OPENAI_API_KEY" in refused.stderr
-    monkeypatch.setenv("OPENAI_API_KEY", "sesame")
+    assert "sk-wrong" not in refused.stderr
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-é")
+    wrong = run("caption", pairs, "-d", "data", "--endpoint", endpoint)
+    assert wrong.code == 2
+    assert "OPENAI_API_KEY holds a character" in wrong.stderr
+    monkeypatch.setenv("OPENAI_API_KEY", "sesame\n")  # as read from a file
     assert run("caption", pairs, "-d", "data", "--endpoint", endpoint).code == 0
     assert "sesame" not in Path("data/labels.jsonl").read_text()
 
@@ -206,10 +214,11 @@ def test_no_server_stops_the_run_before_it_begins(run: Run, tmp_path: Path) -> N
     pairs = small_pairs(tmp_path / "pairs", 1)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # and does not listen
-        endpoint = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        endpoint = f"http://me:secret@127.0.0.1:{taken.getsockname()[1]}"
         result = run("caption", pairs, "-d", "data", "--endpoint", endpoint)
     assert result.code == 1
     assert "does not answer" in result.stderr
+    assert "secret" not in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -217,6 +226,9 @@ def test_no_server_stops_the_run_before_it_begins(run: Run, tmp_path: Path) -> N
     [
         (["--backend", "openai"], "needs the address of a server"),
         (["--endpoint", "localhost:8000"], "is no http(s) address"),
+        (["--endpoint", "http://[::1/v1"], "is no http(s) address"),
+        (["--endpoint", "http://localhost:abc/v1"], "is no http(s) address"),
+        (["--endpoint", "http://user:pass/word@localhost/v1"], "'http://localhost/v1' is no"),
         (["--endpoint", "http://h", "--concurrency", "0"], "concurrency"),
     ],
 )
@@ -227,6 +239,18 @@ def test_wrong_options_are_usage_errors(
     result = run("caption", pairs, "-d", "data", "--model", "x", *options)
     assert result.code == 2
     assert said in result.stderr
+
+
+def test_a_proxy_that_nothing_here_speaks_is_a_usage_error(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ALL_PROXY", "socks9://localhost:1")
+    pairs = small_pairs(tmp_path / "pairs", 1)
+    result = run("caption", pairs, "-d", "data", "--endpoint", "http://me:secret@h.example/v1")
+    assert result.code == 2
+    assert "http://h.example/v1: no connection can be set up" in result.stderr
+    assert "ALL_PROXY" in result.stderr
+    assert "secret" not in result.stderr
 
 
 def test_a_missing_extra_names_its_pip_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,7 @@
 """The OpenAI-compatible backend: any server that answers /v1/chat/completions.
 
 The client library retries, with back-off and Retry-After. All requests run in one event loop, so
-that `close` ends them at once, whatever they wait for. The key comes from OPENAI_API_KEY alone.
+that `close` ends them at once, whatever they wait for.
 """
 
 from __future__ import annotations
@@ -10,19 +10,28 @@ import asyncio
 import base64
 import hashlib
 import io
-import os
 import threading
 from collections.abc import Sequence
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import openai
 from anyio.from_thread import start_blocking_portal
 
 from chronoprep.data import FILE, GREEDY, Chat, Completion, Sampling
-from chronoprep.errors import BackendError, ConfigError, PairError
+from chronoprep.errors import BackendError, PairError
+from chronoprep.vlm.endpoint import (
+    KEPT,
+    PROBE_SECONDS,
+    Served,
+    cause_of,
+    client,
+    quoted,
+    refused,
+    said,
+    shown,
+)
 from chronoprep.vlm.messages import OfImages, messages
 from chronoprep.vlm.thoughts import broken_off, without_thoughts
 
@@ -30,8 +39,6 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 RETRIES = 5  # with back-off 12–16 s: a server that restarts is waited for, a dead one is not
-CONNECT_SECONDS = 5.0
-PROBE_SECONDS = 10.0
 PNG_PIXELS = 512 * 512
 IMAGE_BYTES = 4 << 20  # servers bound their requests
 # What these servers take beyond the protocol. Without it the checkpoint's own generation_config
@@ -41,89 +48,6 @@ _PLAIN_SERVERS = ("vllm", "sglang")
 # Who keeps a picture under the name that it came with, for requests that then only name it.
 _RECALLING_SERVERS = ("vllm",)
 _PAIRS_FAULT = (400, 413, 422)
-_KEPT = "What was labelled so far is kept; run it again to go on."
-
-
-@dataclass(frozen=True, slots=True)
-class Served:
-    """A model that a server offers.
-
-    Attributes:
-        id: What a request calls it.
-        server: Who serves it ("vllm", "sglang", …), as far as it says so.
-    """
-
-    id: str
-    server: str = ""
-
-    @property
-    def name(self) -> str:
-        """The id, less the server's own folders."""
-        return self.id.rstrip("/").rsplit("/", 1)[-1] if self.id[:1] in "/.~" else self.id
-
-
-def base_url(endpoint: str) -> str:
-    """The address that paths are joined to; `/v1` if none is given.
-
-    Raises:
-        ConfigError: When it is no http(s) address.
-    """
-    parts = urlsplit(endpoint)
-    if parts.scheme not in ("http", "https") or not parts.netloc:
-        raise ConfigError(
-            f"--endpoint {endpoint!r} is no http(s) address.",
-            hint="For example: --endpoint http://localhost:8000/v1",
-        )
-    return endpoint.rstrip("/") + ("" if parts.path.strip("/") else "/v1")
-
-
-def served(endpoint: str) -> list[Served] | None:
-    """The models of a server; None when it keeps no list.
-
-    Raises:
-        ConfigError: For an address that is none.
-        BackendError: When it does not answer, or refuses the key.
-    """
-    with openai.OpenAI(
-        base_url=base_url(endpoint),
-        api_key=_key(),
-        timeout=openai.Timeout(PROBE_SECONDS, connect=CONNECT_SECONDS),
-        max_retries=1,
-    ) as client:
-        try:
-            models = client.models.list().data
-            return [Served(model.id, str(model.owned_by).lower()) for model in models]
-        except openai.APIStatusError as error:
-            if error.status_code in (401, 403):
-                raise _refused(endpoint, error) from None
-            return None
-        except openai.APIConnectionError as error:
-            raise _gone(endpoint, error) from None
-        except (AttributeError, TypeError, ValueError):  # an answer of another form
-            return None
-
-
-def choose(offered: list[Served] | None, endpoint: str, names: Sequence[str]) -> Served:
-    """The model to ask: the one that bears one of the names; without any, the only one there is.
-
-    Raises:
-        ConfigError: When there is none or several, listing what the server offers.
-    """
-    if offered is None:
-        if names:
-            return Served(names[0])
-        raise ConfigError(
-            f"{endpoint}: the server does not list its models.", hint="Name one by --model."
-        )
-    for name in names:
-        for model in offered:
-            if name in (model.id, model.name):
-                return model
-    if not names and len(offered) == 1:
-        return offered[0]
-    listed = ", ".join(model.id for model in offered[:10]) or "none"
-    what = f"does not serve {names[0]}" if names else "serves several models"
-    raise ConfigError(f"{endpoint}: the server {what}.", hint=f"--model takes: {listed}")
 
 
 class _Picture:
@@ -169,18 +93,13 @@ class OpenAIVLM:
     def __init__(
         self, endpoint: str, model: Served, *, max_new_tokens: int, timeout: float
     ) -> None:
-        self.endpoint = endpoint
+        self.endpoint = shown(endpoint)
         self.max_new_tokens = max_new_tokens
         self._model = model
         self._pictures = OfImages(_Picture)
         # Whether it recalls pictures by name; None as long as that is not known.
         self._recalls: bool | None = None if model.server in _RECALLING_SERVERS else False
-        self._client = openai.AsyncOpenAI(
-            base_url=base_url(endpoint),
-            api_key=_key(),
-            timeout=openai.Timeout(timeout, connect=CONNECT_SECONDS),
-            max_retries=RETRIES,
-        )
+        self._client = client(openai.AsyncOpenAI, endpoint, timeout, RETRIES)
         self._lock = threading.Lock()
         self._under_way: set[Future[Completion | PairError]] = set()
         self._closed = False
@@ -262,18 +181,18 @@ class OpenAIVLM:
             problem = "its answers are no chat completions"
         except openai.APIStatusError as error:
             if error.status_code in _PAIRS_FAULT:
-                return PairError(f"the server refuses it: {_said(error)}")
+                return PairError(f"the server refuses it: {said(error)}")
             if error.status_code < 500:
-                raise _refused(self.endpoint, error) from None
-            problem = _said(error)
+                raise refused(self.endpoint, error) from None
+            problem = said(error)
         except openai.APITimeoutError:
             problem = "no answer in time (see --request-timeout)"
         except openai.APIConnectionError as error:
-            problem = f"the connection broke ({_cause(error)})"
+            problem = f"the connection broke ({cause_of(error)})"
         # The pair's fault or the server's? A server that answers a plain question is well.
         if await self._is_well():
             return PairError(f"the server fails on it: {problem}")
-        raise BackendError(f"{self.endpoint}: the server fails: {problem}", hint=_KEPT)
+        raise BackendError(f"{self.endpoint}: the server fails: {problem}", hint=KEPT)
 
     async def _recalled(self, request: dict[str, Any]) -> Completion | PairError | None:
         """The answer to a request that names its pictures; None where the server lacks them."""
@@ -317,7 +236,7 @@ class OpenAIVLM:
         if choice.finish_reason == "content_filter":
             return PairError("the server's content filter refuses it")
         if refusal:
-            return PairError(f"the model refuses it: {str(refusal)[:200]}")
+            return PairError(f"the model refuses it: {quoted(refusal)}")
         truncated = broken_off(getattr(choice, "finish_reason", None))
         tokens = getattr(reply.usage, "completion_tokens", None)
         if not isinstance(tokens, int):
@@ -350,39 +269,3 @@ def data_url(image: Image) -> str:
             if buffer.tell() <= IMAGE_BYTES:
                 break
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getbuffer()).decode()}"
-
-
-def _key() -> str:
-    return os.environ.get("OPENAI_API_KEY") or "none"  # local servers want none
-
-
-def _gone(endpoint: str, error: openai.APIConnectionError) -> BackendError:
-    return BackendError(
-        f"{endpoint}: the server does not answer ({_cause(error)}).",
-        hint="Is it running, and is this its address?",
-    )
-
-
-def _refused(endpoint: str, error: openai.APIStatusError) -> BackendError:
-    hints = {
-        401: "Its key belongs in the environment variable OPENAI_API_KEY.",
-        403: "Its key belongs in the environment variable OPENAI_API_KEY.",
-        404: "Is the address whole, as in http://localhost:8000/v1, and --model what it serves?",
-        429: f"Lower --concurrency, or wait for the quota. {_KEPT}",
-    }
-    return BackendError(
-        f"{endpoint}: the server refuses: {_said(error)}", hint=hints.get(error.status_code, _KEPT)
-    )
-
-
-def _said(error: openai.APIStatusError) -> str:
-    """Status and the server's own words, in one short line."""
-    body = error.body
-    words = body.get("message") if isinstance(body, dict) else body
-    line = " ".join(str(words or error.response.reason_phrase).split())
-    return f"HTTP {error.status_code}: {line[:300]}"
-
-
-def _cause(error: openai.APIConnectionError) -> str:
-    cause = error.__cause__
-    return " ".join(str(cause or error).split())[:200] or type(cause).__name__

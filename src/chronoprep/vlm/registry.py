@@ -109,7 +109,8 @@ def _gpus(needed: int) -> int:
 
 
 def _openai(settings: VLMSettings, found: Checkpoint) -> VLM:
-    from chronoprep.vlm.openai_backend import OpenAIVLM, choose, served
+    from chronoprep.vlm.endpoint import choose, served
+    from chronoprep.vlm.openai_backend import OpenAIVLM
 
     endpoint = settings.endpoint or ""
     names = [settings.model, found.name] if _is_named(settings) else [found.name]
@@ -257,7 +258,7 @@ def load(settings: VLMSettings, found: Checkpoint) -> VLM:
 
 def _find_served(settings: VLMSettings) -> Checkpoint:
     """What a label says of a server's model. A server does not tell which weights it holds."""
-    from chronoprep.vlm.openai_backend import Served, base_url, choose, served
+    from chronoprep.vlm.endpoint import Served, base_url, choose, served
 
     if settings.endpoint is None:
         raise ConfigError(
