@@ -63,6 +63,7 @@ class Handler(BaseHTTPRequestHandler):
     share = 0.0
     die_after = 0
     key = ""
+    models: ClassVar[list[str]] = []
     recalls: int | None = None
     kept: ClassVar[dict[str, str]] = {}
     counts: ClassVar[Counter[str]] = Counter()
@@ -76,13 +77,15 @@ class Handler(BaseHTTPRequestHandler):
         if self.path == "/v1/counts":
             return self.send(200, self.counts)
         owner = "me" if self.recalls is None else "vllm"
-        models = [{"id": "/srv/models/painter", "object": "model", "created": 0, "owned_by": owner}]
-        return self.send(200, {"object": "list", "data": models})
+        fields = {"object": "model", "created": 0, "owned_by": owner}
+        return self.send(
+            200, {"object": "list", "data": [{"id": m, **fields} for m in self.models]}
+        )
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
         request = json.loads(body)
-        if request["model"] != "/srv/models/painter":
+        if request["model"] not in self.models:
             return self.send(404, {"error": {"message": f"no model {request['model']}"}})
         with self.lock:
             if self.die_after and next(self.number) > self.die_after:
@@ -190,9 +193,10 @@ def main() -> None:
     parser.add_argument("--die-after", type=int, default=0, help="requests, then the process ends")
     parser.add_argument("--key", default="", help="that a client must send")
     parser.add_argument("--recalls", type=int, help="pictures to keep under their names")
+    parser.add_argument("--models", nargs="+", default=["/srv/models/painter"], help="their ids")
     options = parser.parse_args()
     Handler.share, Handler.die_after, Handler.key = options.faults, options.die_after, options.key
-    Handler.recalls = options.recalls
+    Handler.recalls, Handler.models = options.recalls, options.models
     server = Server(("127.0.0.1", 0), Handler)
     sys.stdout.write(f"{server.server_port}\n")
     sys.stdout.flush()

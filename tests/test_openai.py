@@ -57,7 +57,7 @@ def check_labels(pairs: Path, data: Path, count: int) -> None:
         own = pixels(pairs, label.key)
         assert label.caption == caption_of(own)
         assert label.caption_cot == cot_of(own)
-        assert (label.model, label.revision) == ("painter", "served")
+        assert (label.model, label.revision) == ("painter", Served("/srv/models/painter").revision)
 
 
 def counts(text: str) -> tuple[int, int, int]:
@@ -210,6 +210,30 @@ def test_a_model_that_the_server_lacks_is_a_usage_error(
     assert "/srv/models/painter" in result.stderr
 
 
+def test_models_in_folders_of_one_name_are_told_apart(
+    run: Run, tmp_path: Path, fault_server: Start
+) -> None:
+    first, second = "/srv/run1/final", "/srv/run2/final"
+    pairs = small_pairs(tmp_path / "pairs", 2)
+
+    def done(server: str, *options: str) -> tuple[int, int, int]:
+        result = run("caption", pairs, "-d", "data", "--json", "--endpoint", server, *options)
+        assert result.code == 0, result.stderr
+        return counts(result.stdout)
+
+    server, other = fault_server("--models", first), fault_server("--models", second)
+    assert done(server) == (2, 0, 0)
+    assert done(server, "--model", "final") == (0, 2, 0)
+    assert done(server, "--model", first) == (0, 2, 0)
+    assert done(other, "--model", "final") == (2, 0, 0)
+    both = fault_server("--models", first, second)
+    assert done(both, "--model", second) == (0, 2, 0)
+    unclear = run("caption", pairs, "-d", "data", "--endpoint", both, "--model", "final")
+    assert unclear.code == 2
+    assert "several models called final" in unclear.stderr
+    assert f"{first}, {second}" in unclear.stderr
+
+
 def test_no_server_stops_the_run_before_it_begins(run: Run, tmp_path: Path) -> None:
     pairs = small_pairs(tmp_path / "pairs", 1)
     with socket.socket() as taken:
@@ -230,6 +254,8 @@ def test_no_server_stops_the_run_before_it_begins(run: Run, tmp_path: Path) -> N
         (["--endpoint", "http://localhost:abc/v1"], "is no http(s) address"),
         (["--endpoint", "http://user:pass/word@localhost/v1"], "'http://localhost/v1' is no"),
         (["--endpoint", "http://h", "--concurrency", "0"], "concurrency"),
+        (["--endpoint", "http://h", "--backend", "transformers"], "asks no server"),
+        (["--endpoint", "http://h", "--backend", "vllm"], "asks no server"),
     ],
 )
 def test_wrong_options_are_usage_errors(

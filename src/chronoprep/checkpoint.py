@@ -51,7 +51,8 @@ class Checkpoint:
     Attributes:
         name: The hub id, or the folder's own name: no path of this machine.
         folder: Where it lies; None while it still has to be downloaded, or where a server has it.
-        revision: The commit on the hub, a digest of the folder's content, or "served".
+        revision: The commit on the hub, a digest of the folder's content, or "served", with a
+            digest of its path on the server if it has one.
         config: Its config.json; empty where the hub's could not be had.
         bytes: Size of its weights, if known.
         files: What to download of it; none when it is here.

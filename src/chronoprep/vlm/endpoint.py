@@ -5,6 +5,7 @@ The key comes from OPENAI_API_KEY alone. Neither it nor an address's password is
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections.abc import Sequence
@@ -39,6 +40,14 @@ class Served:
     def name(self) -> str:
         """The id, less the server's own folders."""
         return self.id.rstrip("/").rsplit("/", 1)[-1] if self.id[:1] in "/.~" else self.id
+
+    @property
+    def revision(self) -> str:
+        """What tells it from others of its name: a digest of the folders. Weights don't show."""
+        if self.name == self.id:
+            return "served"
+        whole = self.id.rstrip("/").encode("utf-8", "replace")
+        return f"served-{hashlib.blake2b(whole, digest_size=6).hexdigest()}"
 
 
 def shown(endpoint: str) -> str:
@@ -122,14 +131,17 @@ def choose(offered: list[Served] | None, endpoint: str, names: Sequence[str]) ->
         raise ConfigError(
             f"{shown(endpoint)}: the server does not list its models.", hint="Name one by --model."
         )
+    bearers = [] if names else offered
     for name in names:
-        for model in offered:
-            if name in (model.id, model.name):
-                return model
-    if not names and len(offered) == 1:
-        return offered[0]
-    listed = ", ".join(model.id for model in offered[:10]) or "none"
-    what = f"does not serve {names[0]}" if names else "serves several models"
+        bearers = bearers or [model for model in offered if model.id == name]
+        bearers = bearers or [model for model in offered if model.name == name]
+    if len({model.id for model in bearers}) == 1:
+        return bearers[0]
+    listed = ", ".join(model.id for model in (bearers or offered)[:10]) or "none"
+    if names:
+        what = f"{'serves several models called' if bearers else 'does not serve'} {names[0]}"
+    else:
+        what = "serves several models"
     raise ConfigError(f"{shown(endpoint)}: the server {what}.", hint=f"--model takes: {listed}")
 
 

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 from chronoprep import checkpoint, memory
 from chronoprep.checkpoint import Checkpoint
 from chronoprep.config import VLMSettings
-from chronoprep.errors import ConfigError
+from chronoprep.errors import BackendError, ConfigError
 
 if TYPE_CHECKING:
     from chronoprep.vlm import VLM
+    from chronoprep.vlm.endpoint import Served
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,14 +110,14 @@ def _gpus(needed: int) -> int:
 
 
 def _openai(settings: VLMSettings, found: Checkpoint) -> VLM:
-    from chronoprep.vlm.endpoint import choose, served
     from chronoprep.vlm.openai_backend import OpenAIVLM
 
-    endpoint = settings.endpoint or ""
-    names = [settings.model, found.name] if _is_named(settings) else [found.name]
+    model = _served(settings)
+    if _checkpoint(settings, model) != found:
+        raise BackendError("The server changed its model meanwhile.", hint="Run it again.")
     return OpenAIVLM(
-        endpoint,
-        choose(served(endpoint), endpoint, names),
+        settings.endpoint or "",
+        model,
         max_new_tokens=settings.max_new_tokens,
         timeout=settings.request_timeout,
     )
@@ -196,6 +197,11 @@ def find(settings: VLMSettings) -> Checkpoint:
         BackendError: When a server has to say what it serves, and does not answer.
     """
     backend = _backend(settings)
+    if settings.endpoint and not backend.remote:
+        raise ConfigError(
+            f"--backend {settings.backend} asks no server, and --endpoint names one.",
+            hint="Leave one of them out; `--endpoint ''` undoes what the settings name.",
+        )
     if settings.compile and backend is not BACKENDS["transformers"]:
         raise ConfigError(
             "--compile is for the transformers backend.",
@@ -258,7 +264,7 @@ def load(settings: VLMSettings, found: Checkpoint) -> VLM:
 
 def _find_served(settings: VLMSettings) -> Checkpoint:
     """What a label says of a server's model. A server does not tell which weights it holds."""
-    from chronoprep.vlm.endpoint import Served, base_url, choose, served
+    from chronoprep.vlm.endpoint import Served, base_url
 
     if settings.endpoint is None:
         raise ConfigError(
@@ -266,13 +272,30 @@ def _find_served(settings: VLMSettings) -> Checkpoint:
             hint="For example: --endpoint http://localhost:8000/v1",
         )
     base_url(settings.endpoint)
-    spec = _spec(settings.model)
-    if not _is_named(settings):
-        model = choose(served(settings.endpoint), settings.endpoint, [])
-    else:
+    named = Served(settings.model)
+    if _is_named(settings) and "/" in settings.model:
         # Whether the server has it shows when it is needed: a run with nothing to do needs none.
-        model = Served(spec.id if spec else settings.model)
-    return Checkpoint(model.name, None, "served", {})
+        return _checkpoint(settings, named)
+    try:
+        return _checkpoint(settings, _served(settings))  # the name may be the end of a path
+    except BackendError:
+        if _is_named(settings):
+            return _checkpoint(settings, named)  # as above
+        raise
+
+
+def _checkpoint(settings: VLMSettings, model: Served) -> Checkpoint:
+    spec = _spec(settings.model) if _is_named(settings) else None
+    return Checkpoint(spec.id if spec else model.name, None, model.revision, {})
+
+
+def _served(settings: VLMSettings) -> Served:
+    """The server's model that is meant."""
+    from chronoprep.vlm.endpoint import choose, served
+
+    endpoint, spec = settings.endpoint or "", _spec(settings.model)
+    names = [settings.model, *([spec.id] if spec else [])] if _is_named(settings) else []
+    return choose(served(endpoint), endpoint, names)
 
 
 def _is_named(settings: VLMSettings) -> bool:
