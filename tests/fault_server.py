@@ -62,7 +62,7 @@ class Handler(BaseHTTPRequestHandler):
     number = itertools.count(1)
     share = 0.0
     die_after = 0
-    key = ""
+    key = refuses = ""
     models: ClassVar[list[str]] = []
     recalls: int | None = None
     kept: ClassVar[dict[str, str]] = {}
@@ -87,6 +87,11 @@ class Handler(BaseHTTPRequestHandler):
         request = json.loads(body)
         if request["model"] not in self.models:
             return self.send(404, {"error": {"message": f"no model {request['model']}"}})
+        if self.refuses in request:
+            said = f"Unsupported parameter: '{self.refuses}' is not supported with this model."
+            said += " Use 'max_completion_tokens' instead."
+            self.counts["refused"] += 1
+            return self.send(400, {"error": {"message": said}})
         with self.lock:
             if self.die_after and next(self.number) > self.die_after:
                 os._exit(1)
@@ -193,10 +198,12 @@ def main() -> None:
     parser.add_argument("--die-after", type=int, default=0, help="requests, then the process ends")
     parser.add_argument("--key", default="", help="that a client must send")
     parser.add_argument("--recalls", type=int, help="pictures to keep under their names")
+    parser.add_argument("--refuses", default="", help="a word of a request")
     parser.add_argument("--models", nargs="+", default=["/srv/models/painter"], help="their ids")
     options = parser.parse_args()
     Handler.share, Handler.die_after, Handler.key = options.faults, options.die_after, options.key
     Handler.recalls, Handler.models = options.recalls, options.models
+    Handler.refuses = options.refuses
     server = Server(("127.0.0.1", 0), Handler)
     sys.stdout.write(f"{server.server_port}\n")
     sys.stdout.flush()

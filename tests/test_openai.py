@@ -306,6 +306,15 @@ def test_labels_are_greedy_and_retries_sample(fault_server: Start) -> None:
         assert asked(model, drawn) == sampled | {"repetition_penalty": 1.0, "top_k": -1}
 
 
+def test_a_model_that_refuses_one_word_for_the_limit_gets_the_other(fault_server: Start) -> None:
+    endpoint = fault_server("--refuses", "max_tokens")
+    with closing(painter(endpoint)) as model:
+        for _ in range(3):
+            assert asked(model, GREEDY) == {"max_completion_tokens": 9, "temperature": 0.0}
+    with urllib.request.urlopen(f"{endpoint}/counts") as answer:
+        assert json.load(answer) == {"refused": 1}
+
+
 def painter(endpoint: str, server: str = "") -> OpenAIVLM:
     model = Served("/srv/models/painter", server)
     return OpenAIVLM(endpoint, model, max_new_tokens=9, timeout=60)

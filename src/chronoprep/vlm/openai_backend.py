@@ -47,6 +47,8 @@ _PLAIN = {"repetition_penalty": 1.0, "top_k": -1}
 _PLAIN_SERVERS = ("vllm", "sglang")
 # Who keeps a picture under the name that it came with, for requests that then only name it.
 _RECALLING_SERVERS = ("vllm",)
+# What some hosted models want in the place of max_tokens.
+_OTHER_LIMIT = "max_completion_tokens"
 _PAIRS_FAULT = (400, 413, 422)
 
 
@@ -99,6 +101,7 @@ class OpenAIVLM:
         self._pictures = OfImages(_Picture)
         # Whether it recalls pictures by name; None as long as that is not known.
         self._recalls: bool | None = None if model.server in _RECALLING_SERVERS else False
+        self._limit = "max_tokens"  # until the server asks for the other word
         self._client = client(openai.AsyncOpenAI, endpoint, timeout, RETRIES)
         self._lock = threading.Lock()
         self._under_way: set[Future[Completion | PairError]] = set()
@@ -145,7 +148,6 @@ class OpenAIVLM:
         drawn = {"top_p": sampling.top_p, "seed": sampling.seed} if sampling.temperature else {}
         common = {
             "model": self._model.id,
-            "max_tokens": self.max_new_tokens,
             "temperature": sampling.temperature,
             "extra_body": _PLAIN if self._model.server in _PLAIN_SERVERS else None,
             **drawn,
@@ -209,18 +211,20 @@ class OpenAIVLM:
     async def _is_well(self) -> bool:
         client = self._client.with_options(max_retries=1, timeout=PROBE_SECONDS)
         hello = [{"role": "user", "content": "Hello"}]
-        request = {"model": self._model.id, "messages": hello, "max_tokens": 1}
+        request = {"model": self._model.id, "messages": hello}
         try:
-            return await self._ask(client, request) is not None
+            return await self._ask(client, request, 1) is not None
         except openai.OpenAIError:
             return False
 
     async def _ask(
-        self, client: openai.AsyncOpenAI, request: dict[str, Any]
+        self, client: openai.AsyncOpenAI, request: dict[str, Any], most: int | None = None
     ) -> Completion | PairError | None:
         """One answer; None where it has not the protocol's form, which the library lets pass."""
+        limit = self._limit
         try:
-            reply: Any = await client.chat.completions.create(**request)
+            bounded = request | {limit: most or self.max_new_tokens}
+            reply: Any = await client.chat.completions.create(**bounded)
             choice = reply.choices[0]
             content, refusal = choice.message.content, getattr(choice.message, "refusal", None)
         except (
@@ -231,6 +235,13 @@ class OpenAIVLM:
             openai.APIResponseValidationError,
         ):
             return None
+        except openai.BadRequestError as error:
+            # "Unsupported parameter: …"; vLLM names both words where the number is too large.
+            words = said(error)
+            if limit == _OTHER_LIMIT or not ("nsupported" in words and _OTHER_LIMIT in words):
+                raise
+            self._limit = _OTHER_LIMIT
+            return await self._ask(client, request, most)
         if not isinstance(content, str | None):
             return None
         if choice.finish_reason == "content_filter":
