@@ -114,6 +114,9 @@ def test_what_a_killed_run_left_half_written_is_cleared_and_nothing_else(tmp_pat
         pass
     assert [name for name in left if (tmp_path / name).exists()] == []
     assert [name for name in others if (tmp_path / name).exists()] == others
+    (tmp_path / "videos/.b.mp4.tmp").mkdir()  # what can't be removed is named
+    with pytest.raises(BackendError, match=r"\.b\.mp4\.tmp"), Dataset(tmp_path).locked():
+        pass
 
 
 def test_a_full_disk_stops_the_run_and_says_so(

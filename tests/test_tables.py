@@ -22,7 +22,7 @@ from PIL import Image
 
 from chronoprep.config import ImageSettings, PairSettings
 from chronoprep.data import Cell, Remote
-from chronoprep.errors import ConfigError, PairError
+from chronoprep.errors import BackendError, ConfigError, PairError
 from chronoprep.pairs import Discovery
 from chronoprep.pairs.columns import PRESETS
 from chronoprep.pairs.hub import fetched, open_stream, spool
@@ -432,6 +432,9 @@ def test_a_stream_is_kept_and_goes_on(tmp_path: Path) -> None:
     spool(stream(), folder, PairSettings(), tmp_path)
     assert seen(find(table)) == dict(zip(("i_1", "i_2"), EXPECTED, strict=True))
     assert (folder / "complete").exists()
+    (tmp_path / "file").touch()
+    with pytest.raises(BackendError, match="keep the dataset"):
+        spool(stream(), tmp_path / "file/spool", PairSettings(), tmp_path)
     with pytest.raises(ConfigError, match="not the address of a dataset"):
         fetched(Path("hf://datasets/only-a-name"), PairSettings())
     with pytest.raises(ConfigError, match="can't open the dataset"):

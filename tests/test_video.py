@@ -452,7 +452,7 @@ def test_a_video_of_the_same_images_outlives_settings_that_fail(
     run("build-csv", pairs, "-d", "data", "--prompt", "Add a hat")
     failed = run("pair2video", pairs, "-d", "data", "--codec", "h264", "--chroma", "420")
     assert failed.code == 1
-    assert "1 there are of the same images, in other video settings" in failed.stdout
+    assert "1 video(s) are in other settings" in failed.stdout
     assert read_stamp(Path("data/videos/x.mp4"))
     (pairs / "output/x.png").write_bytes(b"\x89PNG")
     assert run("pair2video", pairs, "-d", "data").code == 1

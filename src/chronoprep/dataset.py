@@ -79,18 +79,24 @@ class Dataset:
         except OSError as error:
             raise _unwritable(self.folder, error) from None
         try:
-            # Of tables only in the folder itself, which may hold other programs' files.
-            for folder, kind in (
-                (self.folder, ".csv"),
-                (self.folder / "videos", ""),
-                (self.folder / "umt5", ""),
-            ):
-                for name in file_names(folder):
-                    if name.startswith(".") and name.endswith(kind + TEMPORARY):
-                        (folder / name).unlink(missing_ok=True)
+            self._clear()
             yield
         finally:
             lock.release()
+
+    def _clear(self) -> None:
+        # Of tables only in the folder itself, which may hold other programs' files.
+        for folder, kind in (
+            (self.folder, ".csv"),
+            (self.folder / "videos", ""),
+            (self.folder / "umt5", ""),
+        ):
+            for name in file_names(folder):
+                if name.startswith(".") and name.endswith(kind + TEMPORARY):
+                    try:
+                        (folder / name).unlink(missing_ok=True)
+                    except OSError as error:
+                        raise _unwritable(folder / name, error) from None
 
     def labels(self) -> Labels:
         """The last record of each key, in the order of first appearance.

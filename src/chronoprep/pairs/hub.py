@@ -81,7 +81,7 @@ def spooled_rows(folder: Path) -> int:
     """How many whole rows lie in a spool."""
     try:
         return (folder / "rows.jsonl").read_bytes().count(b"\n")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return 0
 
 
@@ -93,7 +93,13 @@ def spool(stream: Any, folder: Path, settings: PairSettings, where: Path) -> Pat
         BackendError: The stream broke off.
     """
     table, done = folder / "rows.jsonl", spooled_rows(folder)
-    (folder / "images").mkdir(parents=True, exist_ok=True)
+    try:
+        (folder / "images").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BackendError(
+            f"{folder}: can't keep the dataset: {error.strerror or error}.",
+            hint="Set XDG_CACHE_HOME to a folder that can be written.",
+        ) from None
     if table.exists():
         # A row that was cut short is fetched again.
         with table.open("rb+") as file:
@@ -128,8 +134,8 @@ def _record(row: dict[str, Any], roles: Roles, folder: Path, number: int) -> dic
     for role in ("caption", "prompt"):
         if role in roles:
             record[role] = row[roles[role][0]]
-    keys = [str(row[column]) for column in roles.get("key", ())]
-    record["key"] = "_".join(keys) or f"row-{number:07}"
+    keys = [row[column] for column in roles.get("key", ())]
+    record["key"] = "_".join(map(str, keys)) if keys and None not in keys else f"row-{number:07}"
     return record
 
 

@@ -90,14 +90,11 @@ def files_stamp(source: str, target: str) -> str | None:
         one, two = os.stat(first), os.stat(second)  # noqa: PTH116 - half the time of Path.stat
     except (OSError, ValueError):
         return None
-    looks = (one.st_size, one.st_mtime_ns), (two.st_size, two.st_mtime_ns)
-    # Pictures without compression, unpacked with one time: were they exchanged, only that would
-    # tell.
-    which = f"|{one.st_ino}-{two.st_ino}" if looks[0] == looks[1] and first != second else ""
-    return (
-        f"{looks[0][0]}-{looks[0][1]}-{source[first.rfind(os.sep) + 1 :]}|"
-        f"{looks[1][0]}-{looks[1][1]}-{target[second.rfind(os.sep) + 1 :]}{which}"
-    )
+    before, after = f"{one.st_size}-{one.st_mtime_ns}", f"{two.st_size}-{two.st_mtime_ns}"
+    # Pictures without compression, unpacked with one time: only that tells if they changed places.
+    which = f"|{one.st_ino}-{two.st_ino}" if before == after and first != second else ""
+    names = source[first.rfind(os.sep) + 1 :], target[second.rfind(os.sep) + 1 :]
+    return f"{before}-{names[0]}|{after}-{names[1]}{which}"
 
 
 def require_file(path: Path) -> None:

@@ -42,7 +42,7 @@ def write_videos(
             again += _shows_same(there, stamp)
             todo.append(_Stale(row.key, row.source, row.target, stamp))
     if again:
-        summary.notes.append(f"{again} there are of the same images, in other video settings: anew")
+        summary.notes.append(f"{again} video(s) are in other settings than asked for: written anew")
     if dry_run:
         summary.todo = len(todo)
         return summary.finish()
