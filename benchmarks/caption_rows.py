@@ -44,7 +44,7 @@ def warm_up(size: tuple[int, int] = (256, 256), count: int = 1) -> tuple[list[An
     from PIL import Image
 
     from chronoprep.config import LabelSettings
-    from chronoprep.prompts import load_prompts
+    from chronoprep.labels.prompts import load_prompts
 
     prompts = load_prompts(LabelSettings())
     colours = ("navy", "gold")
@@ -59,8 +59,8 @@ def plain(job: Job) -> Result:
     from PIL import Image
 
     from chronoprep.config import LabelSettings
-    from chronoprep.guard import clean
-    from chronoprep.prompts import load_prompts
+    from chronoprep.labels.guard import clean
+    from chronoprep.labels.prompts import load_prompts
 
     transformers.utils.logging.disable_progress_bar()
     model = transformers.AutoModelForImageTextToText.from_pretrained(
@@ -132,8 +132,8 @@ def raw_vllm(job: Job) -> Result:
     from PIL import Image
 
     from chronoprep.config import LabelSettings
-    from chronoprep.guard import clean
-    from chronoprep.prompts import load_prompts
+    from chronoprep.labels.guard import clean
+    from chronoprep.labels.prompts import load_prompts
 
     llm = vllm.LLM(
         job.model,
@@ -194,7 +194,7 @@ def ours(job: Job, backend: str = "transformers", compile: bool = False) -> Resu
     from chronoprep import vlm, workflows
     from chronoprep.config import load_settings
     from chronoprep.dataset import Dataset
-    from chronoprep.pairs import images
+    from chronoprep.images import load as images
 
     result = Result()
     watch = Watch(result, job.server)

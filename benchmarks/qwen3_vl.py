@@ -113,7 +113,7 @@ def corpus() -> list[str]:
     """What the tokenizer learns its words from: the prompts."""
     from importlib.resources import files
 
-    templates = files("chronoprep.prompts") / "templates"
+    templates = files("chronoprep.labels.prompts") / "templates"
     return [path.read_text(encoding="utf-8") for path in templates.iterdir()]
 
 

@@ -59,10 +59,10 @@ def write_journal(folder: Path) -> None:
     from chronoprep.data import Label
     from chronoprep.dataset import Dataset
     from chronoprep.engine import batched
+    from chronoprep.images.sources import files_stamp
+    from chronoprep.labels.prompts import load_prompts
+    from chronoprep.labels.recipe import Recipe
     from chronoprep.pairs import discover
-    from chronoprep.pairs.sources import files_stamp
-    from chronoprep.prompts import load_prompts
-    from chronoprep.workflows.stale import Recipe
     from tiny_checkpoints import build_vlm
 
     build_vlm(folder / "model", "qwen3_vl")
@@ -111,7 +111,7 @@ def decision(folder: Path, data: str) -> Callable[[], tuple[int | None, int]]:
     from chronoprep.dataset import Dataset
     from chronoprep.pairs import discover
     from chronoprep.workflows import Silent
-    from chronoprep.workflows.labels import label_by_model
+    from chronoprep.workflows.label import label_by_model
 
     pairs = discover(folder / "pairs", PairSettings()).pairs
 

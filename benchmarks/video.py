@@ -78,18 +78,18 @@ def snippet(source: Path, target: Path, path: Path) -> None:
 def write(way: str, how: str, pairs: Path, out: Path) -> float:
     """Write all videos of a folder of pairs; the seconds that it took."""
     from chronoprep.config import Settings
-    from chronoprep.data import ImagePair
+    from chronoprep.data import Pair
     from chronoprep.workflows import video_one, write_videos
 
     sources = sorted((pairs / "input").iterdir())
-    found = [ImagePair(p.stem, p, pairs / "output" / p.name) for p in sources]
+    found = [Pair(p.stem, p, pairs / "output" / p.name) for p in sources]
     video = {**WAYS.get(way, {}), "check": "no check" not in how}
     settings = Settings.model_validate({"video": video})
     out.mkdir(parents=True, exist_ok=True)
     if "one core" in how:
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # its children's, too
 
-    def one(pair: ImagePair) -> None:
+    def one(pair: Pair) -> None:
         path = out / f"{pair.key}.mp4"
         if way == SNIPPET:
             snippet(pair.source, pair.target, path)

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from chronoprep.captioning import View, label
 from chronoprep.config import LabelSettings
 from chronoprep.data import GREEDY, Chat, Completion, Sampling
 from chronoprep.errors import BackendError, ConfigError
-from chronoprep.guard import is_no_change
-from chronoprep.prompts import load_prompts, parse, presets
+from chronoprep.labels.captioning import View, label
+from chronoprep.labels.guard import is_no_change
+from chronoprep.labels.prompts import load_prompts, parse, presets
 from conftest import photo
 from degenerate import COT
 

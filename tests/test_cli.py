@@ -21,8 +21,8 @@ from chronoprep.checkpoint import Checkpoint
 from chronoprep.config import Settings
 from chronoprep.data import Label
 from chronoprep.dataset import Dataset
-from chronoprep.prompts import load_prompts
-from chronoprep.workflows.stale import Recipe
+from chronoprep.labels.prompts import load_prompts
+from chronoprep.labels.recipe import Recipe
 from conftest import EXAMPLES, Result, photo, write_pairs
 from degenerate import COT
 from test_captioning import Queue

@@ -15,10 +15,10 @@ from chronoprep.config import ImageSettings
 from chronoprep.data import Frame, Label
 from chronoprep.dataset import Dataset
 from chronoprep.errors import ConfigError, PairError
-from chronoprep.pairs.clips import keep_clip
-from chronoprep.pairs.images import content_hash, load_image
+from chronoprep.images.clips import keep_clip
+from chronoprep.images.load import content_hash, load_image
+from chronoprep.labels.recipe import Seen, looked_up
 from chronoprep.video import read_frames
-from chronoprep.workflows.stale import Seen, looked_up
 from test_cli import Run
 from test_pairs import find, make
 from trainer import read_dataset, read_video
@@ -197,7 +197,7 @@ def test_clips_are_not_read_again_however_their_times_are_spelled(
     assert isinstance(seen, Seen)
     dataset.append([Label(key="a", status="ok", images=seen.images, files=seen.files)])
 
-    monkeypatch.setattr("chronoprep.pairs.images.content_hash", None)
+    monkeypatch.setattr("chronoprep.images.load.content_hash", None)
     ((_, _, again),) = looked_up(pairs, dataset.labels(), read_new=True)
     assert again == seen
 

@@ -128,7 +128,7 @@ def test_a_full_disk_stops_the_run_and_says_so(
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("chronoprep.dataset.os.fsync", full)
+    monkeypatch.setattr("chronoprep.files.os.fsync", full)
     with pytest.raises(BackendError, match="No space left"):
         prepare(tmp_path / "pairs", tmp_path / "data", settings)
 

@@ -15,7 +15,7 @@ from PIL import Image
 from chronoprep.config import ImageSettings
 from chronoprep.data import Remote
 from chronoprep.errors import BackendError, PairError
-from chronoprep.pairs.images import load_image
+from chronoprep.images.load import load_image
 from conftest import photo
 from test_cli import Run
 

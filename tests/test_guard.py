@@ -9,8 +9,8 @@ import pytest
 from chronoprep import synth
 from chronoprep.config import LabelSettings
 from chronoprep.data import FREE_FORM, Completion
-from chronoprep.guard import clean, find_fault
-from chronoprep.prompts import load_prompts, presets
+from chronoprep.labels.guard import clean, find_fault
+from chronoprep.labels.prompts import load_prompts, presets
 from conftest import EXAMPLES
 from degenerate import CAPTION_FAULTS, COT, COT_FAULTS, GOOD_CAPTIONS
 from languages import ENGLISH, FOREIGN

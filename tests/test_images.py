@@ -15,9 +15,9 @@ from PIL import Image, ImageCms
 from bad_inputs import encoded, picture, write_bad_inputs
 from chronoprep import pairs
 from chronoprep.config import ImageSettings, PairSettings
-from chronoprep.data import ImagePair
+from chronoprep.data import Pair
 from chronoprep.errors import ConfigError, PairError
-from chronoprep.pairs.images import bounded, content_hash, load_image, load_pair
+from chronoprep.images.load import bounded, content_hash, load_image, load_pair
 
 SETTINGS = ImageSettings()
 
@@ -31,8 +31,8 @@ def corner(image: Image.Image) -> tuple[int, ...]:
     return image.getpixel((0, 0))
 
 
-def pair_of(tmp_path: Path, source: tuple[int, int], target: tuple[int, int]) -> ImagePair:
-    return ImagePair(
+def pair_of(tmp_path: Path, source: tuple[int, int], target: tuple[int, int]) -> Pair:
+    return Pair(
         "x",
         save(tmp_path / "a.png", picture(source, 1)),
         save(tmp_path / "b.png", picture(target, 2)),
@@ -228,9 +228,7 @@ def test_target_meets_the_frame_of_the_source(tmp_path: Path) -> None:
     # A red target with blue left and right margins, twice as wide as the source's shape.
     target = Image.new("RGB", (80, 40), "blue")
     target.paste("red", (20, 0, 60, 40))
-    pair = ImagePair(
-        "x", save(tmp_path / "a.png", picture((20, 20))), save(tmp_path / "b.png", target)
-    )
+    pair = Pair("x", save(tmp_path / "a.png", picture((20, 20))), save(tmp_path / "b.png", target))
     looks = {}
     for fit in ("crop", "pad", "stretch"):
         loaded = load_pair(pair, ImageSettings(fit=fit, background="lime"))
@@ -300,8 +298,8 @@ def test_content_hash_sees_bytes_and_roles(tmp_path: Path) -> None:
     pair = pair_of(tmp_path, (8, 8), (9, 9))
     digest = content_hash(pair)
     assert len(digest) == 32
-    assert content_hash(ImagePair("other", pair.source, pair.target, "caption")) == digest
-    assert content_hash(ImagePair("x", pair.target, pair.source)) != digest
+    assert content_hash(Pair("other", pair.source, pair.target, "caption")) == digest
+    assert content_hash(Pair("x", pair.target, pair.source)) != digest
     pair.target.write_bytes(pair.target.read_bytes() + b"\0")
     assert content_hash(pair) != digest
     pair.target.unlink()

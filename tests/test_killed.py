@@ -21,7 +21,7 @@ import pytest
 import torch
 
 from chronoprep.config import Settings, UMT5Settings
-from chronoprep.dataset import file_names
+from chronoprep.files import file_names
 from chronoprep.workflows import embed_prompts
 
 # A server that has imported everything forks each run in a moment, so that kills hit the work.

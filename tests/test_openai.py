@@ -26,7 +26,7 @@ from chronoprep.config import ImageSettings, VLMSettings
 from chronoprep.data import GREEDY, Completion, Sampling, Turn
 from chronoprep.dataset import Dataset
 from chronoprep.errors import BackendError, ConfigError, PairError
-from chronoprep.pairs.images import bounded, load_image
+from chronoprep.images.load import bounded, load_image
 from chronoprep.vlm import openai_backend
 from chronoprep.vlm.endpoint import Served, base_url, choose
 from chronoprep.vlm.openai_backend import IMAGE_BYTES, OpenAIVLM, data_url

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from chronoprep.pairs.sheet import sheet_size
+from chronoprep.images.sheet import sheet_size
 from chronoprep.workflows.pairing import SHEET_PAIRS
 from conftest import EXAMPLES, photo, write_pairs
 from test_cli import Run

@@ -15,8 +15,11 @@ import pandas as pd
 import pytest
 
 from chronoprep.config import PairSettings
+from chronoprep.data import Pair
 from chronoprep.errors import ConfigError, PairError
-from chronoprep.pairs import Columns, Discovery, PairRow, discover, pandas_reads_as_text, safe_key
+from chronoprep.keys import pandas_reads_as_text, safe_key
+from chronoprep.pairs import Discovery, discover
+from chronoprep.rows import Rows
 
 
 def make(root: Path, *names: str) -> Path:
@@ -211,10 +214,8 @@ def test_order_and_limit(tmp_path: Path) -> None:
 
 
 def test_rows_wait_in_columns_and_come_back_as_they_were() -> None:
-    rows = [
-        PairRow(f"k{n}", f"a/{n}.png", "…", None, "p" if n % 2 else None) for n in range(25_000)
-    ]
-    columns = Columns(PairRow)
+    rows = [Pair(f"k{n}", f"a/{n}.png", "…", None, "p" if n % 2 else None) for n in range(25_000)]
+    columns = Rows(Pair)
     for number, row in enumerate(rows):
         assert len(columns) == number
         columns.append(row)
@@ -224,7 +225,7 @@ def test_rows_wait_in_columns_and_come_back_as_they_were() -> None:
         *rows[1::3],
         *rows[::3],
     ]
-    assert list(Columns(PairRow).ordered([])) == []
+    assert list(Rows(Pair).ordered([])) == []
 
 
 def test_keys_that_the_trainer_would_misread_are_renamed(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from roofline import Cost, peaks
 
 from chronoprep import vlm
 from chronoprep.config import LabelSettings, VLMSettings
-from chronoprep.prompts import load_prompts
+from chronoprep.labels.prompts import load_prompts
 from conftest import photo
 
 HUB = {"8b": 8_767_123_696, "30b-a3b": 31_070_754_032}

@@ -12,9 +12,9 @@ import pytest
 from PIL import ImageOps
 
 from chronoprep import synth, vlm
-from chronoprep.captioning import Answer, View, label
 from chronoprep.config import LabelSettings, VLMSettings
-from chronoprep.prompts import load_prompts
+from chronoprep.labels.captioning import Answer, View, label
+from chronoprep.labels.prompts import load_prompts
 from chronoprep.vlm import VLM
 from conftest import Result
 

@@ -23,10 +23,10 @@ from PIL import Image
 from chronoprep.config import ImageSettings, PairSettings
 from chronoprep.data import Cell, Remote
 from chronoprep.errors import BackendError, ConfigError, PairError
+from chronoprep.images.load import content_hash, load_image, load_pair
 from chronoprep.pairs import Discovery
 from chronoprep.pairs.columns import PRESETS
 from chronoprep.pairs.hub import fetched, open_stream, spool
-from chronoprep.pairs.images import content_hash, load_image, load_pair
 from test_cli import Run
 from test_pairs import find, make
 from trainer import read_dataset

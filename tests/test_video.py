@@ -16,7 +16,7 @@ from PIL import Image
 
 from chronoprep import video
 from chronoprep.config import Codec, Settings, VideoSettings
-from chronoprep.data import ImagePair
+from chronoprep.data import Pair
 from chronoprep.errors import BackendError, PairError
 from chronoprep.video import copy_video, read_frames, read_stamp, write_video
 from chronoprep.workflows import artefacts, space, write_videos
@@ -415,7 +415,7 @@ def test_a_run_that_stops_waits_for_the_videos_that_it_began(
     ended: list[str] = []
     write_one = artefacts.write_one
 
-    def slow(pair: ImagePair, *rest: Any) -> artefacts.Written:
+    def slow(pair: Pair, *rest: Any) -> artefacts.Written:
         begun.append(pair.key)
         time.sleep(0.1)
         if pair.key == "p18" and free > 5_000:

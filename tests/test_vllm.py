@@ -24,12 +24,12 @@ import pytest
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
-from chronoprep.captioning import View, label
 from chronoprep.config import LabelSettings, VLMSettings
 from chronoprep.data import Completion, Turn
 from chronoprep.dataset import Dataset
 from chronoprep.errors import BackendError, PairError
-from chronoprep.prompts import load_prompts
+from chronoprep.labels.captioning import View, label
+from chronoprep.labels.prompts import load_prompts
 from conftest import photo, write_pairs
 from tiny_checkpoints import build_vlm
 

@@ -17,13 +17,13 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from chronoprep import vlm
-from chronoprep.captioning import View, label
 from chronoprep.config import LabelSettings, VLMSettings
 from chronoprep.data import Chat, Sampling
 from chronoprep.dataset import Dataset
 from chronoprep.errors import BackendError, ConfigError
-from chronoprep.guard import clean
-from chronoprep.prompts import load_prompts, parse
+from chronoprep.labels.captioning import View, label
+from chronoprep.labels.guard import clean
+from chronoprep.labels.prompts import load_prompts, parse
 from conftest import Result, photo, write_pairs
 from tiny_checkpoints import FAMILIES
 

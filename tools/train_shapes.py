@@ -41,8 +41,9 @@ from PIL import Image
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import nn
 
-from chronoprep import prompts, synth
+from chronoprep import synth
 from chronoprep.config import LabelSettings
+from chronoprep.labels import prompts
 
 SEED = 7  # of the training series; scores are taken from other series
 SIDE = 96  # pixels; nine tokens an image: one a cell of the 3×3 grid

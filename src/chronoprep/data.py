@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Generic, Literal, NamedTuple, TypeVar
 from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict
@@ -70,21 +70,20 @@ class Remote:
 ImageRef = Path | Cell | Frame | Remote
 
 
-@dataclass(frozen=True, slots=True)
-class ImagePair:
-    """One before/after pair.
+class Pair(NamedTuple):
+    """One before/after pair, as text: a million of them stay cheap, and any machine can be told.
 
     Attributes:
         key: Names every artefact of the pair; a safe, unique file name without a suffix.
-        source: The image before the edit.
-        target: The image after the edit.
+        source: Reference to the image before the edit; `images.refs` resolves it.
+        target: Reference to the image after the edit.
         caption: A short edit instruction that the data brought along (stage 1), if any.
         prompt: A finished training prompt that the data brought along (stage 2), if any.
     """
 
     key: str
-    source: ImageRef
-    target: ImageRef
+    source: str
+    target: str
     caption: str | None = None
     prompt: str | None = None
 

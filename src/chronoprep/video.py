@@ -25,8 +25,8 @@ from PIL.Image import Image, Resampling
 from PIL.JpegImagePlugin import JpegImageFile
 
 from chronoprep.config import VideoSettings
-from chronoprep.dataset import replacing
 from chronoprep.errors import PairError
+from chronoprep.files import replacing
 
 MAX_SIDE = 16384  # x264's own limit, in pixels
 # What the machine, and not the pair, is to blame for.

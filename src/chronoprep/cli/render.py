@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
     from chronoprep.data import Status
-    from chronoprep.workflows.report import Summary
+    from chronoprep.workflows.progress import Summary
 
 SHOWN_FAILURES = 8
 PLAIN_INTERVAL = 10.0  # seconds between progress lines when nobody watches a terminal

@@ -14,17 +14,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from chronoprep.config import PairSettings
-from chronoprep.data import ImagePair, Outcome
+from chronoprep.data import Outcome, Pair
 from chronoprep.errors import ConfigError, PairError
+from chronoprep.keys import safe_key
 from chronoprep.pairs.disk import listing
 from chronoprep.pairs.found import Candidate, Found
 from chronoprep.pairs.hub import fetched, is_address
-from chronoprep.pairs.keys import safe_key
 from chronoprep.pairs.layouts import UNDERSTOOD, find_in_folder, refuse_unknown, role_folders
 from chronoprep.pairs.patterns import find_by_pattern
 from chronoprep.pairs.sidecars import Sidecars
-from chronoprep.pairs.store import Pairs
 from chronoprep.pairs.tables import COLUMNAR, SUFFIXES, find_in_tables
+from chronoprep.rows import Rows
 
 if TYPE_CHECKING:
     import polars
@@ -47,11 +47,11 @@ class Discovery:
         layout: What was recognised, for people.
     """
 
-    pairs: Pairs
+    pairs: Rows[Pair]
     unmatched: tuple[Path, ...]
     ambiguous: tuple[str, ...]
     renamed: tuple[tuple[str, str], ...]
-    bad: tuple[Outcome[ImagePair], ...]
+    bad: tuple[Outcome[Pair], ...]
     layout: str
 
 
@@ -80,7 +80,7 @@ def discover(where: Path, settings: PairSettings) -> Discovery:
     frame = _with_captions(frame, found, where, settings.limit)
     renamed = frame.filter(frame["name"].str.replace_all("/", "__", literal=True) != frame["key"])
     discovery = Discovery(
-        pairs=Pairs(frame),
+        pairs=Rows(Pair, frame),
         unmatched=tuple(map(Path, sorted(found.unmatched))),
         ambiguous=tuple(sorted(found.ambiguous)),
         renamed=tuple(renamed.select("name", "key").iter_rows()),

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from chronoprep.data import ImagePair, Outcome
+from chronoprep.data import Outcome, Pair
 
 
 class Candidate(NamedTuple):
@@ -40,6 +40,6 @@ class Found:
     layouts: set[str] = field(default_factory=set)
     unmatched: list[str] = field(default_factory=list)
     ambiguous: list[str] = field(default_factory=list)
-    bad: list[Outcome[ImagePair]] = field(default_factory=list)
+    bad: list[Outcome[Pair]] = field(default_factory=list)
     ordered: bool = False
     sidecars: bool = True

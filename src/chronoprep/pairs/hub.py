@@ -17,9 +17,9 @@ from typing import Any
 
 from chronoprep.config import PairSettings
 from chronoprep.errors import BackendError, ConfigError
-from chronoprep.pairs.cells import import_datasets
+from chronoprep.images.cells import import_datasets
+from chronoprep.images.sources import cache
 from chronoprep.pairs.columns import Roles, roles_of
-from chronoprep.pairs.sources import cache
 
 # `hf://datasets/OWNER/NAME@REVISION/CONFIG:SPLIT`; a path folds the two slashes into one.
 _ADDRESS = re.compile(

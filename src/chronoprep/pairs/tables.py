@@ -17,10 +17,10 @@ from typing import Any, NamedTuple
 from chronoprep.config import PairSettings
 from chronoprep.data import Cell, Outcome
 from chronoprep.errors import ConfigError, PairError
-from chronoprep.pairs.cells import EMBEDDED, open_table
+from chronoprep.images.cells import EMBEDDED, open_table
+from chronoprep.images.refs import place
 from chronoprep.pairs.columns import Roles, roles_of
 from chronoprep.pairs.found import Candidate, Found
-from chronoprep.pairs.refs import place
 
 SUFFIXES = (".csv", ".jsonl", ".ndjson", ".json", ".parquet", ".arrow", ".feather")
 COLUMNAR = (".parquet", ".arrow", ".feather")

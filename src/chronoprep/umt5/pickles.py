@@ -13,7 +13,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from chronoprep.dataset import linked, replacing
+from chronoprep.files import linked, replacing
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -13,14 +13,17 @@ from typing import Any
 
 from chronoprep import pairs as rooms_pairs
 from chronoprep.config import Settings
-from chronoprep.data import Frame, ImagePair, Label
-from chronoprep.dataset import Dataset, replacing
+from chronoprep.data import Frame, Label, Pair
+from chronoprep.dataset import Dataset
 from chronoprep.errors import ConfigError
-from chronoprep.pairs import Discovery, PairRow, Pairs
+from chronoprep.files import replacing
+from chronoprep.images.refs import parse
+from chronoprep.labels.recipe import Captions, normal_caption
+from chronoprep.pairs import Discovery
+from chronoprep.rows import Rows
 from chronoprep.workflows import artefacts, embeddings
-from chronoprep.workflows.labels import label_by_model, label_by_text, label_one
-from chronoprep.workflows.report import Reporter, Silent, Summary
-from chronoprep.workflows.stale import Captions, normal_caption
+from chronoprep.workflows.label import label_by_model, label_by_text, label_one
+from chronoprep.workflows.progress import Reporter, Silent, Summary
 from chronoprep.workflows.synthesis import write_synthetic
 
 __all__ = [
@@ -115,7 +118,7 @@ def _label(
 
 
 def _labels(
-    pairs: Pairs,
+    pairs: Rows[Pair],
     dataset: Dataset,
     settings: Settings,
     captions: Captions,
@@ -132,7 +135,7 @@ def _labels(
     if fixed is not None and captions == "brought":
         return [label_by_text(pairs, dataset, fixed=fixed, reporter=reporter, dry_run=dry_run)]
 
-    def finished_already(pair: PairRow) -> bool:
+    def finished_already(pair: Pair) -> bool:
         whole = pair.prompt or normal_caption(pair.caption) == "no change"
         return bool(whole) and captions == "brought"
 
@@ -156,12 +159,12 @@ def _labels(
     return done
 
 
-def _for_clips(pairs: Pairs, settings: Settings) -> Settings:
+def _for_clips(pairs: Rows[Pair], settings: Settings) -> Settings:
     """Clips are asked about as clips, unless the user or the model has prompts of its own."""
     from chronoprep import vlm
 
     labels = settings.labels
-    if labels.preset or not pairs or not isinstance(pairs[0].source, Frame):
+    if labels.preset or not pairs or not isinstance(parse(pairs[0].source), Frame):
         return settings
     if vlm.preset(settings.vlm) != "default":
         return settings
@@ -195,9 +198,9 @@ def video_one(source: Path, target: Path, path: Path, settings: Settings) -> tup
     Raises:
         PairError: When an image can't be used or the video can't be read back.
     """
-    from chronoprep.pairs.images import content_hash
+    from chronoprep.images.load import content_hash
 
-    pair = ImagePair(source.stem, source, target)
+    pair = Pair(source.stem, str(source), str(target))
     stamp = artefacts.video_stamp(content_hash(pair), settings)
     written = artefacts.write_one(pair, path, settings, stamp)
     if written.not_copied:
@@ -289,7 +292,7 @@ def embed_prompts(
         ]
 
 
-def _brings_label(pair: PairRow, label: Label | None) -> bool:
+def _brings_label(pair: Pair, label: Label | None) -> bool:
     """Whether a pair's own text is its label: the journal's comes first, unless it is that text's
     earlier state or a failure."""
     if not (pair.prompt or pair.caption):
@@ -305,7 +308,7 @@ def _artefacts(
     settings: Settings,
     reporter: Reporter,
     *,
-    labelled_now: Pairs | None,
+    labelled_now: Rows[Pair] | None,
 ) -> list[Summary]:
     """Videos of the pairs that will stand in the CSV, then the CSV.
 
@@ -314,9 +317,9 @@ def _artefacts(
     """
     labels = dataset.labels()
     dry_run = labelled_now is not None
-    coming = set() if labelled_now is None else set(labelled_now.keys())
+    coming = set() if labelled_now is None else {pair.key for pair in labelled_now}
 
-    def stands(pair: PairRow) -> bool:
+    def stands(pair: Pair) -> bool:
         label = labels.standing(pair.key)
         if label is None or label.status == "failed":
             return pair.key in coming
@@ -327,7 +330,7 @@ def _artefacts(
     videos = artefacts.write_videos(labelled, dataset, settings, reporter=reporter, dry_run=dry_run)
     if dry_run:
         return [videos]
-    wanted = set(found.pairs.keys())
+    wanted = {pair.key for pair in found.pairs}
     return [videos, artefacts.build_csv(dataset, settings, wanted=wanted)]
 
 

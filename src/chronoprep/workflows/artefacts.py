@@ -8,18 +8,21 @@ from pathlib import Path
 from typing import NamedTuple
 
 from chronoprep.config import Settings
-from chronoprep.data import Frame, ImagePair, Standing
-from chronoprep.dataset import Dataset, file_names, replacing
+from chronoprep.data import Frame, Pair, Standing
+from chronoprep.dataset import Dataset
 from chronoprep.engine import mapped
 from chronoprep.errors import PairError
-from chronoprep.pairs import Columns, PairRow, Pairs, pandas_reads_as_text
-from chronoprep.workflows.report import Reporter, Summary
+from chronoprep.files import file_names, replacing
+from chronoprep.images.refs import parse
+from chronoprep.keys import pandas_reads_as_text
+from chronoprep.labels.recipe import digest, looked_up, view_settings
+from chronoprep.rows import Rows
+from chronoprep.workflows.progress import Reporter, Summary
 from chronoprep.workflows.space import Room
-from chronoprep.workflows.stale import digest, looked_up, view_settings
 
 
 def write_videos(
-    pairs: Pairs,
+    pairs: Rows[Pair],
     dataset: Dataset,
     settings: Settings,
     *,
@@ -28,7 +31,7 @@ def write_videos(
 ) -> Summary:
     """Write the missing and the stale videos; each carries a stamp of what it was made from."""
     summary = Summary("videos")
-    todo = Columns(_Stale)
+    todo = Rows(_Stale)
     again = 0
     for row, _, seen in looked_up(pairs, dataset.labels(), read_new=True):
         if isinstance(seen, PairError):
@@ -48,7 +51,7 @@ def write_videos(
         return summary.finish()
 
     def write(stale: _Stale) -> Written:
-        pair, path = PairRow(*stale[:3]).pair(), dataset.video(stale.key)
+        pair, path = Pair(*stale[:3]), dataset.video(stale.key)
         try:
             return write_one(pair, path, settings, stale.stamp)
         except PairError:
@@ -100,32 +103,33 @@ class Written(NamedTuple):
     not_copied: str | None = None
 
 
-def write_one(pair: ImagePair, path: Path, settings: Settings, stamp: str) -> Written:
+def write_one(pair: Pair, path: Path, settings: Settings, stamp: str) -> Written:
     """Write a pair's video.
 
     Raises:
         PairError: When an image can't be used or the video can't be read back.
         BackendError: When the disk is full or the folder can't be written.
     """
-    from chronoprep.pairs.images import load_pair
+    from chronoprep.images.load import load_pair
     from chronoprep.video import copy_video, write_video
 
     not_copied: str | None = None
-    if settings.video.keep_clip and isinstance(pair.source, Frame):
-        from chronoprep.pairs.clips import keep_clip
+    source, target = parse(pair.source), parse(pair.target)
+    if settings.video.keep_clip and isinstance(source, Frame):
+        from chronoprep.images.clips import keep_clip
 
-        if pair.target != Frame(pair.source.clip, "last") or pair.source.at != "first":
+        if target != Frame(source.clip, "last") or source.at != "first":
             raise PairError(
                 "--keep-clip: the video would show other times than the label tells of.",
                 hint="Let the manifest name #t=first and #t=last of one clip, or leave it out.",
             )
         with replacing(path) as temporary:
-            keep_clip(pair.source.clip, temporary, stamp, check=settings.video.check)
+            keep_clip(source.clip, temporary, stamp, check=settings.video.check)
         return Written()
     if settings.video.codec == "copy":
         not_copied = "no files of their own"
-        if isinstance(pair.source, Path) and isinstance(pair.target, Path):
-            not_copied = copy_video(pair.source, pair.target, path, settings.video, stamp=stamp)
+        if isinstance(source, Path) and isinstance(target, Path):
+            not_copied = copy_video(source, target, path, settings.video, stamp=stamp)
         if not_copied is None:
             return Written()
     loaded = load_pair(pair, settings.images)
@@ -160,7 +164,7 @@ def _stamp_on(path: Path, settings: Settings) -> str | None:
 
     stamp = read_stamp(path)
     if stamp is None and settings.video.keep_clip:
-        from chronoprep.pairs.clips import read_comment
+        from chronoprep.images.clips import read_comment
 
         return read_comment(path)
     return stamp

@@ -15,9 +15,9 @@ from chronoprep.data import Embedded
 from chronoprep.dataset import Dataset, read_table, rewrite_table
 from chronoprep.engine import batched, mapped
 from chronoprep.errors import BackendError, ConfigError, PairError
-from chronoprep.pairs import pandas_reads_as_text, safe_key
-from chronoprep.workflows.report import Reporter, Summary
-from chronoprep.workflows.stale import digest
+from chronoprep.keys import pandas_reads_as_text, safe_key
+from chronoprep.labels.recipe import digest
+from chronoprep.workflows.progress import Reporter, Summary
 
 if TYPE_CHECKING:
     from torch import Tensor

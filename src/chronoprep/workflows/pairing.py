@@ -9,12 +9,14 @@ from typing import Any
 
 from chronoprep import pairs as rooms_pairs
 from chronoprep.config import Settings
-from chronoprep.data import ImagePair, Outcome, Remote
-from chronoprep.dataset import replacing, write_table
+from chronoprep.data import Outcome, Pair, Remote
+from chronoprep.dataset import write_table
 from chronoprep.engine import mapped
 from chronoprep.errors import ConfigError
-from chronoprep.pairs import Pairs
-from chronoprep.workflows.report import Reporter, Silent
+from chronoprep.files import replacing
+from chronoprep.images.refs import parse
+from chronoprep.rows import Rows
+from chronoprep.workflows.progress import Reporter, Silent
 
 SHEET_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 SHEET_PAIRS = 1500  # so many fit on a WebP
@@ -107,7 +109,7 @@ def report_pairs(
     report = PairReport(
         layout=found.layout,
         pairs=len(found.pairs),
-        captions=found.pairs.captioned(),
+        captions=sum(bool(pair.caption or pair.prompt) for pair in found.pairs),
         unmatched=list(map(str, found.unmatched)),
         ambiguous=list(found.ambiguous),
         renamed=list(found.renamed),
@@ -117,7 +119,7 @@ def report_pairs(
     if look:
         _look(found.pairs, settings, report, reporter)
     if sheet is not None:
-        from chronoprep.pairs.sheet import save_sheet
+        from chronoprep.images.sheet import save_sheet
 
         chosen = [found.pairs[n * len(found.pairs) // count] for n in range(count)]
         with replacing(sheet) as temporary:
@@ -128,8 +130,8 @@ def report_pairs(
     return report
 
 
-def _look(pairs: Pairs, settings: Settings, report: PairReport, reporter: Reporter) -> None:
-    from chronoprep.pairs.inspection import Lookalikes, inspect
+def _look(pairs: Rows[Pair], settings: Settings, report: PairReport, reporter: Reporter) -> None:
+    from chronoprep.images.inspection import Lookalikes, inspect
 
     alike = Lookalikes()
     reporter.start("looking", len(pairs))
@@ -152,7 +154,7 @@ def _reason(outcome: Outcome[Any]) -> str:
     return outcome.error.reason if outcome.error is not None else ""
 
 
-def _write_manifest(pairs: Pairs, path: Path, report: PairReport) -> None:
+def _write_manifest(pairs: Rows[Pair], path: Path, report: PairReport) -> None:
     """A table of the pairs; what was remarked stands in a column that is not read back."""
     import polars
 
@@ -176,8 +178,8 @@ def _write_manifest(pairs: Pairs, path: Path, report: PairReport) -> None:
 
     base = path.absolute().parent
 
-    def linked(pair: ImagePair) -> tuple[str, ...]:
-        texts = [_relative(str(ref), base) if not isinstance(ref, Remote) else str(ref)
+    def linked(pair: Pair) -> tuple[str, ...]:
+        texts = [_relative(ref, base) if not isinstance(parse(ref), Remote) else ref
                  for ref in (pair.source, pair.target)]  # fmt: skip
         return pair.key, *texts, pair.caption or "", pair.prompt or "", remarks.get(pair.key, "")
 

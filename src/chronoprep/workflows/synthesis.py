@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 
 from chronoprep import synth
-from chronoprep.dataset import replacing
 from chronoprep.engine import mapped
 from chronoprep.errors import ConfigError
-from chronoprep.workflows.report import Reporter, Silent, Summary
+from chronoprep.files import replacing
+from chronoprep.workflows.progress import Reporter, Silent, Summary
 
 MANIFEST = "truth.jsonl"
 

@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter, ValidationError
 
 from chronoprep.data import LOCK, Embedded, Label
+from chronoprep.dataset.journal import Labels
 from chronoprep.errors import BackendError, ConfigError
-from chronoprep.journal import Labels
+from chronoprep.files import TEMPORARY, append_lines, file_names, replacing, unwritable
 
 if TYPE_CHECKING:
     import polars
@@ -32,7 +33,6 @@ JOURNAL = "labels.jsonl"
 CSV = "metadata.csv"
 _CSV_PART = 50_000
 INDEX = "umt5/index.jsonl"
-TEMPORARY = ".tmp"  # ends the name of a file being written, which begins with a dot
 
 
 class Dataset:
@@ -77,7 +77,7 @@ class Dataset:
                 hint="Wait until it ends, or give this run another --dataset.",
             ) from None
         except OSError as error:
-            raise _unwritable(self.folder, error) from None
+            raise unwritable(self.folder, error) from None
         try:
             self._clear()
             yield
@@ -96,7 +96,7 @@ class Dataset:
                     try:
                         (folder / name).unlink(missing_ok=True)
                     except OSError as error:
-                        raise _unwritable(folder / name, error) from None
+                        raise unwritable(folder / name, error) from None
 
     def labels(self) -> Labels:
         """The last record of each key, in the order of first appearance.
@@ -111,7 +111,7 @@ class Dataset:
 
     def append(self, labels: Iterable[Label]) -> None:
         """Add records to the journal: on disk when this returns."""
-        _append(self.journal, (label.model_dump_json(exclude_none=True) for label in labels))
+        append_lines(self.journal, (label.model_dump_json(exclude_none=True) for label in labels))
 
     def embeddings(self) -> dict[str, Embedded]:
         """The last record of each key in the embedding index; lines that are none are passed
@@ -136,7 +136,7 @@ class Dataset:
 
     def append_embeddings(self, records: Iterable[Embedded]) -> None:
         """Add records to the embedding index; call when the pickles are on disk."""
-        _append(self.index, (json.dumps(asdict(record)) for record in records))
+        append_lines(self.index, (json.dumps(asdict(record)) for record in records))
 
     def write_csv(self, rows: Iterable[dict[str, str]]) -> None:
         """Write metadata.csv with the columns key, video, prompt, umt5; a part at a time."""
@@ -196,67 +196,6 @@ def rewrite_table(table: polars.DataFrame, path: Path) -> None:
     write_table(table, path, line_end=line_end, bom=head.startswith(codecs.BOM_UTF8))
 
 
-def file_names(folder: Path) -> set[str]:
-    """File names in a folder; one directory scan is far cheaper than a stat a name.
-
-    Raises:
-        BackendError: When it is no folder, or can't be read.
-    """
-    try:
-        with os.scandir(folder) as entries:
-            return {entry.name for entry in entries}
-    except FileNotFoundError:
-        return set()
-    except OSError as error:
-        raise BackendError(
-            f"{folder}: can't read the folder: {error.strerror or error}.",
-            hint="Move away what lies there, or choose another --dataset.",
-        ) from None
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`, which takes its place when the block ends well.
-
-    Raises:
-        BackendError: When the disk is full or the folder can't be written.
-    """
-    temporary = path.with_name(f".{path.name}{TEMPORARY}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            yield temporary
-            with temporary.open("rb+") as file:
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise _unwritable(path, error) from None
-
-
-def linked(source: Path, path: Path) -> bool:
-    """Make `path` another name of a file, atomically; False where the file system does not let."""
-    temporary = path.with_name(f".{path.name}{TEMPORARY}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        os.link(source, temporary)
-        temporary.replace(path)
-    except OSError:
-        return False
-    finally:
-        # Where both are one file already, renaming does nothing.
-        temporary.unlink(missing_ok=True)
-    return True
-
-
-def _unwritable(path: Path, error: OSError) -> BackendError:
-    return BackendError(
-        f"{path}: can't write: {error.strerror or error}",
-        hint="Free some space or choose another --dataset; what was done so far is kept.",
-    )
-
-
 def _json_lines(path: Path) -> Iterator[Any]:
     """Values of a JSON Lines file; a line that is no JSON gives None."""
     if not path.exists():
@@ -268,22 +207,3 @@ def _json_lines(path: Path) -> Iterator[Any]:
                     yield json.loads(line)
                 except ValueError:
                     yield None
-
-
-def _append(path: Path, lines: Iterable[str]) -> None:
-    """Append lines with one fsync; a torn last line of an earlier crash is closed first."""
-    text = "".join(line + "\n" for line in lines)
-    if not text:
-        return
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("ab+") as file:
-            if file.tell() > 0:
-                file.seek(-1, os.SEEK_END)
-                if file.read(1) != b"\n":
-                    text = "\n" + text
-            file.write(text.encode())
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        raise _unwritable(path, error) from None

@@ -20,7 +20,7 @@ from PIL.Image import Transpose
 from chronoprep.config import ImageSettings
 from chronoprep.data import Frame
 from chronoprep.errors import PairError
-from chronoprep.pairs.sources import require_file
+from chronoprep.images.sources import require_file
 
 # Frames are shown at times that a container rounds.
 _EPSILON = 1e-4

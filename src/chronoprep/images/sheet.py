@@ -12,9 +12,10 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from chronoprep.config import ImageSettings
-from chronoprep.data import ImagePair
+from chronoprep.data import Pair
 from chronoprep.errors import PairError
-from chronoprep.pairs.images import load_image
+from chronoprep.images.load import load_image
+from chronoprep.images.refs import parse
 
 _SIDE, _GAP, _TEXT = 240, 12, 40
 _WIDTH, _HEIGHT = 2 * _SIDE + 3 * _GAP, _SIDE + _TEXT + 2 * _GAP  # of a pair
@@ -30,7 +31,7 @@ def sheet_size(pairs: int) -> tuple[int, tuple[int, int]]:
     return columns, (columns * _WIDTH + _GAP, rows * _HEIGHT + _GAP)
 
 
-def draw_sheet(pairs: Sequence[ImagePair], settings: ImageSettings) -> Image.Image:
+def draw_sheet(pairs: Sequence[Pair], settings: ImageSettings) -> Image.Image:
     """All pairs on one picture: the source left, the target right, key and caption below."""
     columns, size = sheet_size(len(pairs))
     sheet = Image.new("RGB", size, _PAPER)
@@ -42,7 +43,7 @@ def draw_sheet(pairs: Sequence[ImagePair], settings: ImageSettings) -> Image.Ima
         for side, ref in enumerate((pair.source, pair.target)):
             box = (left + side * (_SIDE + _GAP), top)
             try:
-                image, _ = load_image(ref, settings)
+                image, _ = load_image(parse(ref), settings)
             except PairError:
                 pen.rectangle((*box, box[0] + _SIDE, top + _SIDE), outline=_FAINT)
                 pen.text((box[0] + _GAP, top + _GAP), "unreadable", _FAINT, plain)
@@ -69,6 +70,6 @@ def _cut(pen: ImageDraw.ImageDraw, text: str, font: ImageFont.ImageFont | object
     return text + "…"
 
 
-def save_sheet(pairs: Sequence[ImagePair], settings: ImageSettings, path: Path) -> None:
+def save_sheet(pairs: Sequence[Pair], settings: ImageSettings, path: Path) -> None:
     """Draw and save; the suffix chooses the format."""
     draw_sheet(pairs, settings).save(path, quality=90)

@@ -15,9 +15,10 @@ import numpy as np
 from PIL import Image, ImageChops
 
 from chronoprep.config import ImageSettings
-from chronoprep.data import ImagePair
-from chronoprep.pairs.images import load_image
-from chronoprep.pairs.sources import content_digest
+from chronoprep.data import Pair
+from chronoprep.images.load import load_image
+from chronoprep.images.refs import parse
+from chronoprep.images.sources import content_digest
 
 # Bits that two difference hashes of 128 may differ in where one image is the other saved again.
 NEAR = 4
@@ -52,15 +53,16 @@ class Inspection:
         return "size" if abs(ratio - 1) <= ASPECT else "aspect"
 
 
-def inspect(pair: ImagePair, settings: ImageSettings) -> Inspection:
+def inspect(pair: Pair, settings: ImageSettings) -> Inspection:
     """Look at a pair's images.
 
     Raises:
         PairError: One of them can't be used.
     """
-    digests = (content_digest(pair.source), content_digest(pair.target))
-    source, _ = load_image(pair.source, settings)
-    target, _ = load_image(pair.target, settings)
+    refs = parse(pair.source), parse(pair.target)
+    digests = (content_digest(refs[0]), content_digest(refs[1]))
+    source, _ = load_image(refs[0], settings)
+    target, _ = load_image(refs[1], settings)
     same = digests[0] == digests[1] or (
         source.size == target.size and ImageChops.difference(source, target).getbbox() is None
     )

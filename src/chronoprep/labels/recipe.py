@@ -9,15 +9,16 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
-from chronoprep import guard, vlm
+from chronoprep import vlm
 from chronoprep.checkpoint import Checkpoint
 from chronoprep.config import ImageSettings, Settings
-from chronoprep.data import ImagePair, Standing
+from chronoprep.data import Pair, Standing
+from chronoprep.dataset.journal import Labels
 from chronoprep.engine import mapped
 from chronoprep.errors import PairError
-from chronoprep.journal import Labels
-from chronoprep.pairs import PairRow, Pairs
-from chronoprep.prompts import Prompts
+from chronoprep.labels import guard
+from chronoprep.labels.prompts import Prompts
+from chronoprep.rows import Rows
 
 Captions = Literal["model", "brought", "existing"]
 """Where stage 1 comes from: the model for every pair; the data where it brings a caption, else the
@@ -93,7 +94,7 @@ class Seen(NamedTuple):
 
 
 class Task(NamedTuple):
-    """A pair that needs the model; with a caption, stage 2 alone. As text, for `Columns`."""
+    """A pair that needs the model; with a caption, stage 2 alone. As text, for `Rows`."""
 
     key: str
     source: str
@@ -103,8 +104,8 @@ class Task(NamedTuple):
     files: str | None
 
     @property
-    def pair(self) -> ImagePair:
-        return PairRow(self.key, self.source, self.target).pair()
+    def pair(self) -> Pair:
+        return Pair(self.key, self.source, self.target)
 
     @property
     def seen(self) -> Seen:
@@ -119,7 +120,7 @@ def normal_caption(text: str | None) -> str | None:
 
 
 def next_task(
-    row: PairRow,
+    row: Pair,
     before: Standing | None,
     seen: Seen,
     recipe: Recipe,
@@ -185,33 +186,33 @@ def next_task(
     return Task(*row[:3], before.caption, *seen)
 
 
-def look(row: PairRow) -> Seen:
+def look(row: Pair) -> Seen:
     """Read a pair's images. Its files' stamp is of the text, which may spell a time as it likes.
 
     Raises:
         PairError: One is missing or unreadable.
     """
-    from chronoprep.pairs.images import content_hash
-    from chronoprep.pairs.sources import files_stamp
+    from chronoprep.images.load import content_hash
+    from chronoprep.images.sources import files_stamp
 
     files = files_stamp(row.source, row.target)
-    return Seen(content_hash(row.pair()), files)
+    return Seen(content_hash(row), files)
 
 
 def looked_up(
-    pairs: Pairs, journal: Labels, *, read_new: bool
-) -> Iterator[tuple[PairRow, Standing | None, Seen | PairError]]:
+    pairs: Rows[Pair], journal: Labels, *, read_new: bool
+) -> Iterator[tuple[Pair, Standing | None, Seen | PairError]]:
     """Each pair, what decides of its record, and how its images look now.
 
     The bytes of images are read only where the files look other than the record says; with
     `read_new` also where no record says anything of them.
     """
-    from chronoprep.pairs.sources import files_stamp
+    from chronoprep.images.sources import files_stamp
 
     # From the first pair on whose images have to be read: they are read side by side.
-    waiting: list[tuple[PairRow, Standing | None, Seen | None]] = []
+    waiting: list[tuple[Pair, Standing | None, Seen | None]] = []
 
-    def settle() -> Iterator[tuple[PairRow, Standing | None, Seen | PairError]]:
+    def settle() -> Iterator[tuple[Pair, Standing | None, Seen | PairError]]:
         unknown = [row for row, _, seen in waiting if seen is None]
         fresh = mapped(look, unknown, key=lambda row: row.key)
         for row, before, seen in waiting:
@@ -225,7 +226,7 @@ def looked_up(
             yield row, before, seen
         waiting.clear()
 
-    for row in pairs.rows():
+    for row in pairs:
         before = journal.standing(row.key)
         files = files_stamp(row.source, row.target)
         images = "" if before is None else before.images or ""

@@ -18,8 +18,8 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 from chronoprep.data import Cell, Frame, ImageRef, Remote
 from chronoprep.errors import BackendError, PairError
-from chronoprep.pairs.cells import read_cell
-from chronoprep.pairs.refs import place
+from chronoprep.images.cells import read_cell
+from chronoprep.images.refs import place
 
 RESAVE = "Open and save it again as PNG or JPEG, or remove the pair."
 AGAIN = "Copy or download the file again, or remove the pair."
@@ -157,7 +157,7 @@ def _downloaded(ref: Remote) -> Path:
 def _fetched(url: str) -> bytes:
     """The image at a web address. What is cut off or no image is refused, since what is kept is
     never asked for again."""
-    from chronoprep.pairs.images import is_image
+    from chronoprep.images.load import is_image
 
     try:
         request = urllib.request.Request(

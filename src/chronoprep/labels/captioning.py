@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from chronoprep.data import GREEDY, Chat, Completion, Form, Sampling
 from chronoprep.errors import ChronoprepError, PairError
-from chronoprep.guard import Fault, clean, find_fault, is_no_change
-from chronoprep.prompts import Prompts
+from chronoprep.labels.guard import Fault, clean, find_fault, is_no_change
+from chronoprep.labels.prompts import Prompts
 from chronoprep.vlm import VLM
 
 if TYPE_CHECKING:

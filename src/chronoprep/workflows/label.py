@@ -9,20 +9,18 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from chronoprep import captioning, vlm
-from chronoprep.captioning import Answer, View
+from chronoprep import vlm
 from chronoprep.checkpoint import Checkpoint
 from chronoprep.config import Settings
-from chronoprep.data import ImagePair, Label, Outcome
+from chronoprep.data import Label, Outcome, Pair
 from chronoprep.dataset import Dataset
+from chronoprep.dataset.journal import Labels
 from chronoprep.engine import batched, cores, gathered, mapped
 from chronoprep.errors import ConfigError, PairError
-from chronoprep.journal import Labels
-from chronoprep.pairs import Columns, PairRow, Pairs
-from chronoprep.prompts import load_prompts
-from chronoprep.vlm import VLM
-from chronoprep.workflows.report import Reporter, Summary
-from chronoprep.workflows.stale import (
+from chronoprep.labels import captioning
+from chronoprep.labels.captioning import Answer, View
+from chronoprep.labels.prompts import load_prompts
+from chronoprep.labels.recipe import (
     Captions,
     Recipe,
     Seen,
@@ -32,6 +30,9 @@ from chronoprep.workflows.stale import (
     next_task,
     normal_caption,
 )
+from chronoprep.rows import Rows
+from chronoprep.vlm import VLM
+from chronoprep.workflows.progress import Reporter, Summary
 
 
 class Loaded(NamedTuple):
@@ -104,7 +105,7 @@ def record(
 
 
 def label_by_model(
-    pairs: Pairs,
+    pairs: Rows[Pair],
     dataset: Dataset,
     settings: Settings,
     *,
@@ -120,7 +121,7 @@ def label_by_model(
 
     journal = dataset.labels()
     _mention_torn_lines(dataset, summary)
-    tasks = Columns(Task)
+    tasks = Rows(Task)
     unreadable: list[Label] = []
     for row, before, seen in looked_up(pairs, journal, read_new=False):
         try:
@@ -163,10 +164,10 @@ def label_by_model(
 
 
 def _run(
-    model: VLM, tasks: Columns[Task], recipe: Recipe, journal: Labels, *, with_cot: bool
+    model: VLM, tasks: Rows[Task], recipe: Recipe, journal: Labels, *, with_cot: bool
 ) -> Iterator[list[Label]]:
     """Label tasks, in batches or with many in flight; images load in threads ahead of the model."""
-    from chronoprep.pairs.images import bounded, load_pair
+    from chronoprep.images.load import bounded, load_pair
 
     settings = recipe.settings
     batches_of = model if isinstance(model, vlm.BatchVLM) else None
@@ -175,7 +176,7 @@ def _run(
 
     def load(task: Task) -> Loaded:
         pair = task.pair
-        seen = task.seen if task.images else look(PairRow(*task[:3]))
+        seen = task.seen if task.images else look(Pair(*task[:3]))
         loaded = load_pair(pair, settings.images)
         source, target = (bounded(i, settings.images) for i in (loaded.source, loaded.target))
         if batches_of is not None:
@@ -223,12 +224,13 @@ def _run(
             yield [entry for entries in ready for entry in entries]
 
 
-def _by_size(tasks: Columns[Task]) -> Columns[Task]:
+def _by_size(tasks: Rows[Task]) -> Rows[Task]:
     """Largest pictures first: batches are level, and if memory is short it shows at once."""
-    from chronoprep.pairs.images import frame_size
+    from chronoprep.images.load import frame_size
+    from chronoprep.images.refs import parse
 
     def pixels(task: Task) -> int:
-        width, height = frame_size(task.pair.source)
+        width, height = frame_size(parse(task.source))
         return width * height
 
     sizes = mapped(pixels, tasks, key=lambda task: task.key)
@@ -236,7 +238,7 @@ def _by_size(tasks: Columns[Task]) -> Columns[Task]:
 
 
 def label_by_text(
-    pairs: Pairs,
+    pairs: Rows[Pair],
     dataset: Dataset,
     *,
     fixed: str | None = None,
@@ -253,9 +255,9 @@ def label_by_text(
     summary = Summary("labels")
     journal = dataset.labels()
     _mention_torn_lines(dataset, summary)
-    texts = Columns(_Text)
+    texts = Rows(_Text)
     origin: Literal["fixed", "brought"] = "brought" if fixed is None else "fixed"
-    for row in pairs.rows():
+    for row in pairs:
         prompt = ((row.prompt if fixed is None else fixed) or "").strip() or None
         caption = normal_caption(row.caption) if fixed is None else None
         no_change = prompt is None and caption == "no change"
@@ -339,13 +341,13 @@ def label_one(
         PairError: When an image can't be used or the model's answer is refused.
         ConfigError: When the caption says nothing.
     """
-    from chronoprep.pairs.images import bounded, load_pair
+    from chronoprep.images.load import bounded, load_pair
 
     if caption is not None and normal_caption(caption) is None:
         raise ConfigError("--caption is empty.", hint="Give the edit instruction of the pair.")
     prompts = load_prompts(settings.labels, vlm.preset(settings.vlm))
-    pair = ImagePair(source.stem, source, target, caption)
-    seen = look(PairRow(pair.key, str(source), str(target)))
+    pair = Pair(source.stem, str(source), str(target), caption)
+    seen = look(pair)
     loaded = load_pair(pair, settings.images)
     view = View(
         bounded(loaded.source, settings.images), bounded(loaded.target, settings.images), caption

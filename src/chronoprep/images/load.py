@@ -19,9 +19,10 @@ from PIL import Image, ImageCms, ImageColor, UnidentifiedImageError
 from PIL.Image import Resampling, Transpose
 
 from chronoprep.config import ImageSettings
-from chronoprep.data import FILE, Frame, ImagePair, ImageRef
+from chronoprep.data import FILE, Frame, ImageRef, Pair
 from chronoprep.errors import ConfigError, PairError
-from chronoprep.pairs.sources import AGAIN, RESAVE, content_digest, open_source, sniff
+from chronoprep.images.refs import parse
+from chronoprep.images.sources import AGAIN, RESAVE, content_digest, open_source, sniff
 
 # Named, so that a file called x.png can't reach the rarer decoders (EPS runs Ghostscript). JPEG
 # opens MPO too.
@@ -48,7 +49,7 @@ _ORIENTATIONS = {
 class LoadedPair:
     """A pair in memory: two RGB images of equal size, and what was done to get there."""
 
-    pair: ImagePair
+    pair: Pair
     source: Image.Image
     target: Image.Image
     notes: tuple[str, ...] = ()
@@ -67,7 +68,7 @@ def load_image(ref: ImageRef, settings: ImageSettings) -> tuple[Image.Image, tup
     """
     _colour(settings)  # a wrong setting is no pair's fault: found before a pair can be blamed
     if isinstance(ref, Frame):
-        from chronoprep.pairs.clips import load_frame
+        from chronoprep.images.clips import load_frame
 
         return load_frame(ref, settings), ()
     with open_source(ref) as file:
@@ -135,7 +136,7 @@ def is_image(data: bytes) -> bool:
         return False
 
 
-def load_pair(pair: ImagePair, settings: ImageSettings) -> LoadedPair:
+def load_pair(pair: Pair, settings: ImageSettings) -> LoadedPair:
     """Load both images at full size, the target brought to the source's size by `settings.fit`.
 
     Images of equal size are not resampled. Notes tell which image they speak of.
@@ -144,8 +145,8 @@ def load_pair(pair: ImagePair, settings: ImageSettings) -> LoadedPair:
         PairError: As `load_image`; or the sizes differ and `fit` is `error`.
         ConfigError: `background` is no colour.
     """
-    source, source_notes = load_image(pair.source, settings)
-    target, target_notes = load_image(pair.target, settings)
+    source, source_notes = load_image(parse(pair.source), settings)
+    target, target_notes = load_image(parse(pair.target), settings)
     notes = [f"source {note}" for note in source_notes]
     notes += [f"target {note}" for note in target_notes]
     if source.size != target.size:
@@ -182,7 +183,7 @@ def _bounded_size(size: tuple[int, int], settings: ImageSettings) -> tuple[int, 
     return (new_short, new_long) if size[1] > size[0] else (new_long, new_short)
 
 
-def content_hash(pair: ImagePair) -> str:
+def content_hash(pair: Pair) -> str:
     """Digest of both images' bytes as 32 hex digits; source and target are not interchangeable.
 
     Raises:
@@ -190,7 +191,7 @@ def content_hash(pair: ImagePair) -> str:
     """
     both = hashlib.blake2b(digest_size=16)
     for ref in (pair.source, pair.target):
-        both.update(content_digest(ref))
+        both.update(content_digest(parse(ref)))
     return both.hexdigest()
 
 
