@@ -89,6 +89,25 @@ class Pair(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that a user should know of a pair, a file or a dataset.
+
+    Attributes:
+        code: Names its kind, for machines and for looking it up: `unmatched`, `damaged-line`, …
+        severity: An error makes a command exit with 1.
+        key: Of the pair that it concerns, if it concerns one.
+        message: What is the matter, with the file or the line.
+        remedy: What to do about it.
+    """
+
+    code: str
+    severity: Literal["error", "warning", "note"]
+    key: str | None
+    message: str
+    remedy: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Turn:
     """One turn of a chat: text and RGB images in the order in which the model sees them."""
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from chronoprep.data import Status
+from chronoprep.data import Finding, Status
 
 
 class Reporter(Protocol):
@@ -43,6 +43,7 @@ class Summary:
         failures: Key and reason of every failure, in order.
         adjustments: What was done to the images of a pair: fitted, composited, first of n frames.
         notes: What was changed or left out on the way, readable.
+        findings: What is the matter with the dataset as a whole.
         todo: With a dry run: how many items would be worked on.
     """
 
@@ -52,6 +53,7 @@ class Summary:
     skipped: int = 0
     failures: list[tuple[str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
     adjustments: list[str] = field(default_factory=list)
     todo: int | None = None
     seconds: float = 0.0
