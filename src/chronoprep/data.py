@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Generic, Literal, NamedTuple, TypeVar
 from urllib.parse import quote
 
-from pydantic import BaseModel, ConfigDict
-
 from chronoprep.errors import ChronoprepError
 
 if TYPE_CHECKING:
@@ -178,77 +176,6 @@ class Form:
 
 
 FREE_FORM = Form()
-
-
-class Standing(BaseModel):
-    """What of a record decides whether it is up to date; a run asks for a million of them.
-
-    `caption_id` and `cot_id` are digests of all inputs of stage 1 and stage 2 (images, image
-    settings, model, revision, prompt version, generation settings). `images` is the digest of both
-    images' bytes, and `files` says how their files looked then: while they look the same, the bytes
-    are not read again. `faults` says, by stage, what the guard has against a text that was kept
-    while it was off: with the guard on again, that stage is stale.
-    """
-
-    # Hardly a text comes twice: looking for it among those that came would be in vain.
-    model_config = ConfigDict(frozen=True, cache_strings="none")
-
-    key: str
-    status: Status
-    caption: str | None = None
-    caption_cot: str | None = None
-    origin: Literal["model", "fixed", "brought", "human"] = "model"
-    images: str | None = None
-    files: str | None = None
-    caption_id: str | None = None
-    cot_id: str | None = None
-    faults: dict[str, str] | None = None
-    edited_by_human: bool = False
-
-
-class Label(Standing):
-    """A record of the journal: what a pair's label is and where it came from.
-
-    A record holds the identity of everything that it was made from, so that a later run can tell
-    which stage is stale; the readable fields beside the digests are for people.
-    """
-
-    model_config = ConfigDict(extra="allow")
-
-    model: str | None = None
-    revision: str | None = None
-    cot_model: str | None = None
-    cot_revision: str | None = None
-    caption_prompt: str | None = None
-    cot_prompt: str | None = None
-    generation: dict[str, object] | None = None
-    error: str | None = None
-    refused: str | None = None
-    retried: dict[str, dict[str, object]] | None = None
-    notes: tuple[str, ...] = ()
-    scores: dict[str, float] | None = None
-    seconds: float | None = None
-    time: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Embedded:
-    """A record of the embedding index: what a file in `umt5/` was made from, and what it is.
-
-    Attributes:
-        prompt: Digest of the prompt.
-        encoder: Model, revision and what else the numbers depend on; readable.
-        tokens: Of the prompt before the cut at 512, the end token included.
-        bytes, mtime, content: Size, time in nanoseconds and digest of the file as it was written.
-    """
-
-    key: str
-    prompt: str
-    encoder: str
-    tokens: int
-    bytes: int
-    mtime: int
-    content: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,8 @@
 """How work runs: here, in threads. It knows nothing of images, models or files.
 
-An item's error is an `Outcome`; any other exception stops the run.
+A stage's worker is a function of one task, or an object with `stream`, which takes tasks as it can
+do them, many at a time. Either opens what it needs itself, can be pickled, and gives an `Outcome` a
+task: its value, or the `PairError` that is the task's own. Any other exception stops the run.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from itertools import islice
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from chronoprep.data import Outcome
 from chronoprep.errors import PairError
@@ -28,6 +30,34 @@ def cores() -> int:
         return len(os.sched_getaffinity(0))
     except AttributeError:  # macOS and Windows have no affinity call
         return os.cpu_count() or 1
+
+
+class Keyed(Protocol):
+    """A task: it says which pair it is about."""
+
+    @property
+    def key(self) -> str: ...
+
+
+K = TypeVar("K", bound=Keyed)
+Task_contra = TypeVar("Task_contra", contravariant=True)
+Value = TypeVar("Value")
+
+
+class Worker(Protocol[Task_contra, Value]):
+    """Does many tasks at a time."""
+
+    def stream(self, tasks: Iterable[Task_contra]) -> Iterator[list[Outcome[Value]]]:
+        """Outcomes as they are ready; tasks are read only as far ahead as need be."""
+        ...
+
+
+def run(worker: Worker[K, U] | Callable[[K], U], tasks: Iterable[K]) -> Iterator[list[Outcome[U]]]:
+    """Do tasks; outcomes come as they are ready, a function's in the order of its tasks."""
+    if callable(worker):
+        outcomes = mapped(worker, tasks, key=lambda task: task.key)
+        return ([outcome] for outcome in outcomes)
+    return worker.stream(tasks)
 
 
 def mapped(

@@ -1,9 +1,9 @@
-"""Files that are whole or not there: atomic writes, appended lines, names in a folder."""
+"""Files that are whole or not there: atomic writes, links, names in a folder."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,7 +13,7 @@ TEMPORARY = ".tmp"  # ends the name of a file being written, which begins with a
 
 
 def file_names(folder: Path) -> set[str]:
-    """File names in a folder; one directory scan is far cheaper than a stat a name.
+    """File names in a folder; one directory scan is far cheaper than a look at each name.
 
     Raises:
         BackendError: When it is no folder, or can't be read.
@@ -71,22 +71,3 @@ def unwritable(path: Path, error: OSError) -> BackendError:
         f"{path}: can't write: {error.strerror or error}",
         hint="Free some space or choose another --dataset; what was done so far is kept.",
     )
-
-
-def append_lines(path: Path, lines: Iterable[str]) -> None:
-    """Append lines with one fsync; a torn last line of an earlier crash is closed first."""
-    text = "".join(line + "\n" for line in lines)
-    if not text:
-        return
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("ab+") as file:
-            if file.tell() > 0:
-                file.seek(-1, os.SEEK_END)
-                if file.read(1) != b"\n":
-                    text = "\n" + text
-            file.write(text.encode())
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        raise unwritable(path, error) from None

@@ -11,12 +11,11 @@ from __future__ import annotations
 import errno
 import io
 import math
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import av
 import numpy as np
@@ -66,13 +65,12 @@ def _encoder(settings: VideoSettings) -> _Encoder:
 
 
 def write_video(
-    source: Image, target: Image, path: Path, settings: VideoSettings, *, stamp: str
+    source: Image, target: Image, path: Path, settings: VideoSettings
 ) -> tuple[str, ...]:
     """Encode two RGB images of equal size as an mp4, checked before it takes its name.
 
     Args:
         settings: `copy` encodes as `lossless` does: that is for the pairs that can't be copied.
-        stamp: Identity of what the video was made from; `read_stamp` gives it back.
 
     Returns:
         Notes: whether the frames were scaled down to `max_pixels`.
@@ -103,7 +101,7 @@ def write_video(
         images = [image.resize(size, Resampling.LANCZOS) for image in images]
     frames = [_frame(image, encoder.pixel_format) for image in images]
     with _written(path) as temporary:
-        _encode(frames, temporary, encoder, stamp)
+        _encode(frames, temporary, encoder)
         if settings.check:
             _check(frames, temporary, encoder, path.name)
         else:
@@ -111,14 +109,15 @@ def write_video(
     return (f"frames {was} → {now} (max_pixels)",) if was != now else ()
 
 
-def copy_video(
-    source: Path, target: Path, path: Path, settings: VideoSettings, *, stamp: str
-) -> str | None:
+def copy_video(files: list[bytes], path: Path, settings: VideoSettings) -> str | None:
     """Put two JPEG files, byte for byte, into an mp4 as its two frames (MJPEG).
 
     Only what all readers decode alike is taken: 8-bit YCbCr or grey, baseline or progressive,
     upright, chroma at full size or, with even sides, halved. The file is decoded back, and its
     packets are compared with the files.
+
+    Args:
+        files: The content of the source's and of the target's file.
 
     Returns:
         None when the video was written, else why this pair can't be copied; then nothing is left
@@ -128,10 +127,7 @@ def copy_video(
         BackendError: When the disk is full or the folder can't be written.
     """
     try:
-        files = [file.read_bytes() for file in (source, target)]
         sizes = [_jpeg_size(data) for data in files]
-    except OSError:
-        return "unreadable"
     except _UnfitError as reason:
         return str(reason)
     size = sizes[0]
@@ -141,33 +137,13 @@ def copy_video(
         return "too large"
     try:
         with _written(path) as temporary:
-            _mux(files, size, temporary, stamp)
+            _mux(files, size, temporary)
             packets = _two_packets(temporary, path.name)
             if packets != files or (settings.check and not _decodes(packets, size)):
                 raise PairError(f"{path.name}: does not decode to the two JPEG files")
     except PairError:
         return "damaged"
     return None
-
-
-def read_stamp(path: Path) -> str | None:
-    """The stamp of a complete 2-frame video; None for a file that is missing, torn or foreign.
-
-    It looks at the boxes of the mp4 alone, some hundred times quicker than a demuxer: resuming asks
-    for thousands of stamps.
-    """
-    try:
-        with path.open("rb") as file:
-            movie = _movie_box(file)
-    except OSError:
-        return None
-    samples = _box(movie, b"trak", b"mdia", b"minf", b"stbl", b"stsz")
-    # Behind the version and the common sample size stands the number of frames.
-    if samples[8:12] != b"\0\0\0\2":
-        return None
-    # `meta` opens with a version, so that its children start 4 bytes later.
-    comment = _box(_box(movie, b"udta", b"meta")[4:], b"ilst", b"\xa9cmt", b"data")
-    return comment[8:].decode("utf-8", "replace") or None
 
 
 def read_frames(path: Path) -> list[np.ndarray]:
@@ -243,9 +219,8 @@ def _frame(image: Image, pixel_format: str) -> av.VideoFrame:
     return frame.reformat(format=pixel_format, dst_colorspace="ITU601", dst_color_range="MPEG")
 
 
-def _encode(frames: list[av.VideoFrame], path: Path, encoder: _Encoder, stamp: str) -> None:
+def _encode(frames: list[av.VideoFrame], path: Path, encoder: _Encoder) -> None:
     with av.open(str(path), "w", format="mp4") as container:
-        container.metadata["comment"] = stamp
         stream = cast(
             "VideoStream", container.add_stream(encoder.name, rate=1, options=encoder.options)
         )
@@ -318,9 +293,8 @@ def _psnr(wanted: np.ndarray, got: np.ndarray) -> float:
     return 10 * math.log10(255.0**2 * flat.size / float(flat @ flat))
 
 
-def _mux(files: list[bytes], size: tuple[int, int], path: Path, stamp: str) -> None:
+def _mux(files: list[bytes], size: tuple[int, int], path: Path) -> None:
     with av.open(str(path), "w", format="mp4") as container:
-        container.metadata["comment"] = stamp
         stream = container.add_mux_stream("mjpeg", rate=1, width=size[0], height=size[1])
         stream.time_base = _SECOND
         for number, data in enumerate(files):
@@ -329,37 +303,3 @@ def _mux(files: list[bytes], size: tuple[int, int], path: Path, stamp: str) -> N
             packet.pts = packet.dts = number
             packet.duration = 1
             container.mux(packet)
-
-
-def _movie_box(file: BinaryIO) -> bytes:
-    """The content of `moov`; empty unless the file ends where its last box does."""
-    size = os.fstat(file.fileno()).st_size
-    position, movie = 0, b""
-    while position < size:
-        file.seek(position)
-        header = file.read(16)
-        length = int.from_bytes(header[:4], "big")
-        if length == 1:  # a box of more than 4 GB
-            length = int.from_bytes(header[8:], "big")
-        if length < 8 or position + length > size:
-            return b""
-        if header[4:8] == b"moov":
-            file.seek(position + 8)
-            movie = file.read(length - 8)
-        position += length
-    return movie
-
-
-def _box(data: bytes, *names: bytes) -> bytes:
-    """The content of the box at a path of names; empty if there is none."""
-    for name in names:
-        data = next((content for kind, content in _boxes(data) if kind == name), b"")
-    return data
-
-
-def _boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    position = 0
-    while position + 8 <= len(data):
-        length = int.from_bytes(data[position : position + 4], "big")
-        yield data[position + 4 : position + 8], data[position + 8 : position + length]
-        position += max(length, 8)

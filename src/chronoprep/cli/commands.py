@@ -15,7 +15,7 @@ from chronoprep.cli.app import command, needs_dataset, run, settings_of
 from chronoprep.errors import ConfigError
 
 if TYPE_CHECKING:
-    from chronoprep.data import Label
+    from chronoprep.dataset import Label
 
 # Each command imports `workflows` itself, so that --help does without it.
 
@@ -98,7 +98,12 @@ def caption(
         run(
             ctx,
             lambda reporter: workflows.caption_pairs(
-                pairs, folder, settings, with_cot=generate_cot, reporter=reporter, dry_run=dry_run
+                folder,
+                settings,
+                pairs=pairs,
+                with_cot=generate_cot,
+                reporter=reporter,
+                dry_run=dry_run,
             ),
             f"Labels: {folder / 'labels.jsonl'}",
         )
@@ -160,7 +165,7 @@ def cot(
         run(
             ctx,
             lambda reporter: workflows.add_cot(
-                pairs, folder, settings, reporter=reporter, dry_run=dry_run
+                folder, settings, pairs=pairs, reporter=reporter, dry_run=dry_run
             ),
             f"Labels: {folder / 'labels.jsonl'}",
         )
@@ -237,7 +242,7 @@ def pair2video(
         run(
             ctx,
             lambda reporter: workflows.write_videos(
-                pairs, folder, settings, reporter=reporter, dry_run=dry_run
+                folder, settings, pairs=pairs, reporter=reporter, dry_run=dry_run
             ),
             f"Videos: {folder / 'videos'}",
         )
@@ -289,7 +294,7 @@ def build_csv(
     run(
         ctx,
         lambda reporter: workflows.build_csv(
-            pairs, dataset, settings, reporter=reporter, dry_run=dry_run
+            dataset, settings, pairs=pairs, reporter=reporter, dry_run=dry_run
         ),
         f"Dataset: {dataset / 'metadata.csv'}",
     )
@@ -381,7 +386,7 @@ def prepare(
     run(
         ctx,
         lambda reporter: workflows.prepare(
-            pairs, dataset, settings, with_umt5=umt5, reporter=reporter, dry_run=dry_run
+            dataset, settings, pairs=pairs, with_umt5=umt5, reporter=reporter, dry_run=dry_run
         ),
         f"Dataset: {dataset / 'metadata.csv'}",
     )

@@ -1,5 +1,47 @@
-"""A dataset folder: its paths and lock, its index of pairs, its journal, its table."""
+"""A dataset folder: its lock, its index of pairs, its journal of events, its table."""
 
-from chronoprep.dataset.folder import Dataset, read_table, rewrite_table, write_table
+from chronoprep.dataset.events import (
+    Artefact,
+    Embedding,
+    Event,
+    Failure,
+    Label,
+    Review,
+    Score,
+    State,
+    Text,
+    Video,
+    fold,
+    renamed,
+    same_images,
+)
+from chronoprep.dataset.folder import Dataset, Files
+from chronoprep.dataset.index import Entry, Index
+from chronoprep.dataset.journal import Journal
+from chronoprep.dataset.table import cell_of, prompt_in, read_table, rewrite_table, write_table
 
-__all__ = ["Dataset", "read_table", "rewrite_table", "write_table"]
+__all__ = [
+    "Artefact",
+    "Dataset",
+    "Embedding",
+    "Entry",
+    "Event",
+    "Failure",
+    "Files",
+    "Index",
+    "Journal",
+    "Label",
+    "Review",
+    "Score",
+    "State",
+    "Text",
+    "Video",
+    "cell_of",
+    "fold",
+    "prompt_in",
+    "read_table",
+    "renamed",
+    "rewrite_table",
+    "same_images",
+    "write_table",
+]

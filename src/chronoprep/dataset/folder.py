@@ -1,38 +1,33 @@
-"""The only owner of a dataset folder's files: journal, CSV, embedding index, lock.
+"""A dataset folder: where its files lie, who may write, and what its parts say together.
 
 DATASET/
-  metadata.csv       key,video,prompt,umt5: what the trainer reads; can always be rebuilt
-  videos/KEY.mp4
-  umt5/KEY.pkl       umt5/index.jsonl says what each one was made from
-  labels.jsonl       append-only journal; the last record of a key wins
+  pairs.parquet      its pairs, and how their files looked
+  labels.jsonl       append-only journal of what happened to them
+  metadata.csv       key,video,prompt,umt5: what the trainer reads; follows from the others
+  videos/KEY.mp4     frame 1 source, frame 2 target, 1 fps
+  umt5/KEY.pkl       bfloat16 tensor [n_tokens, 4096]
 """
 
 from __future__ import annotations
 
-import codecs
-import json
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
-from itertools import islice
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TypeVar
 
-from pydantic import TypeAdapter, ValidationError
-
-from chronoprep.data import LOCK, Embedded, Label
-from chronoprep.dataset.journal import Labels
+from chronoprep import digest
+from chronoprep.data import LOCK
+from chronoprep.dataset.events import Artefact, Event, Table
+from chronoprep.dataset.index import Index
+from chronoprep.dataset.journal import Journal
+from chronoprep.dataset.table import find_edits, own_columns, write_rows
 from chronoprep.errors import BackendError, ConfigError
-from chronoprep.files import TEMPORARY, append_lines, file_names, replacing, unwritable
-
-if TYPE_CHECKING:
-    import polars
+from chronoprep.files import TEMPORARY, file_names, replacing, unwritable
 
 JOURNAL = "labels.jsonl"
 CSV = "metadata.csv"
-_CSV_PART = 50_000
-INDEX = "umt5/index.jsonl"
 
 
 class Dataset:
@@ -40,23 +35,43 @@ class Dataset:
 
     Args:
         folder: Created when the first file is written; reading an absent one gives nothing.
+
+    Raises:
+        ConfigError: It is no folder.
     """
 
     def __init__(self, folder: Path) -> None:
         if folder.exists() and not folder.is_dir():
             raise ConfigError(f"{folder}: not a folder.", hint="Give --dataset a folder.")
         self.folder = folder
-        self.journal = folder / JOURNAL
         self.csv = folder / CSV
-        self.index = folder / INDEX
-        self.skipped_lines = 0
-        self._labels: Labels | None = None
+
+    @cached_property
+    def journal(self) -> Journal:
+        """What happened. Appending keeps it up to date."""
+        return Journal(self.folder / JOURNAL)
+
+    @cached_property
+    def index(self) -> Index:
+        return Index(self.folder)
 
     def video(self, key: str) -> Path:
         return self.folder / "videos" / f"{key}.mp4"
 
     def embedding(self, key: str) -> Path:
         return self.folder / "umt5" / f"{key}.pkl"
+
+    def append(self, events: Iterable[Event]) -> None:
+        """Add events to the journal: on disk when this returns.
+
+        Raises:
+            BackendError: When the disk is full or the folder can't be written.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise unwritable(self.folder, error) from None
+        self.journal.append(events)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -86,124 +101,103 @@ class Dataset:
 
     def _clear(self) -> None:
         # Of tables only in the folder itself, which may hold other programs' files.
-        for folder, kind in (
-            (self.folder, ".csv"),
-            (self.folder / "videos", ""),
-            (self.folder / "umt5", ""),
+        for folder, kinds in (
+            (self.folder, (".csv", ".parquet")),
+            (self.folder / "videos", ("",)),
+            (self.folder / "umt5", ("",)),
         ):
             for name in file_names(folder):
-                if name.startswith(".") and name.endswith(kind + TEMPORARY):
+                if name.startswith(".") and name.endswith(tuple(k + TEMPORARY for k in kinds)):
                     try:
                         (folder / name).unlink(missing_ok=True)
                     except OSError as error:
                         raise unwritable(folder / name, error) from None
 
-    def labels(self) -> Labels:
-        """The last record of each key, in the order of first appearance.
+    def take_over_edits(self) -> list[str]:
+        """Write into the journal what a human has changed in metadata.csv since it was written.
 
-        A line that is no record (torn by a crash, say) is passed over and counted in
-        `skipped_lines`.
+        Returns:
+            What was taken over, readable.
+
+        Raises:
+            ConfigError: The table can't be read, or holds what can't be taken over.
         """
-        if self._labels is None or not self._labels.current():
-            self._labels = Labels(self.journal)
-        self.skipped_lines = self._labels.skipped_lines
-        return self._labels
+        if not self.index.exists or not self.csv.is_file():
+            return []
+        made = _described(self.csv)
+        if made.content in self.journal.tables:
+            return []
+        edits = find_edits(self.csv, self.index.entries(), self.journal)
+        self.append([*edits.reviews, made])
+        return edits.notes
 
-    def append(self, labels: Iterable[Label]) -> None:
-        """Add records to the journal: on disk when this returns."""
-        append_lines(self.journal, (label.model_dump_json(exclude_none=True) for label in labels))
+    def write_csv(self, rows: Iterable[tuple[str, ...]]) -> None:
+        """Write metadata.csv; a user's own columns stay.
 
-    def embeddings(self) -> dict[str, Embedded]:
-        """The last record of each key in the embedding index; lines that are none are passed
-        over."""
-        records: dict[str, Embedded] = {}
-        adapter = TypeAdapter(Embedded)
-        for line in _json_lines(self.index):
-            try:
-                record = adapter.validate_python(line)
-            except ValidationError:
-                continue
-            records[record.key] = record
-        return records
+        Args:
+            rows: (key, video, prompt, umt5).
+        """
+        own = own_columns(self.csv)
+        prompts: dict[str, str] = {}
 
-    def embedding_files(self) -> dict[str, os.stat_result]:
-        """Name → size and time of the files in `umt5/`."""
-        try:
-            with os.scandir(self.index.parent) as entries:
-                return {entry.name: entry.stat() for entry in entries}
-        except FileNotFoundError:
-            return {}
+        def seen() -> Iterator[tuple[str, ...]]:
+            for row in rows:
+                prompts[row[0]] = digest.of_text(row[2])
+                yield row
 
-    def append_embeddings(self, records: Iterable[Embedded]) -> None:
-        """Add records to the embedding index; call when the pickles are on disk."""
-        append_lines(self.index, (json.dumps(asdict(record)) for record in records))
-
-    def write_csv(self, rows: Iterable[dict[str, str]]) -> None:
-        """Write metadata.csv with the columns key, video, prompt, umt5; a part at a time."""
-        import polars
-
-        schema = dict.fromkeys(("key", "video", "prompt", "umt5"), polars.String)
-        rest = iter(rows)
-        with replacing(self.csv) as temporary, temporary.open("wb") as file:
-            part = list(islice(rest, _CSV_PART))
-            polars.DataFrame(part, schema=schema).write_csv(file, quote_style="always")
-            while part := list(islice(rest, _CSV_PART)):
-                polars.DataFrame(part, schema=schema).write_csv(
-                    file, include_header=False, quote_style="always"
-                )
+        with replacing(self.csv) as temporary:
+            write_rows(seen(), temporary, own)
+            # First what it holds, then the file: one that a crash keeps from its place is known.
+            self.index.set_rows(prompts)
+            self.index.save()
+            self.append([_described(temporary)])
 
 
-def read_table(path: Path) -> polars.DataFrame:
-    """Read a CSV with every column as text, absent cells as the empty string.
+A = TypeVar("A", bound=Artefact)
 
-    Raises:
-        ConfigError: When the file is missing, is no UTF-8 or has rows of the wrong width.
+
+class Files:
+    """The artefacts of one kind that a dataset has, and whether each is still what was written.
+
+    Args:
+        folder: `videos` or `umt5` of a dataset.
+        suffix: Theirs.
     """
-    import polars
 
-    if not path.is_file():
-        raise ConfigError(
-            f"{path}: no such file.", hint="`chronoprep build-csv` or `prepare` writes one."
-        )
-    try:
-        # An open file and not a path: polars would read `[1]` in a path as a pattern.
-        with path.open("rb") as file:
-            table = polars.read_csv(file, infer_schema=False)
-    except polars.exceptions.NoDataError:
-        raise ConfigError(f"{path}: the file is empty.") from None
-    except polars.exceptions.ComputeError as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ConfigError(
-            f"{path}: can't read the table: {reason}",
-            hint="Put text that holds commas, quotes or line breaks in double quotes.",
-        ) from None
-    return table.fill_null("")
+    def __init__(self, folder: Path, suffix: str) -> None:
+        self._folder, self._suffix = folder, suffix
+        self._names = file_names(folder)
 
+    def __contains__(self, key: str) -> bool:
+        return f"{key}{self._suffix}" in self._names
 
-def write_table(
-    table: polars.DataFrame, path: Path, *, line_end: str = "\n", bom: bool = False
-) -> None:
-    """Write a CSV atomically, every field quoted, so that a reader sees the old or the new one."""
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        table.write_csv(file, quote_style="always", line_terminator=line_end, include_bom=bom)
+    def status(self, key: str) -> os.stat_result | None:
+        """Size and times; None where there is no such file."""
+        try:
+            return (self._folder / f"{key}{self._suffix}").stat() if key in self else None
+        except OSError:
+            return None
 
+    def untouched(self, event: Artefact | None) -> bool | None:
+        """Whether a file is the one that an event tells of, by size and time of change; None where
+        the time is another, as in a copied dataset, so that its content has to tell."""
+        file = None if event is None else self.status(event.key)
+        if event is None or file is None or file.st_size != event.bytes:
+            return False
+        return True if file.st_mtime_ns == event.mtime else None
 
-def rewrite_table(table: polars.DataFrame, path: Path) -> None:
-    """Put a table in the place of a CSV, with its line ends and its byte order mark."""
-    with path.open("rb") as file:
-        head = file.readline(1 << 20)
-    line_end = "\r\n" if head.endswith(b"\r\n") else "\n"
-    write_table(table, path, line_end=line_end, bom=head.startswith(codecs.BOM_UTF8))
+    def described_anew(self, event: A) -> A | None:
+        """The event with the file's time of change, if its content is what was written."""
+        path = self._folder / f"{event.key}{self._suffix}"
+        try:
+            if digest.of_file(path) != event.content:
+                return None
+            return event.model_copy(update={"mtime": path.stat().st_mtime_ns})
+        except OSError:
+            return None
 
 
-def _json_lines(path: Path) -> Iterator[Any]:
-    """Values of a JSON Lines file; a line that is no JSON gives None."""
-    if not path.exists():
-        return
-    with path.open("rb") as file:
-        for line in file:
-            if line.strip():
-                try:
-                    yield json.loads(line)
-                except ValueError:
-                    yield None
+def _described(path: Path) -> Table:
+    """A table as an event."""
+    status = path.stat()
+    return Table(bytes=status.st_size, mtime=status.st_mtime_ns, content=digest.of_file(path))

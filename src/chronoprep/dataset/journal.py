@@ -1,92 +1,207 @@
-"""The journal as a mapping: a million records in the room of their keys.
+"""The journal: an append-only file of events, a line each, and the state of every key.
 
-When the file is read, each line is checked for what makes it a record, its key and its status; the
-record is made when it is asked for, which pydantic does from its line in some microseconds. (A
-polars scan stops at the first torn line.)
+Several processes may append at the same time (a review while a run is on): lines are written whole,
+under a short lock. Reading takes no lock.
+
+When the file is read, each line is checked for what makes it an event, its key and its kind; the
+event is made when its key is asked for. So the state of a million pairs takes the room of their
+keys, and a decision some microseconds. (A polars scan stops at the first torn line.)
+
+A line that is no event costs only itself: it is remembered with its number, and what stood before
+it stands. The last line is torn when a crash cut it short; whoever appends next makes it whole.
 """
 
 from __future__ import annotations
 
-import json
+import os
+import re
+import stat
 import threading
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, Literal
 
+from filelock import FileLock, Timeout
 from pydantic import TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
-from chronoprep.data import Label, Standing, Status
+from chronoprep.data import Finding
+from chronoprep.dataset.events import EMPTY, Event, State, Table, Torn, fold, read_event
+from chronoprep.errors import BackendError
+from chronoprep.files import unwritable
+from chronoprep.keys import safe_key
 
-S = TypeVar("S", bound=Standing)
+LOCK_SECONDS = 60.0  # an append takes milliseconds: who waits longer waits for a dead file system
+SHOWN = 5  # damaged lines that are named
+_BUFFER = 1 << 16
+_BOM = b"\xef\xbb\xbf"
+_PLAIN = re.compile(r"[A-Za-z][\w-]{0,100}")  # a safe key, seen at a glance
 
-_BUFFER = 1 << 15  # some thirty records
+Kind = Literal["label", "failure", "review", "score", "video", "embedding"]
 
 
 class _Head(TypedDict):
-    """What makes a line a record."""
+    """What makes a line an event."""
 
     key: str
-    status: Status
+    kind: Kind
 
 
 # The validators themselves: what pydantic wraps them in would take a third of the time.
 _head = TypeAdapter(_Head).validator.validate_json
 
 
-class Labels(Mapping[str, Label]):
-    """The last record of each key, in the order of first appearance, as the file was when opened.
+class Journal:
+    """The events of a dataset, as far as they were written when last looked at.
 
     Args:
-        path: A JSON Lines file; an absent one has no records.
-
-    Attributes:
-        skipped_lines: Lines that are no record: torn by a crash, say.
+        path: A JSON Lines file; an absent one has no events.
     """
 
     def __init__(self, path: Path) -> None:
-        self.skipped_lines = 0
-        self._path, self._stamp = path, _stamp(path)
-        self._starts: dict[str, int] = {}
+        self.path = path
+        self.tables: set[str] = set()
+        self._starts: dict[str, int | list[int]] = {}
+        self._damaged: dict[int, str] = {}
+        self._read, self._lines = 0, 0
+        self._file: BinaryIO | None = None
         self._lock = threading.Lock()
-        if not self._stamp[0]:
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Read what was appended since; all of it where it is another file than it was.
+
+        Raises:
+            BackendError: The file can't be read.
+        """
+        with self._lock:
+            if self._replaced():
+                self._forget()
+            if self._file is None:
+                if not os.path.lexists(self.path):
+                    return
+                self._file = _opened(self.path)
+                weakref.finalize(self, self._file.close)
+            self._file.seek(self._read)
+            for line in self._file:
+                whole = line if line.endswith(b"\n") else self._last_line()
+                if whole is None:
+                    break
+                self._lines += 1
+                self._take(whole, self._read)
+                self._read += len(whole)
+
+    def _replaced(self) -> bool:
+        if self._file is None:
+            return False
+        here = os.fstat(self._file.fileno())
+        try:
+            there = self.path.stat()
+        except OSError:
+            return True
+        return (here.st_ino, here.st_dev) != (there.st_ino, there.st_dev) or (
+            there.st_size < self._read
+        )
+
+    def _forget(self) -> None:
+        for part in (self.tables, self._starts, self._damaged):
+            part.clear()
+        self._read, self._lines, self._file = 0, 0, None
+
+    def _last_line(self) -> bytes | None:
+        """The last line, which has no end: once no other process can be in the middle of writing
+        it. None where it is torn: then it is left for the next look, which may find it mended."""
+        assert self._file is not None
+        with append_lock(self.path):
+            self._file.seek(self._read)
+            line = self._file.readline()
+        if line.endswith(b"\n") or _is_event(line):
+            return line
+        self._damaged[self._lines + 1] = "it was cut short"
+        return None
+
+    def _take(self, line: bytes, start: int) -> None:
+        if start == 0:
+            line = line.removeprefix(_BOM)
+        if not line.strip():
             return
-        self._file = path.open("rb", buffering=_BUFFER)
-        weakref.finalize(self, self._file.close)
-        start = 0
-        for line in self._file:
+        try:
+            key = _head(line)["key"]
+        except ValidationError:
+            self._take_other(line)
+            return
+        if key not in self._starts and not _is_safe(key):
+            self._damaged[self._lines] = f"{key[:80]!r} is no key"
+            return
+        before = self._starts.get(key)
+        if before is None:
+            self._starts[key] = start
+        elif isinstance(before, int):
+            self._starts[key] = [before, start]
+        else:
+            before.append(start)
+
+    def _take_other(self, line: bytes) -> None:
+        """A line that is no event of a pair."""
+        try:
+            event = read_event(line)
+        except ValidationError as error:
+            self._damaged[self._lines] = _reason(error)
+            return
+        if isinstance(event, Table):
+            self.tables.add(event.content)
+        elif not isinstance(event, Torn):
+            self._damaged[self._lines] = "it names no key"
+
+    def events(self, key: str) -> list[Event]:
+        """The events of a key, in order; those that are damaged are passed over."""
+        starts = self._starts.get(key)
+        if starts is None:
+            return []
+        events = []
+        for start in (starts,) if isinstance(starts, int) else starts:
+            line = self._line(start)
             try:
-                self._starts[_head(line)["key"]] = start
-            except ValidationError:
-                self.skipped_lines += not line.isspace()
-            start += len(line)
+                events.append(read_event(line))
+            except ValidationError as error:
+                self._damaged[self._number(start)] = _reason(error)
+        return events
 
-    def current(self) -> bool:
-        """Whether the file is still as it was when opened."""
-        return self._stamp == _stamp(self._path)
+    def state(self, key: str) -> State:
+        """What a key's events come to."""
+        return fold(self.events(key)) if key in self._starts else EMPTY
 
-    def __getitem__(self, key: str) -> Label:
-        return self._read(self._starts[key], Label)
-
-    def standing(self, key: str) -> Standing | None:
-        """What of a key's record decides; for most of what a run asks, and half the time."""
-        start = self._starts.get(key)
-        return None if start is None else self._read(start, Standing)
-
-    def _read(self, start: int, kind: type[S]) -> S:
+    def _line(self, start: int) -> bytes:
+        assert self._file is not None
         with self._lock:
             self._file.seek(start)
             line = self._file.readline()
-        try:
-            record: S = kind.__pydantic_validator__.validate_json(line)
-        except ValidationError as error:
-            # A hand wrote a field that is none: it counts as absent.
-            fields = json.loads(line)
-            for problem in error.errors():
-                fields.pop(problem["loc"][0], None)
-            record = kind.model_validate(fields)
-        return record
+        return line.removeprefix(_BOM) if start == 0 else line
+
+    def _number(self, start: int) -> int:
+        """The number of the line that begins at a place, from 1."""
+        with self.path.open("rb") as file:
+            return file.read(start).count(b"\n") + 1
+
+    def damage(self) -> list[Finding]:
+        """What is wrong with the lines that were met, the first ones by number."""
+        lines = sorted(self._damaged.items())
+        found = [
+            Finding(
+                "damaged-line",
+                "error",
+                None,
+                f"{self.path}:{number}: this line is no event, and is passed over: {reason}.",
+                "Mend or remove the line; what stood before it stands.",
+            )
+            for number, reason in lines[:SHOWN]
+        ]
+        if more := len(lines) - SHOWN:
+            what = f"{self.path}: {more} more lines are no events."
+            found += [Finding("damaged-line", "error", None, what)] if more > 0 else []
+        return found
 
     def __contains__(self, key: object) -> bool:
         return key in self._starts
@@ -97,11 +212,101 @@ class Labels(Mapping[str, Label]):
     def __len__(self) -> int:
         return len(self._starts)
 
+    def append(self, events: Iterable[Event]) -> None:
+        """Add events: on disk when this returns.
 
-def _stamp(path: Path) -> tuple[int, int]:
-    """Size and time of change; a journal only grows."""
+        Raises:
+            BackendError: When the disk is full or the file can't be written.
+        """
+        text = b"".join(
+            event.model_dump_json(exclude_none=True).encode() + b"\n" for event in events
+        )
+        if not text:
+            return
+        try:
+            with append_lock(self.path), self.path.open("ab+") as file:
+                end = file.seek(0, os.SEEK_END)
+                file.write(_closed(file, end) + text)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise unwritable(self.path, error) from None
+        self.refresh()
+
+
+@contextmanager
+def append_lock(path: Path) -> Iterator[None]:
+    """The lock under which lines are written, held for one append.
+
+    Raises:
+        BackendError: Its folder can't be written, or another process never lets go.
+    """
+    lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=LOCK_SECONDS)
     try:
-        status = path.stat()
-    except FileNotFoundError:
-        return 0, 0
-    return status.st_size, status.st_mtime_ns
+        lock.acquire()
+    except Timeout:
+        raise BackendError(
+            f"{lock.lock_file}: another process has held this lock for {LOCK_SECONDS:.0f} s.",
+            hint="Stop that process, and run it again to go on.",
+        ) from None
+    except OSError as error:
+        raise unwritable(Path(lock.lock_file), error) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _closed(file: BinaryIO, end: int) -> bytes:
+    """What has to be written first, so that a new line begins a line: where the last one was cut
+    short, it is taken back and becomes part of a whole one."""
+    start = end
+    while start > 0:
+        step = min(start, _BUFFER)
+        file.seek(start - step)
+        part = file.read(step)
+        if (at := part.rfind(b"\n")) >= 0:
+            start += at + 1 - step
+            break
+        start -= step
+    file.seek(start)
+    torn = file.read(end - start)
+    if not torn:
+        return b""
+    if _is_event(torn):
+        return b"\n"
+    file.truncate(start)
+    event = Torn(text=torn.decode("utf-8", "replace"))
+    return event.model_dump_json().encode() + b"\n"
+
+
+def _is_event(line: bytes) -> bool:
+    try:
+        read_event(line)
+    except ValidationError:
+        return False
+    return True
+
+
+def _is_safe(key: str) -> bool:
+    """Whether a key may name files: no separators, no `..`, no line breaks, …"""
+    return bool(_PLAIN.fullmatch(key)) or safe_key(key) == key
+
+
+def _reason(error: ValidationError) -> str:
+    problem = error.errors(include_url=False, include_input=False)[0]
+    place = ".".join(str(part) for part in problem["loc"][-2:])
+    return f"{place}: {problem['msg']}" if place else problem["msg"]
+
+
+def _opened(path: Path) -> BinaryIO:
+    reason = "not a regular file"
+    try:
+        if stat.S_ISREG(path.stat().st_mode):
+            return path.open("rb", buffering=_BUFFER)
+    except OSError as error:
+        reason = error.strerror or str(error)
+    raise BackendError(
+        f"{path}: can't read the journal: {reason}.",
+        hint="Put the file right; it holds the dataset's labels.",
+    )

@@ -69,11 +69,10 @@ def load_frame(ref: Frame, settings: ImageSettings) -> Image.Image:
     return image if move is None else image.transpose(move)
 
 
-def keep_clip(clip: Path, path: Path, stamp: str, *, check: bool) -> None:
+def keep_clip(clip: Path, path: Path, *, check: bool) -> None:
     """Put the clip's own pictures, not encoded again, into an mp4 at `path`.
 
-    A file of its own, not a link to the clip: it carries the stamp, by which the next run knows
-    whether it is up to date, and no sound; and a clip need not be an mp4.
+    A file of its own, not a link to the clip, which may have sound, or be no mp4.
 
     Args:
         check: Decode what was written.
@@ -86,7 +85,6 @@ def keep_clip(clip: Path, path: Path, stamp: str, *, check: bool) -> None:
         stream = source.streams.video[0]
         try:
             with av.open(str(path), "w", format="mp4") as kept:
-                kept.metadata["comment"] = stamp
                 out = kept.add_stream_from_template(stream, opaque=True)
                 for packet in source.demux(stream):
                     # The last one is empty. Others may lack a dts, as Matroska's first do.
@@ -128,16 +126,6 @@ def _check(kept: Path, clip: Path) -> None:
         raise PairError(f"{clip}: does not decode: {error.strerror}.", hint=again) from None
     if time is None:
         raise PairError(f"{clip}: does not decode to any frame.", hint=again)
-
-
-def read_comment(path: Path) -> str | None:
-    """The stamp of a kept clip; None where there is none."""
-    try:
-        with av.open(str(path)) as container:
-            comment: str | None = container.metadata.get("comment")
-            return comment
-    except (av.FFmpegError, OSError):
-        return None
 
 
 def _display(frame: av.VideoFrame, ref: Frame) -> Transpose | None:

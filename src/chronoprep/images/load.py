@@ -22,7 +22,7 @@ from chronoprep.config import ImageSettings
 from chronoprep.data import FILE, Frame, ImageRef, Pair
 from chronoprep.errors import ConfigError, PairError
 from chronoprep.images.refs import parse
-from chronoprep.images.sources import AGAIN, RESAVE, content_digest, open_source, sniff
+from chronoprep.images.sources import AGAIN, RESAVE, content_digest, files_stamp, open_source, sniff
 
 # Named, so that a file called x.png can't reach the rarer decoders (EPS runs Ghostscript). JPEG
 # opens MPO too.
@@ -53,6 +53,8 @@ class LoadedPair:
     source: Image.Image
     target: Image.Image
     notes: tuple[str, ...] = ()
+    images: str = ""
+    files: str | None = None
 
 
 def load_image(ref: ImageRef, settings: ImageSettings) -> tuple[Image.Image, tuple[str, ...]]:
@@ -158,7 +160,14 @@ def load_pair(pair: Pair, settings: ImageSettings) -> LoadedPair:
             )
         target = _to_frame(target, source.size, settings)
         notes.append(f"target {was} → {now} ({settings.fit})")
-    return LoadedPair(pair, source, target, tuple(notes))
+    return LoadedPair(
+        pair,
+        source,
+        target,
+        tuple(notes),
+        content_hash(pair),
+        files_stamp(pair.source, pair.target),
+    )
 
 
 def bounded(image: Image.Image, settings: ImageSettings) -> Image.Image:

@@ -80,7 +80,7 @@ def _clip_digest(clip: Path, size: int, changed: int) -> bytes:  # noqa: ARG001 
 
 
 def files_stamp(source: str, target: str) -> str | None:
-    """How the files of a pair's images look from outside: their names, sizes and times of change.
+    """How the files of a pair's images look from outside: their sizes, times of change and names.
 
     Equal stamps mean equal bytes, as for make and git. None where that can't be told: an image is
     missing, or is not on this machine. Folders are not in it, so that a set may move.
@@ -94,7 +94,7 @@ def files_stamp(source: str, target: str) -> str | None:
     # Pictures without compression, unpacked with one time: only that tells if they changed places.
     which = f"|{one.st_ino}-{two.st_ino}" if before == after and first != second else ""
     names = source[first.rfind(os.sep) + 1 :], target[second.rfind(os.sep) + 1 :]
-    return f"{before}-{names[0]}|{after}-{names[1]}{which}"
+    return f"{before}|{after}|{names[0]}|{names[1]}{which}"
 
 
 def require_file(path: Path) -> None:

@@ -7,19 +7,20 @@ float32 sums may come in another order, for differences of a few millionths. The
 datasets, CSV files or keys.
 """
 
+from chronoprep.umt5.embedder import Embedder, EmbedTask, Written
 from chronoprep.umt5.encoder import Encoder, batches
-from chronoprep.umt5.pickles import OVERHEAD, can_share, content, save, share
+from chronoprep.umt5.pickles import save, share
 from chronoprep.umt5.text import MAX_TOKENS, clean
 from chronoprep.umt5.weights import find_encoder, identity
 
 __all__ = [
     "MAX_TOKENS",
-    "OVERHEAD",
+    "EmbedTask",
+    "Embedder",
     "Encoder",
+    "Written",
     "batches",
-    "can_share",
     "clean",
-    "content",
     "find_encoder",
     "identity",
     "save",

@@ -6,13 +6,13 @@ whether a file is still the one that was written shows by its content's digest.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import pickle
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from chronoprep import digest
 from chronoprep.files import linked, replacing
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def save(tensor: Tensor, path: Path) -> str:
     data = pickle.dumps(tensor, protocol=4)
     with replacing(path) as temporary:
         temporary.write_bytes(data)
-    return _digest(data)
+    return digest.of_bytes(data)
 
 
 def share(source: Path, path: Path) -> bool:
@@ -70,12 +70,3 @@ def can_share(folder: Path) -> bool:
         probe.unlink(missing_ok=True)
         other.unlink(missing_ok=True)
     return True
-
-
-def content(path: Path) -> str:
-    """The digest of a file's content, as `save` gave it."""
-    return _digest(path.read_bytes())
-
-
-def _digest(data: bytes) -> str:
-    return hashlib.blake2b(data, digest_size=16).hexdigest()

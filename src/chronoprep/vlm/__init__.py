@@ -13,6 +13,7 @@ from chronoprep.errors import PairError
 from chronoprep.vlm.registry import (
     BACKENDS,
     MODELS,
+    Model,
     ModelSpec,
     backend_of,
     check_fits,
@@ -21,6 +22,7 @@ from chronoprep.vlm.registry import (
     find,
     load,
     preset,
+    resolve,
 )
 
 if TYPE_CHECKING:
@@ -31,6 +33,7 @@ __all__ = [
     "MODELS",
     "VLM",
     "BatchVLM",
+    "Model",
     "ModelSpec",
     "backend_of",
     "check_fits",
@@ -39,6 +42,7 @@ __all__ = [
     "find",
     "load",
     "preset",
+    "resolve",
 ]
 
 

@@ -332,3 +332,30 @@ def _saved_dtype(config: dict[str, Any]) -> str | None:
         if name in _BYTES:
             return name
     return None
+
+
+@dataclass(frozen=True)
+class Model:
+    settings: VLMSettings
+    checkpoint: Checkpoint
+    preset: str
+    backend: str
+    deciding: dict[str, object]
+    in_flight: int
+
+    def check_fits(self) -> None:
+        check_fits(self.settings, self.checkpoint)
+
+    def load(self) -> VLM:
+        return load(self.settings, self.checkpoint)
+
+
+def resolve(settings: VLMSettings) -> Model:
+    return Model(
+        settings,
+        find(settings),
+        preset(settings),
+        backend_of(settings),
+        deciding(settings),
+        concurrency(settings),
+    )

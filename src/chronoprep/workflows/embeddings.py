@@ -1,287 +1,218 @@
-"""Embeddings of a table's prompts: what is stale is done anew, what is equal shares a file."""
+"""Embeddings of prompts: what is stale is done anew, what is equal shares a file."""
 
 from __future__ import annotations
 
-import shutil
-from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
+from chronoprep import digest
 from chronoprep.config import Settings
-from chronoprep.data import Embedded
-from chronoprep.dataset import Dataset, read_table, rewrite_table
-from chronoprep.engine import batched, mapped
-from chronoprep.errors import BackendError, ConfigError, PairError
+from chronoprep.data import Outcome
+from chronoprep.dataset import Embedding, Event, Files, read_table, rewrite_table
+from chronoprep.engine import batched
+from chronoprep.errors import ConfigError
 from chronoprep.keys import pandas_reads_as_text, safe_key
-from chronoprep.labels.recipe import digest
+from chronoprep.umt5 import MAX_TOKENS, Embedder, EmbedTask, Written, clean, find_encoder, identity
+from chronoprep.umt5 import share as share_file
 from chronoprep.workflows.progress import Reporter, Summary
+from chronoprep.workflows.stage import Run, failure, opened
+from chronoprep.workflows.table import build_table, table_rows
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from chronoprep.umt5 import Encoder
-
-TEXTS = 1000  # prompts that the tokenizer takes at once
-LINKS = 500  # shared files between two entries into the index
-WRITERS = 2  # batches that are written while others are computed
+SHARED = 500  # files between two entries into the journal
 SHOWN = 20  # cut prompts that a note names
 
 
-@dataclass(frozen=True, slots=True)
-class _Row:
-    """A row of the table; `mark` is the digest of its prompt."""
+class _Row(NamedTuple):
+    """A row of a table; `mark` is the digest of its prompt."""
 
     key: str
     prompt: str
     mark: str
 
 
-@dataclass(slots=True)
-class _Text:
-    """A cleaned prompt, the rows that have it, and its tokens."""
-
-    text: str
-    rows: list[_Row] = field(default_factory=list)
-    ids: array[int] = field(default_factory=lambda: array("i"))
-
-
 def embed_prompts(
-    csv: Path, settings: Settings, *, force: bool = False, reporter: Reporter, dry_run: bool = False
-) -> Summary:
-    """Embed the prompts of a metadata.csv and fill its `umt5` column.
+    place: Path,
+    settings: Settings,
+    *,
+    force: bool = False,
+    reporter: Reporter | None = None,
+    dry_run: bool = False,
+) -> list[Summary]:
+    """Embed the prompts of a dataset, or of any metadata.csv, and fill its `umt5` column.
 
-    Unknown columns, the order of rows and line ends stay. A row that fails keeps its old cell.
-    Equal prompts are embedded once and share a file by hard links.
+    Equal prompts are embedded once and share a file by hard links. A row that fails keeps its cell.
 
     Args:
+        place: A dataset folder or a CSV file.
         force: Embed again what is up to date, too.
 
     Raises:
-        ConfigError: When the file has no `prompt` column or neither `key` nor `video`, or when
-            the encoder is not at hand.
+        ConfigError: There are no prompts, or the encoder is not at hand.
         BackendError: When the disk or the memory is too small, or the encoder can't be loaded.
     """
-    import polars
+    folder = place if place.is_dir() else place.parent
+    csv = place / "metadata.csv" if place.is_dir() else place
+    with opened(
+        folder, settings, reporter=reporter, dry_run=dry_run, look=False, foreign=True
+    ) as run:
+        if run.dataset.index.exists and csv == run.dataset.csv:
+            return [run.summary, *embed_run(run, force=force)]
+        return [_embed_csv(run, csv, force=force)]
 
-    from chronoprep import umt5
+
+def embed_run(run: Run, *, force: bool = False) -> list[Summary]:
+    """Embed the prompts of a dataset's table, and write it anew."""
+    summary = Summary("embeddings")
+    rows = [_Row(row.key, row.prompt, digest.of_text(row.prompt)) for row in table_rows(run)]
+    _embed(run, rows, summary, force=force)
+    return [summary] if run.dry_run else [summary, build_table(run)]
+
+
+def _embed_csv(run: Run, csv: Path, *, force: bool) -> Summary:
+    """Embed the prompts of a table that others wrote; its columns, rows and line ends stay.
+
+    Raises:
+        ConfigError: When the file has no `prompt` column or neither `key` nor `video`.
+    """
+    import polars
 
     summary = Summary("embeddings")
     table = read_table(csv)
     if "prompt" not in table.columns or not {"key", "video"} & set(table.columns):
         raise ConfigError(f"{csv}: needs the columns prompt and key (or video).")
-    keys = _row_keys(table.to_dict(as_series=False), csv)
     rows: dict[str, _Row] = {}
+    keys = _row_keys(table.to_dict(as_series=False), csv)
     for number, (key, prompt) in enumerate(zip(keys, table["prompt"], strict=True), start=1):
-        if not prompt.strip():
+        if not key:
+            summary.fail(f"row {number}", f"row {number}: neither a key nor a video")
+        elif not prompt.strip():
             summary.fail(key, f"row {number}: the prompt is empty")
         elif not pandas_reads_as_text(prompt):
             summary.fail(
                 key, f"row {number}: the trainer would not read the prompt {prompt!r} as text"
             )
         else:
-            rows[key] = _Row(key, prompt, digest(prompt))
-
-    found = umt5.find_encoder(settings.umt5)
-    dataset = Dataset(csv.parent)
-    run = _Run(dataset, umt5.identity(found, settings.umt5), summary, reporter)
-    if not force:
-        run.keep_what_is_fresh(rows.values(), write=not dry_run)
-    todo = [row for key, row in rows.items() if key not in run.records]
-    if dry_run:
-        summary.todo = len(todo)
-        return summary.finish()
-    if todo:
-        links, texts = run.shared(todo)
-        if texts:
-            encoder = umt5.Encoder(found, settings.umt5)
-            for part in batched(texts, TEXTS):
-                for text, ids in zip(part, encoder.tokens([t.text for t in part]), strict=True):
-                    text.ids = ids
-            _check_disk(dataset, texts, links, encoder.width)
-            reporter.say(f"Loading {settings.umt5.model} …")
-            encoder.load()
-        reporter.start("embeddings", len(todo))
-        if texts:
-            for text, record in run.embed(texts, encoder):
-                links += [(record, row) for row in text.rows[1:]]
-        run.link(links)
-        if links:
-            summary.notes.append(f"{len(links)} row(s) share a file with rows of the same prompt")
-
-    cut = [f"{key} {run.records[key].tokens}" for key in rows if run.is_cut(key)]
-    if cut:
-        more = f", …: all in {dataset.index.name}" if len(cut) > SHOWN else ""
-        summary.notes.append(
-            f"{len(cut)} prompt(s) cut at {umt5.MAX_TOKENS} tokens: {', '.join(cut[:SHOWN])}{more}"
-        )
+            rows[key] = _Row(key, prompt, digest.of_text(prompt))
+    _embed(run, list(rows.values()), summary, force=force)
+    if run.dry_run:
+        return summary
+    # As it is now: it may have been edited meanwhile.
+    table = read_table(csv)
+    keys = _row_keys(table.to_dict(as_series=False), csv)
     old = table["umt5"].to_list() if "umt5" in table.columns else [""] * len(keys)
-    cells = [
-        f"umt5/{key}.pkl" if key in run.records else cell
-        for key, cell in zip(keys, old, strict=True)
-    ]
+    cells = []
+    for key, prompt, cell in zip(keys, table["prompt"], old, strict=True):
+        made = run.dataset.journal.state(key).embedding if key else None
+        fresh = made is not None and made.prompt == digest.of_text(prompt)
+        cells.append(f"umt5/{key}.pkl" if fresh else cell)
     if cells != old or "umt5" not in table.columns:
         rewrite_table(table.with_columns(polars.Series("umt5", cells, dtype=polars.String)), csv)
     return summary.finish()
 
 
-class _Run:
-    """The files of one run.
+def _embed(run: Run, rows: list[_Row], summary: Summary, *, force: bool) -> None:
+    """Make the files of rows that are not there or stale."""
+    checkpoint = find_encoder(run.settings.umt5)
+    encoder = identity(checkpoint, run.settings.umt5)
+    dataset = run.dataset
+    files = Files(dataset.folder / "umt5", ".pkl")
+    todo: list[_Row] = []
+    touched: list[tuple[Embedding, _Row]] = []
+    known: dict[str, Embedding] = {}  # by prompt
+    for row in rows:
+        made = dataset.journal.state(row.key).embedding
+        current = made is not None and (made.prompt, made.encoder) == (row.mark, encoder)
+        untouched = files.untouched(made) if current and not force else False
+        if made is None or untouched is False:
+            todo.append(row)
+        elif untouched is None:
+            touched.append((made, row))
+        else:
+            known[row.mark] = made
+    todo += run.found_again(files, touched)
+    summary.skipped = len(rows) - len(todo)
 
-    Attributes:
-        records: By key, the files that are right: found or written.
-    """
+    shared: list[tuple[Embedding, _Row]] = []
+    by_text: dict[str, list[_Row]] = {}
+    texts: dict[str, str] = {}
+    for row in todo:
+        if row.mark in known:
+            shared.append((known[row.mark], row))
+        else:
+            # Prompts that the cleaning makes equal are one.
+            text = texts.setdefault(row.mark, clean(row.prompt))
+            by_text.setdefault(text, []).append(row)
+    tasks = [
+        EmbedTask(same[0].key, text, str(dataset.embedding(same[0].key)), str(len(same) - 1))
+        for text, same in by_text.items()
+    ]
+    if run.dry_run:
+        summary.todo = len(todo)
+        summary.finish()
+        return
+    groups = {same[0].key: same for same in by_text.values()}
 
-    def __init__(
-        self, dataset: Dataset, encoder: str, summary: Summary, reporter: Reporter
-    ) -> None:
-        self.records: dict[str, Embedded] = {}
-        self._dataset = dataset
-        self._encoder = encoder
-        self._summary = summary
-        self._reporter = reporter
-
-    def is_cut(self, key: str) -> bool:
-        from chronoprep.umt5 import MAX_TOKENS
-
-        return key in self.records and self.records[key].tokens > MAX_TOKENS
-
-    def keep_what_is_fresh(self, rows: Iterable[_Row], *, write: bool) -> None:
-        """Take the files that were made from the rows' prompts by this encoder and are whole.
-
-        A file counts as whole by size and time; where the time is another (a copied dataset), by
-        its content.
-        """
-        from chronoprep.umt5 import content
-
-        recorded, files = self._dataset.embeddings(), self._dataset.embedding_files()
-        touched: list[Embedded] = []
-        for row in rows:
-            record, file = recorded.get(row.key), files.get(f"{row.key}.pkl")
-            if record is None or (record.prompt, record.encoder) != (row.mark, self._encoder):
-                continue
-            if file is None or file.st_size != record.bytes:
-                continue
-            if file.st_mtime_ns == record.mtime:
-                self.records[row.key] = record
-            else:
-                touched.append(replace(record, mtime=file.st_mtime_ns))
-        if touched:
-            self._reporter.start("files to compare", len(touched))
-        same: list[Embedded] = []
-        for outcome in mapped(
-            lambda r: r if content(self._dataset.embedding(r.key)) == r.content else None,
-            touched,
-            key=lambda record: record.key,
-        ):
-            self._reporter.advance("ok")
-            if outcome.value is not None:
-                same.append(outcome.value)
-        self.records |= {record.key: record for record in same}
-        if write:
-            self._dataset.append_embeddings(same)
-        self._summary.skipped = len(self.records)
-
-    def shared(self, rows: Sequence[_Row]) -> tuple[list[tuple[Embedded, _Row]], list[_Text]]:
-        """Rows whose prompt has a file already, with its record, and the other rows by text."""
-        from chronoprep.umt5 import clean
-
-        known = {record.prompt: record for record in self.records.values()}
-        links: list[tuple[Embedded, _Row]] = []
-        texts: dict[str, _Text] = {}
-        seen: dict[str, _Text] = {}
-        for row in rows:
-            if row.mark in known:
-                links.append((known[row.mark], row))
-                continue
-            if row.mark not in seen:
-                # Prompts that the cleaning makes equal are one.
-                text = clean(row.prompt)
-                seen[row.mark] = texts.setdefault(text, _Text(text))
-            seen[row.mark].rows.append(row)
-        return links, list(texts.values())
-
-    def embed(self, texts: Sequence[_Text], encoder: Encoder) -> Iterator[tuple[_Text, Embedded]]:
-        """Embed texts and write the file of each one's first row, while the next are computed."""
-        from chronoprep.umt5 import batches
-
-        def forward(batch: list[_Text]) -> list[tuple[_Text, Tensor | PairError]]:
-            return list(zip(batch, encoder.encode([text.ids for text in batch]), strict=True))
-
-        def write(
-            encoded: list[tuple[_Text, Tensor | PairError]],
-        ) -> list[tuple[_Text, Embedded | PairError]]:
-            return [(text, self._saved(text, result)) for text, result in encoded]
-
-        level = batches([(text, len(text.ids)) for text in texts], encoder.batch_tokens)
-        computed = mapped(
-            forward,
-            level,
-            key=lambda batch: batch[0].rows[0].key,
-            workers=2 * encoder.devices,
-            ahead=2 * encoder.devices + 1,
+    def record(outcome: Outcome[Written]) -> Iterator[Event]:
+        first, *others = groups[outcome.key]
+        if outcome.value is None:
+            error = failure(outcome, "embedding")
+            for row in (first, *others):
+                yield error.model_copy(update={"key": row.key})
+            return
+        made = Embedding(
+            key=first.key, prompt=first.mark, encoder=encoder, **outcome.value._asdict()
         )
-        ready = (outcome.value or [] for outcome in computed)
-        for outcome in mapped(write, ready, key=lambda _: "", workers=WRITERS, ahead=WRITERS):
-            written = outcome.value or []
-            self._record([record for _, record in written if isinstance(record, Embedded)])
-            for text, record in written:
-                if isinstance(record, Embedded):
-                    yield text, record
-                    continue
-                for row in text.rows:
-                    self._summary.fail(row.key, record.reason)
-                    self._reporter.advance("failed")
+        shared.extend((made, row) for row in others)
+        yield made
 
-    def link(self, links: Sequence[tuple[Embedded, _Row]]) -> None:
-        """Give rows the file of another row whose prompt is the same."""
-        from chronoprep.umt5 import share
+    if tasks:
+        run.reporter.say(f"Loading {run.settings.umt5.model} …")
+        run.stage("embeddings", tasks, Embedder(checkpoint, run.settings.umt5), record,
+                  summary=summary)  # fmt: skip
+    _share(run, shared, summary)
+    _mention_cut(run, rows, summary)
+    summary.finish()
 
-        copies: dict[str, Path] = {}  # a file can't have links without end: then a copy goes on
-        for part in batched(links, LINKS):
-            records = []
-            for source, row in part:
-                path = self._dataset.embedding(row.key)
-                origin = copies.get(source.content, self._dataset.embedding(source.key))
-                if not share(origin, path):
-                    copies[source.content] = path
-                records.append(self._described(row, source.tokens, source.content))
-            self._record(records)
 
-    def _saved(self, text: _Text, result: Tensor | PairError) -> Embedded | PairError:
-        from chronoprep.umt5 import save
+def _share(run: Run, shared: Sequence[tuple[Embedding, _Row]], summary: Summary) -> None:
+    """Give rows the file of another row whose prompt is the same."""
+    copies: dict[str, Path] = {}  # a file can't have links without end: then a copy goes on
+    for part in batched(shared, SHARED):
+        events: list[Event] = []
+        for made, row in part:
+            path = run.dataset.embedding(row.key)
+            origin = copies.get(made.content, run.dataset.embedding(made.key))
+            if not share_file(origin, path):
+                copies[made.content] = path
+            mtime = path.stat().st_mtime_ns
+            events.append(
+                made.model_copy(update={"key": row.key, "prompt": row.mark, "mtime": mtime})
+            )
+        run.write(events)
+        summary.done += len(events)
+    if shared:
+        summary.notes.append(f"{len(shared)} row(s) share a file with rows of the same prompt")
 
-        if isinstance(result, PairError):
-            return result
-        row = text.rows[0]
-        content = save(result, self._dataset.embedding(row.key))
-        return self._described(row, len(text.ids), content)
 
-    def _described(self, row: _Row, tokens: int, content: str) -> Embedded:
-        file = self._dataset.embedding(row.key).stat()
-        return Embedded(
-            key=row.key,
-            prompt=row.mark,
-            encoder=self._encoder,
-            tokens=tokens,
-            bytes=file.st_size,
-            mtime=file.st_mtime_ns,
-            content=content,
+def _mention_cut(run: Run, rows: Iterable[_Row], summary: Summary) -> None:
+    """Name the prompts that are longer than the trainer's room for them."""
+    cut = []
+    for row in rows:
+        made = run.dataset.journal.state(row.key).embedding
+        if made is not None and made.prompt == row.mark and made.tokens > MAX_TOKENS:
+            cut.append(f"{row.key} {made.tokens}")
+    if cut:
+        more = ", …: all in labels.jsonl" if len(cut) > SHOWN else ""
+        summary.notes.append(
+            f"{len(cut)} prompt(s) cut at {MAX_TOKENS} tokens: {', '.join(cut[:SHOWN])}{more}"
         )
-
-    def _record(self, records: Sequence[Embedded]) -> None:
-        """Files are on disk: say so in the index."""
-        self._dataset.append_embeddings(records)
-        self.records |= {record.key: record for record in records}
-        self._summary.done += len(records)
-        for _ in records:
-            self._reporter.advance("ok")
 
 
 def _row_keys(columns: Mapping[str, list[str]], csv: Path) -> list[str]:
-    """A safe key for each row: its own, else its video's path without `videos/`.
+    """A safe key for each row: its own, else its video's path without `videos/`; "" where it has
+    neither.
 
     Where videos share a key (`a/x` and `a__x`, or one video with several prompts), the digest of
     path and prompt tells them apart; only rows equal in both have one key.
@@ -290,55 +221,26 @@ def _row_keys(columns: Mapping[str, list[str]], csv: Path) -> list[str]:
         ConfigError: When the `key` column has a key twice.
     """
     if "key" in columns:
-        keys = [safe_key(key) for key in columns["key"]]
+        keys = [safe_key(key) if key.strip() else "" for key in columns["key"]]
         seen: set[str] = set()
         for row, key in enumerate(keys, start=1):
-            if key.casefold() in seen:
+            if key and key.casefold() in seen:
                 raise ConfigError(f"{csv}: row {row}: the key {key!r} stands there twice.")
             seen.add(key.casefold())
         return keys
-    names = [
-        str(Path(video).with_suffix("")).removeprefix("videos/").replace("/", "__")
-        for video in columns["video"]
-    ]
-    keys = [safe_key(name) for name in names]
+    keys = [_video_key(video) for video in columns["video"]]
     count = Counter(key.casefold() for key in keys)
     return [
-        safe_key(f"{key}-{digest(video, prompt)}") if count[key.casefold()] > 1 else key
+        safe_key(f"{key}-{digest.of_values(video, prompt)}")
+        if key and count[key.casefold()] > 1
+        else key
         for key, video, prompt in zip(keys, columns["video"], columns["prompt"], strict=True)
     ]
 
 
-def _check_disk(
-    dataset: Dataset,
-    texts: Sequence[_Text],
-    links: Sequence[tuple[Embedded, _Row]],
-    width: int,
-) -> None:
-    """Refuse before the disk is full, from the real numbers of tokens.
-
-    Raises:
-        BackendError: Saying what is needed and what is free.
-    """
-    from chronoprep.umt5 import MAX_TOKENS, OVERHEAD, can_share
-
-    folder = dataset.embedding("x").parent
-    sizes = [min(MAX_TOKENS, len(text.ids)) * width * 2 + OVERHEAD for text in texts]
-    needed = sum(sizes)
-    copies = sum(
-        size * (len(text.rows) - 1) for size, text in zip(sizes, texts, strict=True)
-    ) + sum(record.bytes for record, _ in links)
-    if copies and not can_share(folder):
-        needed += copies
-    # Files that are replaced give back their own space, unless others share it.
-    rows = [row for text in texts for row in text.rows] + [row for _, row in links]
-    files = dataset.embedding_files()
-    old = (files.get(f"{row.key}.pkl") for row in rows)
-    free = shutil.disk_usage(dataset.folder).free
-    there = free + sum(file.st_size for file in old if file is not None and file.st_nlink == 1)
-    if needed > there:
-        raise BackendError(
-            f"{folder}: {len(texts)} embeddings need {needed / 1e9:.1f} GB, "
-            f"{free / 1e9:.1f} GB are free.",
-            hint="Free some space, or embed on another disk.",
-        )
+def _video_key(video: str) -> str:
+    name = Path(video).name
+    if not name.strip():
+        return ""
+    path = str(Path(video).with_suffix(""))
+    return safe_key(path.removeprefix("videos/").replace("/", "__"))

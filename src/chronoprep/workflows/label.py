@@ -1,332 +1,226 @@
-"""From pairs to labels in the journal: what is stale, then only that."""
+"""Labels: what is stale, then only that, then what came of it as events."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from datetime import datetime, timezone
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from chronoprep import vlm
-from chronoprep.checkpoint import Checkpoint
 from chronoprep.config import Settings
-from chronoprep.data import Label, Outcome, Pair
-from chronoprep.dataset import Dataset
-from chronoprep.dataset.journal import Labels
-from chronoprep.engine import batched, cores, gathered, mapped
+from chronoprep.data import Frame, Outcome
+from chronoprep.dataset import Entry, Event, Failure, Label, State
+from chronoprep.engine import batched
 from chronoprep.errors import ConfigError, PairError
-from chronoprep.labels import captioning
-from chronoprep.labels.captioning import Answer, View
+from chronoprep.images.refs import parse
+from chronoprep.labels.labeller import Labelled, Labeller
+from chronoprep.labels.labeller import label_one as ask_one
 from chronoprep.labels.prompts import load_prompts
-from chronoprep.labels.recipe import (
-    Captions,
-    Recipe,
-    Seen,
-    Task,
-    look,
-    looked_up,
-    next_task,
-    normal_caption,
-)
+from chronoprep.labels.recipe import Captions, LabelTask, Recipe, normal_caption, plan
 from chronoprep.rows import Rows
-from chronoprep.vlm import VLM
-from chronoprep.workflows.progress import Reporter, Summary
+from chronoprep.workflows.progress import Summary
+from chronoprep.workflows.stage import Run, failure
+
+_WRITTEN_TOGETHER = 10_000
 
 
-class Loaded(NamedTuple):
-    """A task's images, ready for the model, and what was done to them."""
+def make_labels(run: Run, captions: Captions, *, with_cot: bool) -> list[Summary]:
+    """Labels by the cheapest way: a fixed text, one that the data brings, else the model.
 
-    view: View
-    seen: Seen
-    notes: tuple[str, ...]
+    `caption` and `cot` ask for the model by name; a fixed prompt in the configuration does not
+    concern them.
+    """
+    if captions != "brought":
+        return [label_by_model(run, run.entries, captions, with_cot=with_cot)]
+    if run.settings.labels.prompt is not None:
+        return [label_by_text(run, run.entries)]
+
+    def finished(entry: Entry) -> bool:
+        return bool(entry.prompt) or normal_caption(entry.caption) == "no change"
+
+    whole = run.entries.where(finished)
+    rest = run.entries.where(lambda entry: not finished(entry)) if whole else run.entries
+    done = [label_by_text(run, whole)] if whole else []
+    if rest:
+        done.append(label_by_model(run, rest, captions, with_cot=with_cot))
+    return done
 
 
-def record(
-    task: Task,
-    loaded: Loaded,
-    answer: Answer,
-    recipe: Recipe,
-    *,
-    before: Label | None,
-    seconds: float,
-) -> Label:
-    """The journal's record of what the model answered.
+def recipe_of(settings: Settings, *, clips: bool = False) -> Recipe:
+    """What a model is asked, and how.
 
     Args:
-        before: The record until now, whose caption may be the one at hand.
+        clips: Whether the pairs are frames of clips, which are asked about as such unless the user
+            or the model has prompts of its own.
+
+    Raises:
+        ConfigError: The model is not to be had, or the templates are none.
     """
-    stage1_ran = task.caption is None
-    kept = before if before is not None and before.caption == task.caption else None
-    images, files = loaded.seen
-    caption_made_here = stage1_ran and answer.caption is not None
-    faults = answer.faults
-    if kept is not None and "caption" in (kept.faults or {}):
-        faults = {"caption": (kept.faults or {})["caption"]} | faults
-    entry = Label(
-        key=task.key,
-        status="failed" if answer.error else "no_change" if answer.no_change else "ok",
-        caption=answer.caption,
-        caption_cot=answer.cot,
-        images=images,
-        files=files,
-        error=answer.error,
-        refused=answer.refused,
-        retried=answer.retried or None,
-        faults=faults or None,
-        generation=recipe.generation,
-        notes=loaded.notes,
-        seconds=round(seconds, 3),
-        time=_now(),
-    )
-    changes: dict[str, Any] = {}
-    if stage1_ran:
-        changes |= {
-            "model": recipe.checkpoint.name,
-            "revision": recipe.checkpoint.revision,
-            "caption_prompt": recipe.prompts.caption.version,
-            "caption_id": recipe.caption_id(images) if caption_made_here else None,
-        }
-    elif kept is not None:
-        # Stage 2 alone: where the caption came from stays on record.
-        fields = ("model", "revision", "caption_prompt", "caption_id", "origin", "edited_by_human")
-        changes |= {name: getattr(kept, name) for name in fields}
-    else:
-        changes |= {"origin": "brought"}
-    if answer.cot is not None:
-        changes |= {
-            "cot_model": recipe.checkpoint.name,
-            "cot_revision": recipe.checkpoint.revision,
-            "cot_prompt": recipe.prompts.cot.version,
-            "cot_id": recipe.cot_id(images, answer.caption or ""),
-        }
-    return entry.model_copy(update=changes)
+    model = vlm.resolve(settings.vlm)
+    preset = "video" if clips and model.preset == "default" else model.preset
+    return Recipe(model, load_prompts(settings.labels, preset), settings)
 
 
 def label_by_model(
-    pairs: Rows[Pair],
-    dataset: Dataset,
-    settings: Settings,
-    *,
-    with_cot: bool,
-    captions: Captions,
-    reporter: Reporter,
-    dry_run: bool = False,
+    run: Run, entries: Rows[Entry], captions: Captions, *, with_cot: bool
 ) -> Summary:
     """Bring the labels of pairs up to date, and load the model only if one is stale."""
     summary = Summary("labels")
-    prompts = load_prompts(settings.labels, vlm.preset(settings.vlm))
-    recipe = Recipe(vlm.find(settings.vlm), prompts, settings)
-
-    journal = dataset.labels()
-    _mention_torn_lines(dataset, summary)
-    tasks = Rows(Task)
-    unreadable: list[Label] = []
-    for row, before, seen in looked_up(pairs, journal, read_new=False):
+    clips = len(entries) > 0 and isinstance(parse(entries[0].source), Frame)
+    recipe = recipe_of(run.settings, clips=clips)
+    tasks, sizes = Rows(LabelTask), list[int]()
+    at_once: list[Event] = []
+    for entry, state, images in run.looked(entries):
         try:
-            if isinstance(seen, PairError):
-                raise seen
-            task = next_task(row, before, seen, recipe, with_cot=with_cot, captions=captions)
+            if isinstance(images, PairError):
+                raise images
+            task = plan(entry.pair, state, images, recipe, with_cot=with_cot, captions=captions)
         except PairError as error:
-            summary.fail(row.key, error.reason)
-            # A file that is away for a moment is no reason to forget a good label.
-            if error is seen and (before is None or before.status == "failed"):
-                unreadable.append(_failed(row.key, None, error))
+            summary.fail(entry.key, error.reason)
+            at_once += [Failure(key=entry.key, stage="images", error=error.reason)]
             continue
-        if task is None:
-            summary.skipped += 1
-        else:
+        if isinstance(task, LabelTask):
             tasks.append(task)
-    if dry_run:
-        summary.todo = len(tasks)
-        return summary.finish()
-    dataset.append(_worth_recording(unreadable, journal))
-    if not tasks:
-        return summary.finish()
+            sizes.append(_bytes(entry))
+        else:
+            summary.skipped += 1
+            at_once += [task] if task is not None else []
+    if not run.dry_run:
+        run.write(at_once)
+        if tasks:
+            recipe.model.check_fits()
+            run.reporter.say(f"Loading {run.settings.vlm.model} …")
+    if recipe.model.in_flight == 1:
+        # Largest pictures first: batches are level, and if memory is short it shows at once.
+        tasks = tasks.ordered(sizes)
 
-    vlm.check_fits(settings.vlm, recipe.checkpoint)
-    reporter.say(f"Loading {settings.vlm.model} …")
-    reporter.start("labels", len(tasks))
-    with open_model(settings, recipe.checkpoint) as model:
-        for entries in _run(model, tasks, recipe, journal, with_cot=with_cot):
-            dataset.append(_worth_recording(entries, journal))
-            for entry in entries:
-                reporter.advance(entry.status)
-                summary.adjusted(entry.key, entry.notes)
-                if entry.status == "failed":
-                    summary.fail(entry.key, entry.error or "failed")
-                elif entry.status == "no_change":
-                    summary.no_change += 1
-                else:
-                    summary.done += 1
-    return summary.finish()
+    def record(outcome: Outcome[Labelled]) -> Iterator[Event]:
+        return events_of(outcome, recipe, run.dataset.journal.state(outcome.key))
+
+    return run.stage("labels", tasks, Labeller(recipe, with_cot), record, summary=summary)
 
 
-def _run(
-    model: VLM, tasks: Rows[Task], recipe: Recipe, journal: Labels, *, with_cot: bool
-) -> Iterator[list[Label]]:
-    """Label tasks, in batches or with many in flight; images load in threads ahead of the model."""
-    from chronoprep.images.load import bounded, load_pair
+def _bytes(entry: Entry) -> int:
+    """Of the source's file, by the index."""
+    size = (entry.files or "").partition("-")[0]
+    return int(size) if size.isdigit() else 0
 
-    settings = recipe.settings
-    batches_of = model if isinstance(model, vlm.BatchVLM) else None
-    if batches_of is not None:
-        tasks = _by_size(tasks)
 
-    def load(task: Task) -> Loaded:
-        pair = task.pair
-        seen = task.seen if task.images else look(Pair(*task[:3]))
-        loaded = load_pair(pair, settings.images)
-        source, target = (bounded(i, settings.images) for i in (loaded.source, loaded.target))
-        if batches_of is not None:
-            batches_of.prepare(source)
-            batches_of.prepare(target)
-        return Loaded(View(source, target, task.caption), seen, loaded.notes)
+def events_of(outcome: Outcome[Labelled], recipe: Recipe, state: State) -> Iterator[Event]:
+    """What the model's answer is on record.
 
-    def answer(batch: Sequence[tuple[Task, Outcome[Loaded]]]) -> list[Label]:
-        began = time.monotonic()
-        entries = [
-            _failed(task.key, task.images or None, outcome.error)
-            for task, outcome in batch
-            if isinstance(outcome.error, PairError)
-        ]
-        good = [(task, outcome.value) for task, outcome in batch if outcome.value is not None]
-        answers = captioning.label(
-            model,
-            recipe.prompts,
-            [loaded.view for _, loaded in good],
-            with_cot=with_cot,
-            guard=settings.labels.guard,
-            retries=settings.labels.retries,
-        )
-        seconds = (time.monotonic() - began) / max(len(good), 1)
-        entries += [
-            record(task, loaded, answer, recipe, before=journal.get(task.key), seconds=seconds)
-            for (task, loaded), answer in zip(good, answers, strict=True)
-        ]
-        return sorted(entries, key=lambda entry: entry.key)
+    Args:
+        state: Until now. A caption whose CoT failed is worth a label only where none with a CoT
+            stands.
+    """
+    done = outcome.value
+    if done is None:
+        yield failure(outcome, "images")
+        return
+    answer = done.answer
+    finished = answer.cot is not None or answer.error is None
+    if answer.caption is not None and (finished or state.text.cot is None):
+        yield _label(outcome.key, done, recipe, state)
+    if answer.error is not None:
+        stage: Literal["caption", "cot"] = "caption" if answer.caption is None else "cot"
+        yield Failure(key=outcome.key, stage=stage, error=answer.error, refused=answer.refused)
 
-    in_flight = vlm.concurrency(settings.vlm)
 
-    def size() -> int:
-        if batches_of is not None:
-            return batches_of.batch_size  # less, once memory ran out
-        return 1
-
-    views = mapped(load, tasks, key=lambda task: task.key, ahead=max(2 * size(), cores()))
-    batches = batched(zip(tasks, views, strict=True), size)
-    if in_flight == 1:
-        yield from map(answer, batches)
+def _label(key: str, done: Labelled, recipe: Recipe, state: State) -> Label:
+    answer, checkpoint = done.answer, recipe.model.checkpoint
+    fields: dict[str, Any] = {
+        "key": key,
+        "caption": answer.caption,
+        "caption_cot": answer.cot,
+        "images": done.images,
+        "files": done.files,
+        "faults": answer.faults or None,
+        "retried": answer.retried or None,
+        "generation": recipe.generation,
+        "notes": done.notes,
+        "seconds": done.seconds,
+    }
+    if done.given is None:
+        fields |= {
+            "model": checkpoint.name,
+            "revision": checkpoint.revision,
+            "caption_prompt": recipe.prompts.caption.version,
+            "caption_id": recipe.caption_id(done.images),
+        }
     else:
-        # Stage 2 of a pair follows its stage 1 at once: the server's caches still hold the images.
-        for ready in gathered(answer, batches, workers=in_flight, stop=model.close):
-            yield [entry for entries in ready for entry in entries]
+        # Stage 2 alone: where the caption came from stays on record.
+        fields |= _provenance(done, state)
+    if answer.cot is not None:
+        fields |= {
+            "cot_model": checkpoint.name,
+            "cot_revision": checkpoint.revision,
+            "cot_prompt": recipe.prompts.cot.version,
+            "cot_id": recipe.cot_id(done.images, answer.caption or ""),
+        }
+    return Label(**fields)
 
 
-def _by_size(tasks: Rows[Task]) -> Rows[Task]:
-    """Largest pictures first: batches are level, and if memory is short it shows at once."""
-    from chronoprep.images.load import frame_size
-    from chronoprep.images.refs import parse
+def _provenance(done: Labelled, state: State) -> dict[str, Any]:
+    """Where the caption that stage 2 started from came from."""
+    reviewed = state.reviewed(done.images)
+    if reviewed is not None and reviewed[1].caption == done.given:
+        return {"origin": "human"}
+    kept = next((label for label in state.labels if label.caption == done.given), None)
+    if kept is None:
+        return {"origin": "brought"}
+    names = ("model", "revision", "caption_prompt", "caption_id", "origin")
+    fields = {name: getattr(kept, name) for name in names}
+    if "caption" in (kept.faults or {}):
+        fault = {"caption": (kept.faults or {})["caption"]}
+        fields["faults"] = fault | (done.answer.faults or {})
+    return fields
 
-    def pixels(task: Task) -> int:
-        width, height = frame_size(parse(task.source))
-        return width * height
 
-    sizes = mapped(pixels, tasks, key=lambda task: task.key)
-    return tasks.ordered(outcome.value or 0 for outcome in sizes)
+class _TextTask(NamedTuple):
+    """What a label without a model says."""
+
+    key: str
+    origin: str
+    caption: str | None
+    caption_cot: str | None
 
 
-def label_by_text(
-    pairs: Rows[Pair],
-    dataset: Dataset,
-    *,
-    fixed: str | None = None,
-    reporter: Reporter,
-    dry_run: bool = False,
-) -> Summary:
+def label_by_text(run: Run, entries: Rows[Entry]) -> Summary:
     """Label without a model: one fixed prompt for all, or the texts that pairs bring.
 
     Raises:
         ConfigError: When the fixed prompt is empty.
     """
+    fixed = run.settings.labels.prompt
     if fixed is not None and not fixed.strip():
         raise ConfigError("--prompt is empty.", hint="Give the sentence that every pair trains on.")
     summary = Summary("labels")
-    journal = dataset.labels()
-    _mention_torn_lines(dataset, summary)
-    texts = Rows(_Text)
-    origin: Literal["fixed", "brought"] = "brought" if fixed is None else "fixed"
-    for row in pairs:
-        prompt = ((row.prompt if fixed is None else fixed) or "").strip() or None
-        caption = normal_caption(row.caption) if fixed is None else None
-        no_change = prompt is None and caption == "no change"
-        new = _Text(row.key, "no_change" if no_change else "ok", origin, caption, prompt)
-        before = journal.standing(row.key)
-        if before is not None and (
-            before.edited_by_human
-            or new == (row.key, before.status, before.origin, before.caption, before.caption_cot)
-        ):
+    tasks = Rows(_TextTask)
+    for entry in entries:
+        prompt = ((entry.prompt if fixed is None else fixed) or "").strip() or None
+        caption = normal_caption(entry.caption) if fixed is None else None
+        task = _TextTask(entry.key, "brought" if fixed is None else "fixed", caption, prompt)
+        state = run.dataset.journal.state(entry.key)
+        label = state.label
+        same = label is not None and task[1:] == (label.origin, label.caption, label.caption_cot)
+        if state.verdict is not None or same:
             summary.skipped += 1
         else:
-            texts.append(new)
-    if dry_run:
-        summary.todo = len(texts)
-        return summary.finish()
-    reporter.start("labels", len(texts))
-    for batch in batched(texts, 10_000):
-        now = _now()
-        dataset.append(Label.model_validate({**text._asdict(), "time": now}) for text in batch)
-        for text in batch:
-            summary.done += text.status == "ok"
-            summary.no_change += text.status == "no_change"
-            reporter.advance(text.status)
-    return summary.finish()
+            tasks.append(task)
+    return run.stage("labels", tasks, _Sayer(), lambda done: [_value(done)], summary=summary)
 
 
-class _Text(NamedTuple):
-    """What a label without a model says."""
+class _Sayer:
+    """Labels without a model: nothing to wait for, so many at a time."""
 
-    key: str
-    status: Literal["ok", "no_change"]
-    origin: Literal["fixed", "brought"]
-    caption: str | None
-    caption_cot: str | None
+    def stream(self, tasks: Iterable[_TextTask]) -> Iterator[list[Outcome[Label]]]:
+        for batch in batched(tasks, _WRITTEN_TOGETHER):
+            yield [Outcome(task.key, Label.model_validate(task._asdict())) for task in batch]
 
 
-@contextmanager
-def open_model(settings: Settings, checkpoint: Checkpoint) -> Iterator[VLM]:
-    """The model, and its memory given back at the end."""
-    model = vlm.load(settings.vlm, checkpoint)
-    try:
-        yield model
-    finally:
-        model.close()
-
-
-def _worth_recording(entries: Iterable[Label], journal: Labels) -> list[Label]:
-    """A failure must not bury a human's record."""
-
-    def human(key: str) -> bool:
-        before = journal.standing(key)
-        return before is not None and before.edited_by_human
-
-    return [e for e in entries if e.status != "failed" or not human(e.key)]
-
-
-def _failed(key: str, images: str | None, error: PairError) -> Label:
-    return Label(key=key, status="failed", images=images, error=error.reason, time=_now())
-
-
-def _mention_torn_lines(dataset: Dataset, summary: Summary) -> None:
-    if dataset.skipped_lines:
-        summary.notes.append(
-            f"{dataset.journal}: {dataset.skipped_lines} unreadable line(s) passed over"
-        )
-
-
-def _now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+def _value(outcome: Outcome[Label]) -> Label:
+    assert outcome.value is not None
+    return outcome.value
 
 
 def label_one(
@@ -341,33 +235,19 @@ def label_one(
         PairError: When an image can't be used or the model's answer is refused.
         ConfigError: When the caption says nothing.
     """
-    from chronoprep.images.load import bounded, load_pair
-
     if caption is not None and normal_caption(caption) is None:
         raise ConfigError("--caption is empty.", hint="Give the edit instruction of the pair.")
-    prompts = load_prompts(settings.labels, vlm.preset(settings.vlm))
-    pair = Pair(source.stem, str(source), str(target), caption)
-    seen = look(pair)
-    loaded = load_pair(pair, settings.images)
-    view = View(
-        bounded(loaded.source, settings.images), bounded(loaded.target, settings.images), caption
-    )
-    recipe = Recipe(vlm.find(settings.vlm), prompts, settings)
-    vlm.check_fits(settings.vlm, recipe.checkpoint)
-    began = time.monotonic()
-    with open_model(settings, recipe.checkpoint) as model:
-        (answer,) = captioning.label(
-            model,
-            prompts,
-            [view],
-            with_cot=with_cot,
-            guard=settings.labels.guard,
-            retries=settings.labels.retries,
-        )
-    if answer.error is not None:
-        raise PairError(f"{source}: {answer.error}")
-    task = Task(pair.key, str(source), str(target), caption, *seen)
-    seconds = time.monotonic() - began
-    return record(
-        task, Loaded(view, seen, loaded.notes), answer, recipe, before=None, seconds=seconds
-    )
+    recipe = recipe_of(settings)
+    recipe.model.check_fits()
+    task = LabelTask(source.stem, str(source), str(target), caption)
+    done = ask_one(recipe, task, with_cot=with_cot)
+    return _label(task.key, done, recipe, State())
+
+
+def brings_label(entry: Entry, state: State) -> bool:
+    """Whether a pair's own text is its label: the journal's comes first, unless it is that text's
+    earlier state or there is none."""
+    if not (entry.prompt or entry.caption):
+        return False
+    label = state.label
+    return label is None or (label.origin == "brought" and label.cot_model is None)

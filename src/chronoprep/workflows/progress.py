@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from chronoprep.data import Finding, Status
+from chronoprep.dataset import Event, Failure, Label, Video
 
 
 class Reporter(Protocol):
@@ -65,6 +66,21 @@ class Summary:
 
     def fail(self, key: str, reason: str) -> None:
         self.failures.append((key, reason))
+
+    def count(self, events: Iterable[Event]) -> Status:
+        """Count a task by the events that came of it."""
+        status: Status = "ok"
+        for event in events:
+            if isinstance(event, Label | Video):
+                self.adjusted(event.key, event.notes)
+            if isinstance(event, Failure):
+                self.fail(event.key, event.error)
+                status = "failed"
+            elif isinstance(event, Label) and status == "ok":
+                status = "no_change" if event.no_change else "ok"
+        self.done += status == "ok"
+        self.no_change += status == "no_change"
+        return status
 
     def adjusted(self, key: str, notes: Sequence[str]) -> None:
         """Remember what was done to a pair's images; the first few are shown."""

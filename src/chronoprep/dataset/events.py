@@ -1,0 +1,327 @@
+"""Events: what happened to a pair, and the state that follows from them.
+
+A dataset's journal holds one event a line. Nothing in it is ever changed: what a pair's label is,
+whether a human has spoken, which files were made of it, all follows from the order of its events.
+The rules, all of them here:
+
+- The last label stands. A failure never replaces a label: it says that a later try went wrong.
+- A label is of the images that it names, and of the recipe that its digests name. One whose recipe
+  and images match is taken again, without a model, by being written again.
+- A review outranks every label of the same images that comes after it. It holds on to the text that
+  it saw; what it edits replaces that text. Of several reviews the last verdict counts, and edits
+  add up. With other images the label of those stands, and the review again when its images are
+  back.
+- A CoT that a model writes for the very caption that a human wrote completes the human's text.
+- Scores belong to the text that they judged: with another text they are gone.
+- Where images are unknown, since the text came without a look at them, they count as the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+from chronoprep import digest
+from chronoprep.data import Status
+
+Verdict = Literal["accept", "reject", "edit"]
+
+
+class Event(BaseModel):
+    """A line of the journal.
+
+    Attributes:
+        key: Of the pair; empty where an event concerns the dataset.
+        kind: What happened.
+        time: When, in UTC.
+    """
+
+    # Hardly a text comes twice: looking for it among those that came would be in vain.
+    model_config = ConfigDict(frozen=True, cache_strings="none")
+
+    key: str = ""
+    kind: str
+    time: str | None = None
+
+
+class Label(Event):
+    """A label was written.
+
+    `caption_id` and `cot_id` are digests of all inputs of stage 1 and stage 2 (images, image
+    settings, model, revision, prompt, generation settings). `images` is the digest of both images'
+    bytes, and `files` says how their files looked then: while they look the same, the bytes are not
+    read again. `faults` says, by stage, what the guard has against a text that was kept while it
+    was off: with the guard on again, that stage is stale. The other fields are for people.
+    """
+
+    kind: Literal["label"] = "label"
+    caption: str | None = None
+    caption_cot: str | None = None
+    origin: Literal["model", "fixed", "brought", "human"] = "model"
+    images: str | None = None
+    files: str | None = None
+    caption_id: str | None = None
+    cot_id: str | None = None
+    faults: dict[str, str] | None = None
+    model: str | None = None
+    revision: str | None = None
+    cot_model: str | None = None
+    cot_revision: str | None = None
+    caption_prompt: str | None = None
+    cot_prompt: str | None = None
+    generation: dict[str, Any] | None = None
+    retried: dict[str, dict[str, Any]] | None = None
+    notes: tuple[str, ...] = ()
+    seconds: float | None = None
+
+    @property
+    def no_change(self) -> bool:
+        return self.caption == "no change" and self.caption_cot is None
+
+
+class Failure(Event):
+    """A try went wrong: at a stage of the label, at the video or at the embedding."""
+
+    kind: Literal["failure"] = "failure"
+    stage: Literal["images", "caption", "cot", "video", "embedding"]
+    error: str
+    refused: str | None = None
+
+
+class Review(Event):
+    """A human looked at a label.
+
+    Attributes:
+        caption, caption_cot: With `edit`, the new texts; None leaves one as it is. A new caption
+            alone takes the CoT away, which was written for the old one.
+        images: What the label was of.
+    """
+
+    kind: Literal["review"] = "review"
+    verdict: Verdict
+    caption: str | None = None
+    caption_cot: str | None = None
+    images: str | None = None
+    reviewer: str | None = None
+    reason: str | None = None
+
+
+class Score(Event):
+    """A text was judged; `of` is the digest of that text."""
+
+    kind: Literal["score"] = "score"
+    of: str
+    scores: dict[str, float] = {}
+    reasons: tuple[str, ...] = ()
+
+
+class Artefact(Event):
+    """A file was written.
+
+    Attributes:
+        bytes, mtime, content: Size, time in nanoseconds and digest of the file.
+    """
+
+    bytes: int
+    mtime: int
+    content: str
+
+
+class Video(Artefact):
+    """The pair's video was written.
+
+    Attributes:
+        shows: Digest of what it shows: the images, and how they were brought to one frame.
+        how: Digest of how that is encoded.
+        images, files: As in a label.
+    """
+
+    kind: Literal["video"] = "video"
+    shows: str
+    how: str
+    images: str
+    files: str | None = None
+    notes: tuple[str, ...] = ()
+    not_copied: str | None = None
+
+
+class Embedding(Artefact):
+    """The pair's embedding was written.
+
+    Attributes:
+        prompt: Digest of the prompt.
+        encoder: Model, revision and what else the numbers depend on; readable.
+        tokens: Of the prompt before the cut at 512, the end token included.
+    """
+
+    kind: Literal["embedding"] = "embedding"
+    prompt: str
+    encoder: str
+    tokens: int
+
+
+class Table(Artefact):
+    """metadata.csv was written, or read after a human had edited it."""
+
+    kind: Literal["table"] = "table"
+
+
+class Torn(Event):
+    """A line that a crash had cut short, put into a whole one."""
+
+    kind: Literal["torn"] = "torn"
+    text: str
+
+
+AnyEvent = Annotated[
+    Label | Failure | Review | Score | Video | Embedding | Table | Torn,
+    Field(discriminator="kind"),
+]
+read_event = TypeAdapter[Any](AnyEvent).validator.validate_json
+"""An event of its line. Raises pydantic's ValidationError."""
+
+
+class Text(NamedTuple):
+    """What a label says: the edit instruction and the chain-of-thought prompt."""
+
+    caption: str | None = None
+    cot: str | None = None
+
+
+NO_TEXT = Text()
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What a pair's events come to.
+
+    Attributes:
+        label: The last label.
+        labels: All of them, the last one first.
+        failure: The last failure of a label, unless a label came after it.
+        verdict: A human's, on the label's images; None where none stands.
+        text: What is trained on: the human's words, or the label's.
+        scores: Of that text.
+        video, embedding: The last ones written.
+    """
+
+    label: Label | None = None
+    labels: tuple[Label, ...] = ()
+    failure: Failure | None = None
+    reviews: tuple[tuple[Review, Label | None], ...] = ()
+    verdict: Verdict | None = None
+    text: Text = NO_TEXT
+    scores: tuple[Score, ...] = ()
+    video: Video | None = None
+    embedding: Embedding | None = None
+
+    @property
+    def status(self) -> Status | None:
+        """None where nothing has happened to the label yet."""
+        if self.verdict == "reject":
+            return "rejected"
+        if self.text.caption is None and self.text.cot is None:
+            return "failed" if self.failure is not None else None
+        return "no_change" if self.text == ("no change", None) else "ok"
+
+    @property
+    def images(self) -> str | None:
+        """The images that the text is of."""
+        return self.label.images if self.label is not None else None
+
+    @property
+    def knows_images(self) -> bool:
+        """Whether something was made of the pair's images, whose digest is known."""
+        seen = (self.video, *self.labels, *(review for review, _ in self.reviews))
+        return any(event is not None and event.images is not None for event in seen)
+
+    def reviewed(self, images: str | None) -> tuple[Verdict, Text] | None:
+        """What humans have said of a label of these images."""
+        verdict: Verdict | None = None
+        text: Text | None = None
+        for review, at in self.reviews:
+            if not same_images(review.images, images):
+                continue
+            verdict = review.verdict
+            if text is None:
+                text = Text(at.caption, at.caption_cot) if at is not None else Text()
+            if review.verdict == "edit":
+                cot = None if review.caption not in (None, text.caption) else text.cot
+                text = Text(review.caption or text.caption, review.caption_cot or cot)
+        if verdict is None or text is None:
+            return None
+        if text.cot is None:
+            completed = (
+                label.caption_cot
+                for label in self.labels
+                if label.caption == text.caption and same_images(label.images, images)
+            )
+            text = Text(text.caption, next(filter(None, completed), None))
+        return verdict, text
+
+    def images_of(self, files: str | None) -> str | None:
+        """The digest of the pair's images, if an event saw their files look like this."""
+        if files is None:
+            return None
+        seen = (self.video, *self.labels)
+        return next((e.images for e in seen if e is not None and e.files == files), None)
+
+
+EMPTY = State()
+
+
+def fold(events: Iterable[Event]) -> State:
+    """The state that a pair's events come to, in their order."""
+    labels: list[Label] = []
+    reviews: list[tuple[Review, Label | None]] = []
+    scores: list[Score] = []
+    failure: Failure | None = None
+    files: dict[str, Any] = {}
+    for event in events:
+        if isinstance(event, Label):
+            labels.append(event)
+            failure = None
+        elif isinstance(event, Failure):
+            failure = failure if event.stage in ("video", "embedding") else event
+        elif isinstance(event, Review):
+            reviews.append((event, labels[-1] if labels else None))
+        elif isinstance(event, Score):
+            scores.append(event)
+        elif isinstance(event, Artefact):
+            files[event.kind] = event
+    label = labels[-1] if labels else None
+    state = State(label, tuple(reversed(labels)), failure, tuple(reviews), **files)
+    return _settled(state, scores)
+
+
+def _settled(state: State, scores: list[Score]) -> State:
+    """A state with its text, and the scores of just that."""
+    label = state.label
+    text = Text(label.caption, label.caption_cot) if label is not None else Text()
+    verdict, text = state.reviewed(state.images) or (None, text)
+    of = text_digest(text) if scores else ""
+    mine = tuple(score for score in scores if score.of == of)
+    return State(
+        label, state.labels, state.failure, state.reviews, verdict, text, mine,
+        state.video, state.embedding,
+    )  # fmt: skip
+
+
+def text_digest(text: Text) -> str:
+    """Names a text, for the scores that judge it."""
+    return digest.of_values(*text)
+
+
+def same_images(one: str | None, other: str | None) -> bool:
+    """Whether two digests may be of the same images."""
+    return one is None or other is None or one == other
+
+
+def renamed(events: Iterable[Event], key: str) -> Iterator[Event]:
+    """What is known of a pair's text, for the same images under another key."""
+    for event in events:
+        if isinstance(event, Label | Review | Score):
+            yield event.model_copy(update={"key": key})

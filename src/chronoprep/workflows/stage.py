@@ -1,0 +1,319 @@
+"""The shape of every stage: plan tasks, run a worker, record what came of them as events.
+
+A plan holds the index against the states of its keys and gives tasks. A worker does them and knows
+neither journal nor terminal. A record turns an outcome into events, which the driver here writes.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TypeVar
+
+from chronoprep import engine
+from chronoprep import pairs as pairing
+from chronoprep.config import Settings
+from chronoprep.data import Finding, Outcome, Pair
+from chronoprep.dataset import Artefact, Dataset, Entry, Event, Failure, Files, State, renamed
+from chronoprep.engine import Keyed, Worker, mapped
+from chronoprep.errors import ConfigError, PairError
+from chronoprep.images.refs import place
+from chronoprep.pairs import Discovery
+from chronoprep.rows import Rows
+from chronoprep.workflows.progress import Reporter, Silent, Summary
+
+K = TypeVar("K", bound=Keyed)
+U = TypeVar("U")
+A = TypeVar("A", bound=Artefact)
+
+# Events are written down together for so many seconds: what a crash can cost.
+_SECONDS = 0.5
+_READ_TOGETHER = 1000
+
+
+@dataclass
+class Run:
+    """A dataset at work.
+
+    Attributes:
+        entries: The pairs that the run is about.
+        dry_run: Whether it only says what it would do.
+        summary: Of the pairs.
+    """
+
+    dataset: Dataset
+    settings: Settings
+    reporter: Reporter
+    dry_run: bool
+    entries: Rows[Entry] = field(default_factory=lambda: Rows(Entry))
+    summary: Summary = field(default_factory=lambda: Summary("pairs"))
+
+    def stage(
+        self,
+        what: str,
+        tasks: Collection[K],
+        worker: Worker[K, U] | Callable[[K], U],
+        record: Callable[[Outcome[U]], Iterable[Event]],
+        *,
+        summary: Summary | None = None,
+    ) -> Summary:
+        """Run a stage over its tasks, and write down what comes of them.
+
+        Args:
+            record: The events of an outcome; a `Failure` counts as one.
+            summary: What the plan has counted already.
+        """
+        summary = summary or Summary(what)
+        if self.dry_run:
+            summary.todo = len(tasks)
+            return summary.finish()
+        if not len(tasks):
+            return summary.finish()
+        self.reporter.start(what, len(tasks))
+        waiting: list[Event] = []
+        written = time.monotonic()
+        try:
+            for outcomes in engine.run(worker, tasks):
+                for outcome in outcomes:
+                    events = list(record(outcome))
+                    waiting += events
+                    self.reporter.advance(summary.count(events))
+                if time.monotonic() - written > _SECONDS:
+                    self.write(waiting)
+                    waiting, written = [], time.monotonic()
+        finally:
+            self.write(waiting)
+        return summary.finish()
+
+    def write(self, events: Iterable[Event]) -> None:
+        """Add events to the journal, with the time."""
+        now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        self.dataset.append(event.model_copy(update={"time": now}) for event in events)
+
+    def found_again(self, files: Files, touched: list[tuple[A, K]]) -> Iterator[K]:
+        """The tasks of files that are not what was written after all.
+
+        Args:
+            touched: Files of another time of change than on record, as in a copied dataset, each
+                with the task that would write it anew.
+        """
+        if touched:
+            self.reporter.start("files to compare", len(touched))
+        same: list[Event] = []
+        events = [event for event, _ in touched]
+        for (_, task), outcome in zip(
+            touched, mapped(files.described_anew, events, key=lambda event: event.key), strict=True
+        ):
+            self.reporter.advance("ok")
+            if outcome.value is None:
+                yield task
+            else:
+                same.append(outcome.value)
+        if not self.dry_run:
+            self.write(same)
+
+    def looked(
+        self, entries: Iterable[Entry] | None = None
+    ) -> Iterator[tuple[Entry, State, str | PairError | None]]:
+        """Each pair, its state, and the digest of its images as they are now.
+
+        The bytes of images are read only where something was made of them before and their files
+        look other than then; what is read is remembered in the index. None where nothing was ever
+        made of a pair's images.
+        """
+        learned: dict[str, str] = {}
+        # From the first pair on whose images have to be read: they are read side by side.
+        waiting: list[tuple[Entry, State, str | None, bool]] = []
+
+        def settle() -> Iterator[tuple[Entry, State, str | PairError | None]]:
+            fresh = mapped(_look, [e for e, *_, read in waiting if read], key=lambda e: e.key)
+            for entry, state, images, read in waiting:
+                if not read:
+                    yield entry, state, images
+                    continue
+                outcome = next(fresh)
+                if outcome.value is not None:
+                    learned[entry.key] = outcome.value
+                yield entry, state, outcome.value or _pair_error(outcome)
+            waiting.clear()
+
+        journal = self.dataset.journal
+        for entry in self.entries if entries is None else entries:
+            state = journal.state(entry.key)
+            images = entry.images or state.images_of(entry.files)
+            read = images is None and (entry.files is None or state.knows_images)
+            if not read and not waiting:
+                yield entry, state, images
+                continue
+            waiting.append((entry, state, images, read))
+            if len(waiting) == _READ_TOGETHER:
+                yield from settle()
+        yield from settle()
+        if learned and not self.dry_run:
+            self.dataset.index.learn(learned)
+            self.dataset.index.save()
+
+
+def _look(entry: Entry) -> str:
+    from chronoprep.images.load import content_hash
+
+    return content_hash(entry.pair)
+
+
+def _pair_error(outcome: Outcome[str]) -> PairError:
+    assert isinstance(outcome.error, PairError)
+    return outcome.error
+
+
+@contextmanager
+def opened(
+    folder: Path,
+    settings: Settings,
+    *,
+    pairs: Path | None = None,
+    reporter: Reporter | None = None,
+    dry_run: bool = False,
+    look: bool = True,
+    foreign: bool = False,
+) -> Iterator[Run]:
+    """A dataset, locked, with what a human edited taken over and its pairs brought up to date.
+
+    Args:
+        pairs: Where to look for pairs; without, those that the dataset knows.
+        dry_run: Write nothing, not even the lock.
+        look: Whether images will be asked for, so that they have to be where the index says.
+        foreign: Whether the folder may be others', with a table and no index.
+
+    Raises:
+        ConfigError: As `discover`; or the dataset knows no pairs, or their place is gone.
+        BackendError: Another run holds the dataset, or it can't be written.
+    """
+    run = Run(Dataset(folder), settings, reporter or Silent(), dry_run)
+    found = pairing.discover(pairs, settings.pairs) if pairs is not None else None
+    if found is None and not foreign and not run.dataset.index.exists:
+        raise ConfigError(
+            f"{folder}: this dataset knows no pairs yet.",
+            hint=f"Name them once: a folder or a table, before --dataset {folder}.",
+        )
+    if found is not None:
+        report_discovery(found, pairs or folder, run.summary, run.reporter)
+    with _locked(run):
+        if not dry_run:
+            run.summary.notes += run.dataset.take_over_edits()
+        if found is not None:
+            _update(run, found, pairs or folder)
+        else:
+            if look:
+                _require_origins(run)
+                run.dataset.index.look_again()
+            run.entries = run.dataset.index.entries(settings.pairs.limit)
+            run.summary.done = len(run.entries)
+        run.summary.finish()
+        yield run
+        run.summary.findings += run.dataset.journal.damage()
+
+
+@contextmanager
+def _locked(run: Run) -> Iterator[None]:
+    if run.dry_run:
+        yield
+        return
+    with run.dataset.locked():
+        yield
+
+
+def report_discovery(found: Discovery, where: Path, summary: Summary, reporter: Reporter) -> None:
+    """Say what was found, and what was passed over; pairs that can't be used are failures."""
+    summary.done = len(found.pairs)
+    reporter.say(f"{len(found.pairs)} pairs in {where} ({found.layout})")
+    if found.unmatched:
+        names = ", ".join(path.name for path in found.unmatched[:5])
+        more = ", …" if len(found.unmatched) > 5 else ""
+        summary.notes.append(f"without a partner: {len(found.unmatched)} ({names}{more})")
+    if found.ambiguous:
+        summary.notes.append(
+            f"ambiguous: {len(found.ambiguous)} ({'; '.join(found.ambiguous[:3])})"
+        )
+    if found.renamed:
+        renames = ", ".join(f"{old!r} → {new!r}" for old, new in found.renamed[:3])
+        summary.notes.append(f"keys made safe: {len(found.renamed)} ({renames})")
+    for outcome in found.bad:
+        summary.fail(outcome.key, outcome.error.reason if outcome.error else "can't be used")
+
+
+def _update(run: Run, found: Discovery, where: Path) -> None:
+    """Take what was found into the index, and say what that changes."""
+    index, journal = run.dataset.index, run.dataset.journal
+
+    def digest_of(pair: Pair) -> str | None:
+        from chronoprep.images.load import content_hash
+
+        try:
+            return content_hash(pair)
+        except PairError:
+            return None
+
+    limited = run.settings.pairs.limit is not None
+    changes = index.update(
+        found.pairs,
+        str(where) if "://" in str(where) else os.path.abspath(where),  # noqa: PTH100
+        keep=None if limited else {outcome.key for outcome in found.bad},
+        images_of=lambda key: journal.state(key).images,
+        digest_of=digest_of,
+    )
+    for outcome in changes.clashing:
+        run.summary.fail(outcome.key, outcome.error.reason if outcome.error else "")
+    run.summary.done -= len(changes.clashing)
+    for old in sorted(changes.moved):
+        run.summary.findings.append(
+            Finding("moved", "note", None, f"the pairs of {old} have moved to {where}")
+        )
+    lost = sorted(changes.gone.difference(old for old, _ in changes.renamed))
+    if lost:
+        names = ", ".join(lost[:5]) + (", …" if len(lost) > 5 else "")
+        run.summary.findings.append(
+            Finding(
+                "gone", "warning", None,
+                f"{len(lost)} pair(s) are not in {where} any more, and leave the dataset: {names}",
+                "What is known of them stays in labels.jsonl, and counts again when they are back.",
+            )
+        )  # fmt: skip
+    for old, new in changes.renamed:
+        run.summary.findings.append(
+            Finding("renamed", "note", new, f"{old} is now called {new}; its label goes with it")
+        )
+    taken = {outcome.key for outcome in changes.clashing}
+    mine = {pair.key for pair in found.pairs} - taken
+    run.entries = index.entries().where(lambda entry: entry.key in mine)
+    if run.dry_run:
+        return
+    for old, new in changes.renamed:
+        if new not in journal:
+            run.dataset.append(list(renamed(journal.events(old), new)))
+    index.save()
+
+
+def _require_origins(run: Run) -> None:
+    """Refuse at once where all the images of a place are gone with it.
+
+    Raises:
+        ConfigError: Naming the place.
+    """
+    origins = set(run.dataset.index.entries().frame["origin"].unique())
+    for origin in sorted(filter(None, origins)):
+        if "://" not in origin and not os.path.lexists(place(origin)):
+            raise ConfigError(
+                f"{origin}: the pairs of {run.dataset.folder} are not there any more.",
+                hint="Name the place that they have moved to, before --dataset.",
+            )
+
+
+def failure(outcome: Outcome[U], stage: str) -> Failure:
+    """The event of an outcome that is an error."""
+    reason = outcome.error.reason if outcome.error is not None else ""
+    return Failure.model_validate({"key": outcome.key, "stage": stage, "error": reason})
