@@ -122,7 +122,11 @@ def plan(
         verdict, text = reviewed
         open_ended = text.caption not in (None, "no change") and text.cot is None
         if verdict == "reject" or not open_ended or not with_cot:
-            return None
+            if same_images(state.images, images):
+                return None
+            # Images that are back, and with them the label that the human saw.
+            back = (label for label in state.labels if same_images(label.images, images))
+            return next(back, None)
         return LabelTask(*pair[:3], text.caption)
     given = normal_caption(pair.caption) if captions != "model" else None
     if captions == "existing":
