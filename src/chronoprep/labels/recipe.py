@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
-from chronoprep import vlm
-from chronoprep.checkpoint import Checkpoint
 from chronoprep.config import ImageSettings, Settings
 from chronoprep.data import Pair, Standing
 from chronoprep.dataset.journal import Labels
@@ -19,6 +17,7 @@ from chronoprep.errors import PairError
 from chronoprep.labels import guard
 from chronoprep.labels.prompts import Prompts
 from chronoprep.rows import Rows
+from chronoprep.vlm import Model
 
 Captions = Literal["model", "brought", "existing"]
 """Where stage 1 comes from: the model for every pair; the data where it brings a caption, else the
@@ -46,18 +45,18 @@ def view_settings(images: ImageSettings) -> dict[str, Any]:
 class Recipe:
     """Everything but the images that decides a label's text."""
 
-    checkpoint: Checkpoint
+    model: Model
     prompts: Prompts
     settings: Settings
 
     @property
     def generation(self) -> dict[str, object]:
         return {
-            "backend": vlm.backend_of(self.settings.vlm),
+            "backend": self.model.backend,
             "do_sample": False,
             "max_new_tokens": self.settings.vlm.max_new_tokens,
             "max_resolution": self.settings.images.max_resolution,
-            **vlm.deciding(self.settings.vlm),
+            **self.model.text_settings,
         }
 
     @cached_property
@@ -65,9 +64,9 @@ class Recipe:
         """Digests of what is the same for all pairs, of stage 1 and of stage 2."""
         common = (
             view_settings(self.settings.images),
-            self.checkpoint.name,
-            self.checkpoint.revision,
-            vlm.deciding(self.settings.vlm),
+            self.model.name,
+            self.model.checkpoint.revision,
+            self.model.text_settings,
         )
         # Of a template, its text counts and not what its file is called.
         versions = (t.version.rpartition("@")[2] for t in (self.prompts.caption, self.prompts.cot))

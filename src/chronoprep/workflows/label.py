@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from chronoprep import vlm
-from chronoprep.checkpoint import Checkpoint
 from chronoprep.config import Settings
 from chronoprep.data import Label, Outcome, Pair
 from chronoprep.dataset import Dataset
@@ -83,8 +82,8 @@ def record(
     changes: dict[str, Any] = {}
     if stage1_ran:
         changes |= {
-            "model": recipe.checkpoint.name,
-            "revision": recipe.checkpoint.revision,
+            "model": recipe.model.name,
+            "revision": recipe.model.checkpoint.revision,
             "caption_prompt": recipe.prompts.caption.version,
             "caption_id": recipe.caption_id(images) if caption_made_here else None,
         }
@@ -96,8 +95,8 @@ def record(
         changes |= {"origin": "brought"}
     if answer.cot is not None:
         changes |= {
-            "cot_model": recipe.checkpoint.name,
-            "cot_revision": recipe.checkpoint.revision,
+            "cot_model": recipe.model.name,
+            "cot_revision": recipe.model.checkpoint.revision,
             "cot_prompt": recipe.prompts.cot.version,
             "cot_id": recipe.cot_id(images, answer.caption or ""),
         }
@@ -117,7 +116,7 @@ def label_by_model(
     """Bring the labels of pairs up to date, and load the model only if one is stale."""
     summary = Summary("labels")
     prompts = load_prompts(settings.labels, vlm.preset(settings.vlm))
-    recipe = Recipe(vlm.find(settings.vlm), prompts, settings)
+    recipe = Recipe(vlm.resolve(settings.vlm), prompts, settings)
 
     journal = dataset.labels()
     _mention_torn_lines(dataset, summary)
@@ -145,10 +144,10 @@ def label_by_model(
     if not tasks:
         return summary.finish()
 
-    vlm.check_fits(settings.vlm, recipe.checkpoint)
-    reporter.say(f"Loading {settings.vlm.model} …")
+    recipe.model.check_fits()
+    reporter.say(f"Loading {recipe.model.name} …")
     reporter.start("labels", len(tasks))
-    with open_model(settings, recipe.checkpoint) as model:
+    with closing(recipe.model.load()) as model:
         for entries in _run(model, tasks, recipe, journal, with_cot=with_cot):
             dataset.append(_worth_recording(entries, journal))
             for entry in entries:
@@ -167,7 +166,7 @@ def _run(
     model: VLM, tasks: Rows[Task], recipe: Recipe, journal: Labels, *, with_cot: bool
 ) -> Iterator[list[Label]]:
     """Label tasks, in batches or with many in flight; images load in threads ahead of the model."""
-    from chronoprep.images.load import bounded, load_pair
+    from chronoprep.images.load import load_pair, pictures
 
     settings = recipe.settings
     batches_of = model if isinstance(model, vlm.BatchVLM) else None
@@ -178,7 +177,7 @@ def _run(
         pair = task.pair
         seen = task.seen if task.images else look(Pair(*task[:3]))
         loaded = load_pair(pair, settings.images)
-        source, target = (bounded(i, settings.images) for i in (loaded.source, loaded.target))
+        source, target = pictures(loaded, settings.images)
         if batches_of is not None:
             batches_of.prepare(source)
             batches_of.prepare(target)
@@ -207,8 +206,6 @@ def _run(
         ]
         return sorted(entries, key=lambda entry: entry.key)
 
-    in_flight = vlm.concurrency(settings.vlm)
-
     def size() -> int:
         if batches_of is not None:
             return batches_of.batch_size  # less, once memory ran out
@@ -216,11 +213,11 @@ def _run(
 
     views = mapped(load, tasks, key=lambda task: task.key, ahead=max(2 * size(), cores()))
     batches = batched(zip(tasks, views, strict=True), size)
-    if in_flight == 1:
+    if recipe.model.in_flight == 1:
         yield from map(answer, batches)
     else:
         # Stage 2 of a pair follows its stage 1 at once: the server's caches still hold the images.
-        for ready in gathered(answer, batches, workers=in_flight, stop=model.close):
+        for ready in gathered(answer, batches, workers=recipe.model.in_flight, stop=model.close):
             yield [entry for entries in ready for entry in entries]
 
 
@@ -294,16 +291,6 @@ class _Text(NamedTuple):
     caption_cot: str | None
 
 
-@contextmanager
-def open_model(settings: Settings, checkpoint: Checkpoint) -> Iterator[VLM]:
-    """The model, and its memory given back at the end."""
-    model = vlm.load(settings.vlm, checkpoint)
-    try:
-        yield model
-    finally:
-        model.close()
-
-
 def _worth_recording(entries: Iterable[Label], journal: Labels) -> list[Label]:
     """A failure must not bury a human's record."""
 
@@ -341,7 +328,7 @@ def label_one(
         PairError: When an image can't be used or the model's answer is refused.
         ConfigError: When the caption says nothing.
     """
-    from chronoprep.images.load import bounded, load_pair
+    from chronoprep.images.load import load_pair, pictures
 
     if caption is not None and normal_caption(caption) is None:
         raise ConfigError("--caption is empty.", hint="Give the edit instruction of the pair.")
@@ -349,13 +336,11 @@ def label_one(
     pair = Pair(source.stem, str(source), str(target), caption)
     seen = look(pair)
     loaded = load_pair(pair, settings.images)
-    view = View(
-        bounded(loaded.source, settings.images), bounded(loaded.target, settings.images), caption
-    )
-    recipe = Recipe(vlm.find(settings.vlm), prompts, settings)
-    vlm.check_fits(settings.vlm, recipe.checkpoint)
+    view = View(*pictures(loaded, settings.images), caption)
+    recipe = Recipe(vlm.resolve(settings.vlm), prompts, settings)
+    recipe.model.check_fits()
     began = time.monotonic()
-    with open_model(settings, recipe.checkpoint) as model:
+    with closing(recipe.model.load()) as model:
         (answer,) = captioning.label(
             model,
             prompts,
