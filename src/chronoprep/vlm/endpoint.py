@@ -114,7 +114,10 @@ def list_models(endpoint: str) -> list[ServedModel] | None:
                 raise refused(endpoint, error) from None
             return None
         except openai.APIConnectionError as error:
-            raise _gone(endpoint, error) from None
+            raise BackendError(
+                f"{shown(endpoint)}: the server does not answer ({cause_of(error)}).",
+                hint="Is it running, and is this its address?",
+            ) from None
         except (AttributeError, TypeError, ValueError):  # an answer of another form
             return None
 
@@ -147,13 +150,6 @@ def choose(offered: list[ServedModel] | None, endpoint: str, names: Sequence[str
 
 def _key() -> str:
     return os.environ.get("OPENAI_API_KEY", "").strip()
-
-
-def _gone(endpoint: str, error: openai.APIConnectionError) -> BackendError:
-    return BackendError(
-        f"{shown(endpoint)}: the server does not answer ({cause_of(error)}).",
-        hint="Is it running, and is this its address?",
-    )
 
 
 def refused(endpoint: str, error: openai.APIStatusError) -> BackendError:

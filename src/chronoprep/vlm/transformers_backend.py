@@ -168,10 +168,11 @@ class TransformersVLM:
         return [self._completion(ids) for ids in output.sequences[:, start:].tolist()]
 
     def _generate(self, inputs: dict[str, Any], sampling: Sampling) -> Any:
+        draw = _Draw(sampling, self.model.device) if sampling.temperature else None
         return self.model.generate(
             **inputs,
             **_PLAIN,
-            **_decoding(sampling, self.model.device),
+            logits_processor=[draw] if draw else None,
             max_new_tokens=self.max_new_tokens,
             eos_token_id=sorted(self._ends) or None,
             pad_token_id=self.processor.tokenizer.pad_token_id,
@@ -283,12 +284,6 @@ class _Draw(transformers.LogitsProcessor):
         scores = self._cut(input_ids, scores.float() / self._temperature)
         noise = torch.empty(scores.shape[1], device=scores.device)
         return scores - noise.exponential_(generator=self._generator).log()
-
-
-def _decoding(sampling: Sampling, device: Any) -> dict[str, Any]:
-    if not sampling.temperature:
-        return {}
-    return {"logits_processor": [_Draw(sampling, device)]}
 
 
 def _pictures(chat: Chat) -> list[Picture]:
