@@ -16,10 +16,6 @@ and with --vllm-python .venv-vllm/bin/python (`make test-vllm` makes it), in flo
   ours-server  the command with --endpoint, on vLLM's own server, which has the same options; its
                memory is the client's
 
-and, where it is named by --rows:
-
-  ours-compiled   the command with --compile; what compiling takes comes before the clock
-
 The checkpoint is a tiny Qwen3-VL with random weights unless --model names another. Its preprocessor
 makes a picture 192² before the model sees it, so that generation is what is measured; --full-size
 takes the published checkpoints' bounds, where a 1024² picture is 1,024 tokens and the encoder's
@@ -28,7 +24,7 @@ is loaded by then and has answered once, since a first answer sets up much in an
 processor's seconds are of the row's own process and, where the model runs in others, of those. In
 the split, decoding and processing are sums over threads; generating is what a call of `generate`
 takes less the encoder and the prefill. What these parts need is counted from the model's shape
-(roofline.py), and held against what the card can do; a batch that --compile fills up counts whole.
+(roofline.py), and held against what the card can do.
 
 --shape 8b and 30b-a3b measure Qwen3-VL-8B and Qwen3-VL-30B-A3B on a GPU, in bfloat16 and with the
 published bounds on pixels; their weights are random and drawn on the card. --shape tiny does the
@@ -204,7 +200,7 @@ def main() -> None:
     parser.add_argument("--picture", type=Path, help="where an SVG of the bars goes")
     args = parser.parse_args()
     vllm_python = None if args.shape else args.vllm_python
-    usual = [n for n, row in ROWS.items() if not row.asked and (vllm_python or not row.needs)]
+    usual = [name for name, row in ROWS.items() if vllm_python or not row.needs]
     rows = args.rows or usual
     if args.shape and any(ROWS[row].needs for row in rows):
         parser.error("vLLM reads its weights from files, and --shape has none")

@@ -44,11 +44,12 @@ def warm_up(size: tuple[int, int] = (256, 256), count: int = 1) -> tuple[list[An
     from PIL import Image
 
     from chronoprep.config import LabelSettings
+    from chronoprep.data import Picture
     from chronoprep.labels.prompts import load_prompts
 
     prompts = load_prompts(LabelSettings())
     colours = ("navy", "gold")
-    pairs = [[Image.new("RGB", size, colour) for colour in colours] for _ in range(count)]
+    pairs = [[Picture(Image.new("RGB", size, colour)) for colour in colours] for _ in range(count)]
     caption = [prompts.caption.fill(*pair) for pair in pairs]
     return caption, [prompts.cot.fill(*pair, "Turn navy into gold") for pair in pairs]
 
@@ -59,6 +60,7 @@ def plain(job: Job) -> Result:
     from PIL import Image
 
     from chronoprep.config import LabelSettings
+    from chronoprep.data import Picture
     from chronoprep.labels.guard import clean
     from chronoprep.labels.prompts import load_prompts
 
@@ -81,7 +83,7 @@ def plain(job: Job) -> Result:
                 if isinstance(part, str):
                     prompt += part
                 else:
-                    images.append(part)
+                    images.append(part.pixels)
                     prompt += "<|vision_start|><|image_pad|><|vision_end|>"
             prompt += "<|im_end|>\n"
         prompt += "<|im_start|>assistant\n"
@@ -116,8 +118,8 @@ def plain(job: Job) -> Result:
     with torch.inference_mode(), watched(model, result):
         for path in sorted((Path(job.pairs) / "input").iterdir()):
             start = time.perf_counter()
-            source = Image.open(path).convert("RGB")
-            target = Image.open(Path(job.pairs) / "output" / path.name).convert("RGB")
+            files = path, Path(job.pairs) / "output" / path.name
+            source, target = (Picture(Image.open(file).convert("RGB")) for file in files)
             result.split["decode"] += time.perf_counter() - start
             caption = ask(prompts.caption.fill(source, target))
             cot = ask(prompts.cot.fill(source, target, caption))
@@ -132,6 +134,7 @@ def raw_vllm(job: Job) -> Result:
     from PIL import Image
 
     from chronoprep.config import LabelSettings
+    from chronoprep.data import Picture
     from chronoprep.labels.guard import clean
     from chronoprep.labels.prompts import load_prompts
 
@@ -154,7 +157,7 @@ def raw_vllm(job: Job) -> Result:
                     "content": [
                         {"type": "text", "text": part}
                         if isinstance(part, str)
-                        else {"type": "image_pil", "image_pil": part}
+                        else {"type": "image_pil", "image_pil": part.pixels}
                         for part in turn.parts
                     ],
                 }
@@ -173,8 +176,8 @@ def raw_vllm(job: Job) -> Result:
     began = time.perf_counter()
     views = {}
     for path in sorted((Path(job.pairs) / "input").iterdir()):
-        source = Image.open(path).convert("RGB")
-        views[path.stem] = source, Image.open(Path(job.pairs) / "output" / path.name).convert("RGB")
+        files = path, Path(job.pairs) / "output" / path.name
+        views[path.stem] = [Picture(Image.open(file).convert("RGB")) for file in files]
     result.split["decode"] = time.perf_counter() - began
     captions = ask(prompts.caption.fill(*view) for view in views.values())
     cots = ask(
@@ -187,7 +190,7 @@ def raw_vllm(job: Job) -> Result:
     return result
 
 
-def ours(job: Job, backend: str = "transformers", compile: bool = False) -> Result:
+def ours(job: Job, backend: str = "transformers") -> Result:
     """The command's own workflow, less the time to load the model and to give it back."""
     from PIL import Image
 
@@ -210,13 +213,13 @@ def ours(job: Job, backend: str = "transformers", compile: bool = False) -> Resu
 
         return call
 
-    real_load = vlm.load
+    real_load = vlm.Model.load
 
-    def load(*args: Any) -> Any:
+    def load(found: vlm.Model) -> Any:
         nonlocal model
         watch.stop()
-        model = real_load(*args)
-        if compile or (job.device.startswith("cuda") and backend == "transformers"):
+        model = real_load(found)
+        if job.device.startswith("cuda") and backend == "transformers":
             size = Image.open(next((Path(job.pairs) / "input").iterdir())).size
             for chats in warm_up(size, model.batch_size):  # a full batch, of both stages
                 model.generate(chats)
@@ -244,8 +247,8 @@ def ours(job: Job, backend: str = "transformers", compile: bool = False) -> Resu
         return model
 
     parts: list[Any] = []
-    vlm.load = load
-    images.load_image = timed(images.load_image, "decode")
+    vlm.Model.load = load
+    images.load_pair = timed(images.load_pair, "decode")
     settings = load_settings(
         {
             "vlm": {
@@ -255,7 +258,6 @@ def ours(job: Job, backend: str = "transformers", compile: bool = False) -> Resu
                 "dtype": job.dtype,
                 "max_new_tokens": job.tokens,
                 "batch_size": job.batch_size,
-                "compile": compile,
                 "concurrency": 2 * AT_ONCE,
                 "vllm": VLLM_OPTIONS,
                 "endpoint": job.endpoint,
@@ -285,22 +287,17 @@ class Row:
         title: What the table calls it.
         against: The row that it is compared with.
         needs: Whether it runs in the environment with vLLM, or against a server from there.
-        asked: Whether it runs only where it is named.
     """
 
     run: Callable[[Job], Result]
     title: str
     against: str | None = None
     needs: Literal["", "vllm", "server"] = ""
-    asked: bool = False
 
 
 ROWS = {
     "plain": Row(plain, "plain loop, transformers"),
     "ours": Row(ours, "chronoprep, transformers", against="plain"),
-    "ours-compiled": Row(
-        partial(ours, compile=True), "chronoprep --compile", against="plain", asked=True
-    ),
     "raw-vllm": Row(raw_vllm, "LLM.chat, vllm", needs="vllm"),
     "ours-vllm": Row(
         partial(ours, backend="vllm"), "chronoprep, vllm", against="raw-vllm", needs="vllm"

@@ -67,8 +67,8 @@ def write_journal(folder: Path) -> None:
 
     build_vlm(folder / "model", "qwen3_vl")
     chosen = settings(folder)
-    prompts = load_prompts(chosen.labels, vlm.preset(chosen.vlm))
-    recipe = Recipe(vlm.find(chosen.vlm), prompts, chosen)
+    model = vlm.resolve(chosen.vlm)
+    recipe = Recipe(model, load_prompts(chosen.labels, model.preset), chosen)
     dataset = Dataset(folder / "data")
     pairs = discover(folder / "pairs", PairSettings()).pairs
     for number, batch in enumerate(batched(pairs, 50_000)):

@@ -6,8 +6,7 @@ images is answered by the request; where it is JSON, by the status and the value
 Which requests fail depends on their content and on how often they came, not on timing; four times
 in a row at most.
 
-With `--recalls N` it calls itself vLLM and keeps the last N pictures under the names that they came
-with; GET /v1/counts tells how many were brought, named, and named in vain.
+GET /v1/counts tells how many requests were refused for a word.
 """
 
 from __future__ import annotations
@@ -64,8 +63,6 @@ class Handler(BaseHTTPRequestHandler):
     die_after = 0
     key = refuses = ""
     models: ClassVar[list[str]] = []
-    recalls: int | None = None
-    kept: ClassVar[dict[str, str]] = {}
     counts: ClassVar[Counter[str]] = Counter()
 
     def log_message(self, *args: object) -> None: ...
@@ -76,8 +73,7 @@ class Handler(BaseHTTPRequestHandler):
             return self.send(401, {"error": {"message": said}})
         if self.path == "/v1/counts":
             return self.send(200, self.counts)
-        owner = "me" if self.recalls is None else "vllm"
-        fields = {"object": "model", "created": 0, "owned_by": owner}
+        fields = {"object": "model", "created": 0, "owned_by": "me"}
         return self.send(
             200, {"object": "list", "data": [{"id": m, **fields} for m in self.models]}
         )
@@ -123,9 +119,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def answer(self, request: dict[str, Any]) -> None:
         parts = [p for m in request["messages"] for p in m["content"] if isinstance(p, dict)]
-        urls = [self.url(p) for p in parts if p["type"] == "image_url"]
-        if None in urls:
-            return self.send(400, {"error": {"message": "no picture has that name"}})
+        urls = [p["image_url"]["url"] for p in parts if p["type"] == "image_url"]
         text = "\n".join(p["text"] for p in parts if p["type"] == "text")
         images = [Image.open(io.BytesIO(base64.b64decode(u.split(",", 1)[1]))) for u in urls]
         width = images[0].width if images else 0
@@ -162,19 +156,6 @@ class Handler(BaseHTTPRequestHandler):
             },
         )
 
-    def url(self, part: dict[str, Any]) -> str | None:
-        name = part.get("uuid")
-        with self.lock:
-            if part["image_url"] is None:
-                self.counts["named" if name in self.kept else "missed"] += 1
-                return self.kept.get(name)
-            self.counts["brought"] += 1
-            if name is not None:
-                self.kept[name] = part["image_url"]["url"]
-                for old in list(self.kept)[: max(len(self.kept) - (self.recalls or 0), 0)]:
-                    del self.kept[old]
-            return part["image_url"]["url"]
-
     def send(self, status: int, value: Any, headers: dict[str, str] | None = None) -> None:
         content = b"<html>busy</html>" if value is None else json.dumps(value).encode()
         self.send_response(status)
@@ -197,13 +178,11 @@ def main() -> None:
     parser.add_argument("--faults", type=float, default=0.0, help="share of the requests")
     parser.add_argument("--die-after", type=int, default=0, help="requests, then the process ends")
     parser.add_argument("--key", default="", help="that a client must send")
-    parser.add_argument("--recalls", type=int, help="pictures to keep under their names")
     parser.add_argument("--refuses", default="", help="a word of a request")
     parser.add_argument("--models", nargs="+", default=["/srv/models/painter"], help="their ids")
     options = parser.parse_args()
     Handler.share, Handler.die_after, Handler.key = options.faults, options.die_after, options.key
-    Handler.recalls, Handler.models = options.recalls, options.models
-    Handler.refuses = options.refuses
+    Handler.refuses, Handler.models = options.refuses, options.models
     server = Server(("127.0.0.1", 0), Handler)
     sys.stdout.write(f"{server.server_port}\n")
     sys.stdout.flush()

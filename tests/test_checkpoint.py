@@ -25,7 +25,7 @@ Tiny = Callable[[str], Path]
 
 
 def find(model: Path | str, **settings: str) -> Checkpoint:
-    return vlm.find(VLMSettings(model=str(model), **settings))
+    return vlm.resolve(VLMSettings(model=str(model), **settings)).checkpoint
 
 
 @pytest.fixture
@@ -78,14 +78,15 @@ def test_a_missing_folder_is_no_hub_id(tmp_path: Path) -> None:
 def test_weights_cut_short_are_named(folder: Path) -> None:
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1000])
-    with pytest.raises(ConfigError, match=r"model\.safetensors: cut short"):
+    with pytest.raises(ConfigError, match=r"model\.safetensors: not a whole .*"):
         find(folder)
 
 
 def test_a_pointer_instead_of_weights_is_named(folder: Path) -> None:
     (folder / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\n")
-    with pytest.raises(ConfigError, match="LFS"):
+    with pytest.raises(ConfigError, match=r"model\.safetensors: not a") as caught:
         find(folder)
+    assert "LFS" in str(caught.value.hint)
 
 
 def test_a_missing_shard_is_named(folder: Path) -> None:
@@ -98,6 +99,7 @@ def test_a_missing_shard_is_named(folder: Path) -> None:
 
 @pytest.mark.parametrize("index", ["{", "[]", '{"weight_map": {"a": []}}'])
 def test_a_broken_index_is_named(index: str, folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
     (folder / "model.safetensors.index.json").write_text(index)
     with pytest.raises(ConfigError, match=r"index\.json: not a weight index"):
         find(folder)
@@ -135,14 +137,18 @@ def use_hub(endpoint: str, cache: Path, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(constants, "HF_HUB_CACHE", str(cache))
 
 
-@pytest.mark.parametrize("listens", [True, False])
-def test_a_hub_that_does_not_answer_is_given_up_within_two_seconds(
-    listens: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("network", ["refuses", "names nothing", "is silent"])
+def test_a_hub_that_is_out_of_reach_is_given_up_within_two_seconds(
+    network: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     listener = socket.create_server(("127.0.0.1", 0))  # takes connections, never answers
     use_hub(f"http://127.0.0.1:{listener.getsockname()[1]}", tmp_path, monkeypatch)
-    if not listens:
+    if network == "refuses":
         listener.close()
+    elif network == "names nothing":
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: time.sleep(30))
+    else:
+        monkeypatch.setattr(constants, "HF_HUB_ETAG_TIMEOUT", 1)
     began = time.monotonic()
     with listener, pytest.raises(ConfigError, match="can't be reached") as caught:
         find("Qwen/Qwen3-VL-4B-Instruct")
@@ -161,9 +167,11 @@ class Hub:
 
     folder: Path
     refusal: tuple[int, str] | None = None
+    seconds: float = 0
     served: list[str] = field(default_factory=list)
 
     def answer(self, request: BaseHTTPRequestHandler) -> None:
+        time.sleep(self.seconds)
         path = request.path.split("?")[0]
         headers, body, status = {}, b"", 200
         files = {p.relative_to(self.folder).as_posix(): p for p in self.folder.rglob("*.*")}
@@ -240,6 +248,32 @@ def test_weights_that_are_only_pickled_are_downloaded(hub: Hub) -> None:
     assert (checkpoint.ensure(find("some/model")) / "pytorch_model.bin").is_file()
 
 
+def test_a_hub_that_takes_its_time_is_waited_for(hub: Hub) -> None:
+    hub.seconds = 2
+    assert find("some/model").config["model_type"] == "qwen3_vl"
+
+
+def test_weights_that_lie_there_twice_count_once(hub: Hub) -> None:
+    """Beside the shards, Mistral's repositories hold all weights in one file of their own form."""
+    size = (hub.folder / "model.safetensors").stat().st_size
+    first, second = (f"model-0000{i}-of-00002.safetensors" for i in (1, 2))
+    index = {"weight_map": {"a": first, "b": second}}
+    (hub.folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    shutil.copy(hub.folder / "model.safetensors", hub.folder / first)
+    shutil.copy(hub.folder / "model.safetensors", hub.folder / second)
+    (hub.folder / "model.safetensors").rename(hub.folder / "consolidated.safetensors")
+    assert find(hub.folder).bytes == 2 * size
+    found = find("some/model")
+    assert found.bytes == 2 * size
+    assert "consolidated.safetensors" not in found.files
+    assert {first, second} < set(found.files)
+
+
+def test_weights_under_a_name_of_their_own_count(hub: Hub) -> None:
+    (hub.folder / "model.safetensors").rename(hub.folder / "weights.safetensors")
+    assert "weights.safetensors" in find("some/model").files
+
+
 def test_a_text_model_is_refused_before_its_download(hub: Hub) -> None:
     (hub.folder / "config.json").write_text('{"model_type": "llama"}')
     with pytest.raises(ConfigError, match="no vision-language model"):
@@ -290,7 +324,7 @@ def test_a_download_that_fails_can_be_run_again(hub: Hub) -> None:
 
 
 def check_fits(found: Checkpoint, **settings: str) -> None:
-    vlm.check_fits(VLMSettings(model="qwen3-vl-30b", **settings), found)
+    vlm.Model(VLMSettings(model="qwen3-vl-30b", **settings), found).check_fits()
 
 
 def test_a_model_that_does_not_fit_says_what_would(tiny: Tiny) -> None:

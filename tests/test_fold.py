@@ -40,7 +40,7 @@ def recipe(number: int) -> Recipe:
     turns = f"[[user]]\n{{source}}{{target}} {number} "
     prompts = Prompts(parse(turns, "p", "caption"), parse(turns + "{caption}", "p", "cot"))
     checkpoint = SimpleNamespace(name="m", revision="r")
-    model: Any = SimpleNamespace(checkpoint=checkpoint, deciding={}, backend="transformers")
+    model: Any = SimpleNamespace(checkpoint=checkpoint, text_settings={}, backend="transformers")
     return Recipe(model, prompts, Settings())
 
 

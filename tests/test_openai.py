@@ -23,12 +23,12 @@ from PIL import Image
 
 from chronoprep import vlm
 from chronoprep.config import ImageSettings, VLMSettings
-from chronoprep.data import GREEDY, Completion, Sampling, Turn
+from chronoprep.data import GREEDY, Completion, Pair, Picture, Sampling, Turn
 from chronoprep.dataset import Dataset
 from chronoprep.errors import BackendError, ConfigError, PairError
-from chronoprep.images.load import bounded, load_image
+from chronoprep.images.load import load_pair, pictures
 from chronoprep.vlm import openai_backend
-from chronoprep.vlm.endpoint import Served, base_url, choose
+from chronoprep.vlm.endpoint import ServedModel, base_url, choose
 from chronoprep.vlm.openai_backend import IMAGE_BYTES, OpenAIVLM, data_url
 from conftest import Result, photo, write_pairs
 from fault_server import DECLINED, FATAL, FILTERED, LONG, REFUSED, caption_of, cot_of, fingerprint
@@ -57,7 +57,10 @@ def check_labels(pairs: Path, data: Path, count: int) -> None:
         own = pixels(pairs, label.key)
         assert label.caption == caption_of(own)
         assert label.caption_cot == cot_of(own)
-        assert (label.model, label.revision) == ("painter", Served("/srv/models/painter").revision)
+        assert (label.model, label.revision) == (
+            "painter",
+            ServedModel("/srv/models/painter").revision,
+        )
 
 
 def counts(text: str) -> tuple[int, int, int]:
@@ -87,55 +90,52 @@ def test_faults_and_a_server_that_dies_cost_no_pair(tmp_path: Path, fault_server
     check_labels(pairs, data, 500)
 
 
-@pytest.mark.parametrize(
-    ("recalls", "concurrency", "told"),
-    [
-        (1000, 8, {"brought": 40, "named": 40}),
-        # One that never has them is not asked by name again.
-        (0, 1, {"brought": 80, "missed": 2}),
-    ],
-)
-def test_stage_2_names_the_pictures_that_stage_1_brought(
-    run: Run, tmp_path: Path, fault_server: Start, recalls: int, concurrency: int,
-    told: dict[str, int],
-) -> None:  # fmt: skip
-    pairs, endpoint = small_pairs(tmp_path / "pairs", 20), fault_server("--recalls", recalls)
-    result = run(
-        "caption", pairs, "-d", "data", "--generate-cot", "--endpoint", endpoint,
-        "--concurrency", concurrency,
-    )  # fmt: skip
-    assert result.code == 0, result.stderr
-    check_labels(pairs, Path("data"), 20)
-    with urllib.request.urlopen(f"{endpoint}/counts") as answer:
-        assert json.load(answer) == told
-
-
-def test_a_server_that_forgets_pictures_gets_them_again(
-    run: Run, tmp_path: Path, fault_server: Start
-) -> None:
-    pairs = small_pairs(tmp_path / "pairs", 40)
-    endpoint = fault_server("--recalls", 8, "--faults", 0.2)
-    result = run("caption", pairs, "-d", "data", "--generate-cot", "--endpoint", endpoint)
-    assert result.code == 0, result.stderr
-    check_labels(pairs, Path("data"), 40)
+def sent(path: Path) -> bytes:
+    """What a server is sent of an image file."""
+    loaded = load_pair(Pair("a", str(path), str(path)), ImageSettings())
+    return base64.b64decode(data_url(pictures(loaded, ImageSettings())[0]).split(",")[1])
 
 
 def test_a_jpeg_file_travels_as_it_is(tmp_path: Path) -> None:
-    plain, told, large = (tmp_path / f"{name}.jpg" for name in ("plain", "told", "large"))
+    plain, progressive, large = (tmp_path / f"{n}.jpg" for n in ("plain", "progressive", "large"))
     photo(1).save(plain, quality=80)
-    exif = Image.Exif()
-    exif[0x010E] = "where it was taken"
-    photo(1).save(told, quality=80, exif=exif)
+    photo(1).save(progressive, quality=80, progressive=True)
     photo(1, (2400, 1800)).save(large, quality=80)
-
-    def sent(path: Path) -> bytes:
-        image, _ = load_image(path, ImageSettings())
-        return base64.b64decode(data_url(bounded(image, ImageSettings())).split(",")[1])
-
     assert sent(plain) == plain.read_bytes()
-    assert b"where" in told.read_bytes()
-    assert b"where" not in sent(told)
+    assert sent(progressive) == progressive.read_bytes()
     assert Image.open(io.BytesIO(sent(large))).size == (1440, 1080)
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("where", ["exif", "comment", "profile", "thumbnail", "scans"])
+def test_what_a_jpeg_file_says_beside_its_pixels_stays_here(
+    where: str, progressive: bool, tmp_path: Path
+) -> None:
+    exif = Image.Exif()
+    exif[0x010E] = "secret"
+    told: dict[str, Any] = {
+        "exif": {"exif": exif},
+        "comment": {"comment": "secret"},
+        "profile": {"icc_profile": b"secret"},
+    }.get(where, {})
+    path = tmp_path / "a.jpg"
+    photo(1).save(path, quality=80, progressive=progressive, **told)
+    data = path.read_bytes()
+    if where == "thumbnail":
+        data = data[:2] + b"\xff\xe0\x00\x0dJFXX\0secret" + data[2:]
+    if where == "scans":  # a decoder reads on past it
+        data = data[:-2] + b"\xff\xfe\x00\x08secret" + data[-2:]
+    path.write_bytes(data)
+    assert b"secret" in data
+    assert b"secret" not in sent(path)
+
+
+def test_what_is_appended_to_a_jpeg_file_stays_here(tmp_path: Path) -> None:
+    """As in a motion photo: a film, which is longer than the picture."""
+    image, both = tmp_path / "a.jpg", tmp_path / "both.jpg"
+    photo(1).save(image, quality=80)
+    both.write_bytes(image.read_bytes() + b"\0\0\0\x18ftypmp42" + image.read_bytes())
+    assert sent(both) == image.read_bytes()
 
 
 def test_a_pair_that_the_server_refuses_fails_alone(
@@ -282,7 +282,7 @@ def test_a_proxy_that_nothing_here_speaks_is_a_usage_error(
 def test_a_missing_extra_names_its_pip_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     with pytest.raises(ConfigError) as caught:
-        vlm.find(VLMSettings(endpoint="http://localhost", model="x"))
+        vlm.resolve(VLMSettings(endpoint="http://localhost", model="x"))
     assert "pip install 'chronoprep[openai]'" in str(caught.value.hint)
 
 
@@ -316,7 +316,7 @@ def test_a_model_that_refuses_one_word_for_the_limit_gets_the_other(fault_server
 
 
 def painter(endpoint: str, server: str = "") -> OpenAIVLM:
-    model = Served("/srv/models/painter", server)
+    model = ServedModel("/srv/models/painter", server)
     return OpenAIVLM(endpoint, model, max_new_tokens=9, timeout=60)
 
 
@@ -353,12 +353,12 @@ def test_closing_ends_what_is_under_way(fault_server: Start) -> None:
 
 def test_small_images_arrive_exact_and_large_ones_bounded() -> None:
     small = photo(1, (64, 48))
-    assert np.array_equal(np.asarray(opened(data_url(small))), np.asarray(small))
+    assert np.array_equal(np.asarray(opened(data_url(Picture(small)))), np.asarray(small))
     large = photo(2, (800, 600))
-    error = np.asarray(opened(data_url(large))).astype(int) - np.asarray(large)
+    error = np.asarray(opened(data_url(Picture(large)))).astype(int) - np.asarray(large)
     assert np.abs(error).max() < 12
     noise = np.random.default_rng(0).integers(0, 256, (1500, 1500, 3), dtype=np.uint8)
-    url = data_url(Image.fromarray(noise))
+    url = data_url(Picture(Image.fromarray(noise)))
     assert url.startswith("data:image/jpeg")
     assert len(url) < IMAGE_BYTES * 1.4
     assert opened(url).size == (1500, 1500)
@@ -369,11 +369,11 @@ def opened(url: str) -> Image.Image:
 
 
 def test_the_model_to_ask() -> None:
-    offered = [Served("/srv/models/painter", "vllm"), Served("Qwen/Qwen3-VL-8B-Instruct")]
+    offered = [ServedModel("/srv/models/painter", "vllm"), ServedModel("Qwen/Qwen3-VL-8B-Instruct")]
     assert choose(offered, "e", ["painter"]) is offered[0]
     assert choose(offered, "e", ["qwen3-vl-8b", "Qwen/Qwen3-VL-8B-Instruct"]) is offered[1]
     assert choose(offered[:1], "e", []) is offered[0]
-    assert choose(None, "e", ["llava"]) == Served("llava")
+    assert choose(None, "e", ["llava"]) == ServedModel("llava")
     with pytest.raises(ConfigError, match="several"):
         choose(offered, "e", [])
     with pytest.raises(ConfigError, match="does not list"):

@@ -18,6 +18,7 @@ from roofline import Cost, peaks
 
 from chronoprep import vlm
 from chronoprep.config import LabelSettings, VLMSettings
+from chronoprep.data import Picture
 from chronoprep.labels.prompts import load_prompts
 from conftest import photo
 
@@ -102,10 +103,12 @@ def test_a_model_is_drawn_where_it_is_needed(
         transformers.AutoModelForImageTextToText, "from_pretrained", qwen3_vl.drawn()
     )
     settings = VLMSettings(model=str(folder), device="cpu", dtype="bfloat16", max_new_tokens=12)
-    model = vlm.load(settings, vlm.find(settings))
+    model = vlm.resolve(settings).load()
     assert model.model.dtype == torch.bfloat16
     template = load_prompts(LabelSettings()).caption
-    answers = model.generate([template.fill(photo(2 * i), photo(2 * i + 1)) for i in range(2)])
+    answers = model.generate(
+        [template.fill(Picture(photo(2 * i)), Picture(photo(2 * i + 1))) for i in range(2)]
+    )
     assert all(answer.truncated and answer.text for answer in answers), "no answer ends by itself"
     assert answers[0].text != answers[1].text
 

@@ -13,6 +13,7 @@ from PIL import ImageOps
 
 from chronoprep import synth, vlm
 from chronoprep.config import LabelSettings, VLMSettings
+from chronoprep.data import Picture
 from chronoprep.labels.captioning import Answer, View, label
 from chronoprep.labels.prompts import load_prompts
 from chronoprep.vlm import VLM
@@ -25,7 +26,7 @@ SINGLE = [s for i in range(200) if len((s := synth.sample(SEED, i)).edits) == 1]
 
 @pytest.fixture(scope="module")
 def model() -> Iterator[VLM]:
-    loaded = vlm.load(SETTINGS, vlm.find(SETTINGS))
+    loaded = vlm.resolve(SETTINGS).load()
     yield loaded
     loaded.close()
 
@@ -36,7 +37,7 @@ def ask(model: VLM, views: Sequence[View], *, with_cot: bool = False) -> list[An
 
 
 def views_of(samples: Sequence[synth.Sample], size: int = 256) -> list[View]:
-    return [View(*sample.pictures(size)) for sample in samples]
+    return [View(*map(Picture, sample.pictures(size))) for sample in samples]
 
 
 def right(answers: Sequence[Answer], samples: Sequence[synth.Sample]) -> int:
@@ -62,7 +63,7 @@ def test_swapped_images_give_the_inverse_instruction(model: VLM) -> None:
 
 def test_mirrored_images_trade_left_for_right(model: VLM) -> None:
     views = [
-        View(ImageOps.mirror(view.source), ImageOps.mirror(view.target))
+        View(*(Picture(ImageOps.mirror(p.pixels)) for p in (view.source, view.target)))
         for view in views_of(SINGLE)
     ]
     assert right(ask(model, views), [sample.mirrored() for sample in SINGLE]) >= 39
@@ -114,7 +115,7 @@ def test_the_command_labels_resumes_and_renews_what_changed(run: Callable[..., R
 
 
 def test_the_model_comes_with_the_package(run: Callable[..., Result]) -> None:
-    found = vlm.find(SETTINGS)
+    found = vlm.resolve(SETTINGS).checkpoint
     assert found.folder is not None
     assert sum(file.stat().st_size for file in found.folder.iterdir()) <= 10_000_000
     (row,) = [row for row in run("models", "--json").json if row["name"] == "shapes"]

@@ -25,7 +25,7 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
 from chronoprep.config import LabelSettings, VLMSettings
-from chronoprep.data import Completion, Turn
+from chronoprep.data import Completion, Picture, Turn
 from chronoprep.dataset import Dataset
 from chronoprep.errors import BackendError, PairError
 from chronoprep.labels.captioning import View, label
@@ -143,7 +143,7 @@ def test_it_writes_what_transformers_writes(
     assert labels(pairs(family), tmp_path / "d", *options) == expected(family)
 
 
-def test_so_does_its_server_which_gets_each_image_once(
+def test_so_does_its_server(
     pairs: Callable[[str], Path],
     model: Path,
     tmp_path: Path,
@@ -170,7 +170,6 @@ def test_so_does_its_server_which_gets_each_image_once(
         server.terminate()
         server.wait()
     assert ours == expected("qwen3_vl")
-    # A request that names an image which the server lacks would be refused, and made again.
     answers = Counter(re.findall(r'"POST /v1/chat/completions HTTP/1.1" (\d+)', log.read_text()))
     assert answers == {"200": 2 * len(NAMES), "400": 1}
 
@@ -213,7 +212,7 @@ def engine(model: Path) -> Iterator[Any]:
             max_new_tokens=8,
             vllm=OPTIONS | {"disable_log_stats": False},
         )
-        engine = vlm.load(settings, vlm.find(settings))
+        engine = vlm.resolve(settings).load()
         yield engine
         engine.close()
 
@@ -226,7 +225,8 @@ def counters(engine: Any) -> dict[str, float]:
 def test_stage_2_finds_the_images_in_the_caches(engine: Any) -> None:
     # These templates have no system prompt: what two requests share is the pair's images.
     prompts = load_prompts(LabelSettings(), "compact")
-    views = [View(photo(2 * i, (192, 192)), photo(2 * i + 1, (192, 192))) for i in range(24)]
+    pictures = [Picture(photo(i, (192, 192))) for i in range(48)]
+    views = [View(*pictures[i : i + 2]) for i in range(0, 48, 2)]
     before = counters(engine)
     with ThreadPoolExecutor(8) as pool:
         for answers in pool.map(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import pickle
 import shutil
 import subprocess
 import sys
@@ -18,9 +19,9 @@ from safetensors.torch import load_file, save_file
 
 from chronoprep import vlm
 from chronoprep.config import LabelSettings, VLMSettings
-from chronoprep.data import Chat, Sampling
+from chronoprep.data import Chat, Picture, Sampling
 from chronoprep.dataset import Dataset
-from chronoprep.errors import BackendError, ConfigError
+from chronoprep.errors import BackendError
 from chronoprep.labels.captioning import View, label
 from chronoprep.labels.guard import clean
 from chronoprep.labels.prompts import load_prompts, parse
@@ -28,13 +29,15 @@ from conftest import Result, photo, write_pairs
 from tiny_checkpoints import FAMILIES
 
 TOKENS = 24
-# About itself, when its compiler is imported.
-TORCH_WARNS = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
 
 
 def loaded(folder: Path, tokens: int = TOKENS, **more: object) -> vlm.VLM:
     settings = VLMSettings(model=str(folder), max_new_tokens=tokens, device="cpu", **more)
-    return vlm.load(settings, vlm.find(settings))
+    return vlm.resolve(settings).load()
+
+
+def picture(number: int, *size: tuple[int, int]) -> Picture:
+    return Picture(photo(number, *size))
 
 
 def chats(count: int) -> list[Chat]:
@@ -42,7 +45,7 @@ def chats(count: int) -> list[Chat]:
     template = load_prompts(LabelSettings()).cot
     sizes = [(96, 72), (64, 128), (200, 90)]
     return [
-        template.fill(photo(2 * i, sizes[i % 3]), photo(2 * i + 1, sizes[i % 3]), "word " * i)
+        template.fill(picture(2 * i, sizes[i % 3]), picture(2 * i + 1, sizes[i % 3]), "word " * i)
         for i in range(count)
     ]
 
@@ -67,7 +70,7 @@ def plain_loop(folder: Path, chats: list[Chat]) -> list[str]:
                 if isinstance(part, str):
                     prompt += part
                 else:
-                    images.append(part)
+                    images.append(part.pixels)
                     prompt += "<|vision_start|><|image_pad|><|vision_end|>"
             prompt += "<|im_end|>\n"
         prompt += "<|im_start|>assistant\n"
@@ -127,7 +130,7 @@ def test_the_command_is_token_exact_in_both_stages(
     assert result.code == 0, result.stderr
     labels = list(Dataset(Path("data")).labels().values())
     prompts = load_prompts(LabelSettings())
-    images = [(photo(2 * i), photo(2 * i + 1)) for i in range(16)]
+    images = [(picture(2 * i), picture(2 * i + 1)) for i in range(16)]
     captions = plain_loop(tiny(family), [prompts.caption.fill(*pair) for pair in images])
     assert [label.caption for label in labels] == [clean(text) for text in captions]
     asked = zip(images, labels, strict=True)
@@ -142,7 +145,7 @@ def test_swapping_source_and_target_changes_the_text(
     family: str, tiny: Callable[[str], Path]
 ) -> None:
     template = load_prompts(LabelSettings()).caption
-    source, target = photo(1), photo(2)
+    source, target = picture(1), picture(2)
     model = loaded(tiny(family))
     one, other = model.generate([template.fill(source, target), template.fill(target, source)])
     assert one.text != other.text
@@ -167,7 +170,7 @@ def test_an_image_is_encoded_once_for_both_stages_and_all_draws(
 ) -> None:
     model = loaded(tiny(family), tokens=4)
     passes = watch_vision(model, monkeypatch)
-    views = [View(photo(2 * i), photo(2 * i + 1)) for i in range(3)]
+    views = [View(picture(2 * i), picture(2 * i + 1)) for i in range(3)]
     prompts = load_prompts(LabelSettings())
     answers = label(model, prompts, views, with_cot=True, retries=2)  # random weights: all refused
     assert all(answer.retried["caption"]["seed"] == 2 for answer in answers)
@@ -184,7 +187,7 @@ def test_stage_2_computes_no_more_than_its_own_text(
 ) -> None:
     model = loaded(tiny(family), tokens=6)
     text = load_prompts(LabelSettings())
-    pairs = [(photo(2 * i), photo(2 * i + 1)) for i in range(4)]
+    pairs = [(picture(2 * i), picture(2 * i + 1)) for i in range(4)]
     stage_1 = [text.caption.fill(*pair) for pair in pairs]
     # Another order and one less: "no change" left the batch.
     stage_2 = [text.cot.fill(*pairs[i], "word " * i) for i in (3, 0, 2)]
@@ -202,74 +205,21 @@ def test_stage_2_computes_no_more_than_its_own_text(
     images = sum(model._vision.tokens(image) for image in pairs[0])
     assert long[0] - long[2] > images, "neither the system text nor the images were read again"
     # Other images of the same sizes: nothing of the old ones may be used.
-    model.generate([text.caption.fill(photo(90), photo(91))])
+    model.generate([text.caption.fill(picture(90), picture(91))])
     assert [length for length in read if length > 1][3] == long[0]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_pixels_are_those_of_the_library(family: str, tiny: Callable[[str], Path]) -> None:
     model = loaded(tiny(family))
-    images = [photo(1, (200, 90)), photo(2, (500, 600)), photo(3, (30, 40))]
+    pictures = [picture(1, (200, 90)), picture(2, (500, 600)), picture(3, (30, 40))]
     expected = transformers.AutoImageProcessor.from_pretrained(tiny(family), backend="pil")(
-        images=images, return_tensors="pt"
+        images=[picture.pixels for picture in pictures], return_tensors="pt"
     )
     vision = model._vision
-    for image in images:
-        vision.prepare(image)
-    seen = [vision._seen[id(image)] for image in images]
+    seen = [vision.prepare(picture) for picture in pictures]
     assert torch.equal(vision._pixels(seen), expected["pixel_values"])
     assert torch.equal(vision._grids(seen), expected["image_grid_thw"])
-
-
-@TORCH_WARNS
-@pytest.mark.parametrize(
-    "family", [f if f == "qwen3_vl" else pytest.param(f, marks=pytest.mark.slow) for f in FAMILIES]
-)
-def test_a_compiled_model_says_the_same(family: str, tiny: Callable[[str], Path]) -> None:
-    plain, compiled = loaded(tiny(family)), loaded(tiny(family), compile=True)
-    text = load_prompts(LabelSettings())
-    pairs = [(photo(2 * i), photo(2 * i + 1)) for i in range(4)]
-    stage_1 = [text.caption.fill(*pair) for pair in pairs]
-    stage_2 = [text.cot.fill(*pairs[i], "word " * i) for i in (3, 0, 2)]
-    read: list[int] = []
-    compiled.model.model.get_input_embeddings().register_forward_hook(
-        lambda _, _args, out: read.append(out.shape[1])
-    )
-    draw = Sampling(0.8, 0.9, seed=1)
-    for asked in (
-        (stage_1,),
-        (stage_1[1:2], draw),  # refused, and drawn again
-        (stage_2,),
-        ([stage_2[0], stage_2[0]],),  # the same pair twice
-        (chats(2),),  # a last batch, with longer prompts
-        ([text.cot.fill(*pairs[0], "word " * 900)],),  # longer than the cache
-    ):
-        assert compiled.generate(*asked) == plain.generate(*asked)
-    kept = torch._dynamo.utils.counters["stats"]["unique_graphs"]
-    assert kept >= 1, "nothing was compiled"
-    long = [length for length in read if length > 1]
-    assert max(long[1:3]) < min(long[0], *long[3:]), "the images were read again"
-    compiled.close()
-
-
-@TORCH_WARNS
-def test_a_model_that_does_not_compile_is_a_plain_error(
-    tiny: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from torch._inductor import config
-
-    monkeypatch.setattr(config.cpp, "cxx", ("no-such-compiler",))
-    monkeypatch.setattr(config, "fx_graph_cache", False)
-    with pytest.raises(BackendError, match="can't be compiled") as caught:
-        loaded(tiny("qwen3_vl"), compile=True).generate(chats(1))
-    assert "--compile" in str(caught.value.hint)
-    torch.compiler.reset()
-
-
-@pytest.mark.parametrize("backend", ["vllm", "openai"])
-def test_other_backends_do_not_compile(backend: str, tiny: Callable[[str], Path]) -> None:
-    with pytest.raises(ConfigError, match="--compile"):
-        vlm.find(VLMSettings(model=str(tiny("qwen3_vl")), backend=backend, compile=True))
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError, RuntimeError])
@@ -303,10 +253,10 @@ def test_a_run_hands_over_no_more_than_memory_held(
     tiny: Callable[[str], Path], tmp_path: Path, run: Callable[..., Result],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    load, handed = vlm.load, []
+    load, handed = vlm.Model.load, []
 
-    def load_into_little_memory(*args: object) -> vlm.VLM:
-        model = load(*args)  # type: ignore[arg-type]
+    def load_into_little_memory(found: vlm.Model) -> vlm.VLM:
+        model = load(found)
         generate, answer = model.model.generate, model.generate
 
         def short_of_memory(**inputs: torch.Tensor) -> torch.Tensor:
@@ -321,7 +271,7 @@ def test_a_run_hands_over_no_more_than_memory_held(
         model.model.generate, model.generate = short_of_memory, counted
         return model
 
-    monkeypatch.setattr(vlm, "load", load_into_little_memory)
+    monkeypatch.setattr(vlm.Model, "load", load_into_little_memory)
     result = run(
         "caption", write_pairs(tmp_path / "pairs", list("abcdefgh")), "-d", "data", "--no-guard",
         "--generate-cot", "--model", tiny("qwen3_vl"), "--max-new-tokens", 4, "--batch-size", 4,
@@ -343,7 +293,7 @@ def test_a_draw_does_not_depend_on_its_batch(tiny: Callable[[str], Path]) -> Non
 def test_a_prompt_that_speaks_the_image_token_is_refused(tiny: Callable[[str], Path]) -> None:
     template = parse("[[user]]\n{source}{target} Say <|image_pad|>.", "x", "caption")
     with pytest.raises(ValueError, match="image_pad"):
-        loaded(tiny("qwen3_vl")).generate([template.fill(photo(0), photo(1))])
+        loaded(tiny("qwen3_vl")).generate([template.fill(picture(0), picture(1))])
 
 
 def test_an_answer_knows_whether_the_limit_cut_it(tiny: Callable[[str], Path]) -> None:
@@ -407,7 +357,7 @@ def test_a_closed_model_is_gone(tiny: Callable[[str], Path]) -> None:
 def test_a_gpu_that_is_not_there_is_a_plain_error(tiny: Callable[[str], Path]) -> None:
     settings = VLMSettings(model=str(tiny("qwen3_vl")), device="cuda")
     with pytest.raises(BackendError, match="can't be loaded"):
-        vlm.load(settings, vlm.find(settings))
+        vlm.resolve(settings).load()
 
 
 def test_missing_weights_are_not_made_up(tiny: Callable[[str], Path], tmp_path: Path) -> None:
@@ -417,6 +367,14 @@ def test_missing_weights_are_not_made_up(tiny: Callable[[str], Path], tmp_path: 
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(BackendError, match="missing"):
         loaded(folder)
+
+
+def test_a_model_that_was_found_can_be_sent_to_another_process(tiny: Callable[[str], Path]) -> None:
+    found = vlm.resolve(VLMSettings(model=str(tiny("qwen3_vl")), dtype="bfloat16"))
+    there = pickle.loads(pickle.dumps(found))
+    assert there == found
+    assert (there.name, there.backend, there.in_flight) == ("qwen3_vl", "transformers", 1)
+    assert (there.preset, there.text_settings) == ("default", {"dtype": "bfloat16"})
 
 
 def test_nothing_heavy_is_imported() -> None:

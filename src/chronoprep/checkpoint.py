@@ -11,18 +11,18 @@ import glob
 import hashlib
 import json
 import os
-import queue
-import struct
+import re
+import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from pathlib import Path, PurePosixPath
+from typing import TypeVar
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 from chronoprep.errors import BackendError, ConfigError
-
-if TYPE_CHECKING:
-    from huggingface_hub import ModelInfo
 
 T = TypeVar("T")
 
@@ -30,9 +30,8 @@ WAYS_OUT = (
     "Ways out: `hf download {name}` on a machine with a network and copy the cache, give --model a "
     "folder, choose a smaller model (`chronoprep models`), or label without a model: --prompt TEXT."
 )
-HUB_SECONDS = 1.5  # a reachable hub answers in a tenth of this; the library's own retries take 23 s
+CONNECT_SECONDS = 1.5  # ten times what it takes where there is a network
 WEIGHTS = (".safetensors", ".bin", ".pth", ".pt")
-CONFIG_SECONDS = 10.0  # for config.json, once the hub has answered
 # Other frameworks' files, which are never read; and PyTorch's own where safetensors lie beside it.
 FOREIGN = ("*.h5", "*.msgpack", "*.onnx", "*.gguf", "original/*", "onnx/*")
 # Small files that a model is loaded from; others beside them are logs and notes.
@@ -40,6 +39,9 @@ CONFIGS = (
     *("*config.json", "*index.json", "*tokenizer*.json", "*token*map.json", "added_tokens.json"),
     *("chat_template*", "vocab.*", "merges.txt", "*.model", "*.jinja"),
 )
+# Weights under these names are read without being asked for; others beside them are the same in
+# another form or number format, such as consolidated.safetensors.
+STANDARD = re.compile(r"((pytorch|diffusion_pytorch)_)?model(-\d+-of-\d+)?\.(safetensors|bin)")
 MARKERS = ("config.json", "model_index.json")  # one of them is in every model's top folder
 PICKLED = ("*.bin", "*.pth", "*.pt")
 
@@ -166,15 +168,15 @@ def check_weights(folder: Path) -> list[Path]:
         ConfigError: Naming the first file that is missing or cut short.
     """
     for kind in ("model.safetensors", "pytorch_model.bin"):
+        if (folder / kind).is_file():
+            shards = [kind]
+            break
         index = folder / f"{kind}.index.json"
         if index.is_file():
             try:
                 shards = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
             except (OSError, ValueError, KeyError, AttributeError, TypeError):
                 raise ConfigError(f"{index}: not a weight index; download it again.") from None
-            break
-        if (folder / kind).is_file():
-            shards = [kind]
             break
     else:
         raise ConfigError(
@@ -205,11 +207,10 @@ def require(folder: Path, *alternatives: str) -> None:
         )
 
 
-def weights_bytes(folder: Path) -> int:
-    """Size of a folder's weights; safetensors alone where both formats lie there."""
-    sizes = {path: path.stat().st_size for path in _files(folder) if path.suffix in WEIGHTS}
-    safe = [size for path, size in sizes.items() if path.suffix == ".safetensors"]
-    return sum(safe or sizes.values())
+def weights_bytes(folder: Path) -> int | None:
+    """Size of a folder's weights, each counted in one form; None where there are none."""
+    sizes = {p.relative_to(folder).as_posix(): p.stat().st_size for p in _files(folder)}
+    return _weigh(_needed(sizes, None))
 
 
 def content_revision(folder: Path) -> str:
@@ -256,25 +257,16 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def _check_safetensors(path: Path) -> None:
-    """The header says where the last tensor ends: a file cut short gives itself away."""
-    size = path.stat().st_size
+    from safetensors import SafetensorError, safe_open
+
     try:
-        with path.open("rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            if length > size:
-                raise ValueError
-            header = json.loads(file.read(length))
-        ends = [t["data_offsets"][1] for n, t in header.items() if n != "__metadata__"]
-    except (ValueError, struct.error, KeyError, TypeError, AttributeError):
+        with safe_open(path, framework="numpy"):
+            return  # the header fits the file's length
+    except (SafetensorError, OSError) as error:
         raise ConfigError(
-            f"{path}: not a safetensors file (a Git LFS pointer, or cut short?).",
-            hint="Download it again.",
+            f"{path}: not a whole safetensors file ({error}).",
+            hint="Download it again: it may be cut short, or a Git LFS pointer.",
         ) from None
-    if 8 + length + max(ends, default=0) != size:
-        raise ConfigError(
-            f"{path}: cut short: {size} bytes of {8 + length + max(ends, default=0)}.",
-            hint="Download it again.",
-        )
 
 
 def _cached(name: str, revision: str | None) -> Path | None:
@@ -290,7 +282,7 @@ def _cached(name: str, revision: str | None) -> Path | None:
 def _on_hub(
     name: str, revision: str | None, patterns: tuple[str, ...] | None, state: str
 ) -> Checkpoint:
-    """What the hub says of a model, or a ConfigError within two seconds if it says nothing.
+    """What the hub says of a model, or a ConfigError: within two seconds if there is no way to it.
 
     Args:
         state: Why the local cache does not do, for the message.
@@ -303,11 +295,16 @@ def _on_hub(
             hint=WAYS_OUT.format(name=name),
         )
 
-    def ask() -> ModelInfo:
-        return HfApi().model_info(name, revision=revision, timeout=HUB_SECONDS, files_metadata=True)
-
+    seconds = constants.HF_HUB_ETAG_TIMEOUT
     try:
-        info = _within(HUB_SECONDS, ask)
+        if seconds == constants.DEFAULT_ETAG_TIMEOUT:  # else the user knows their network
+            _within(CONNECT_SECONDS, lambda: _connect(constants.ENDPOINT))
+        info = _within(
+            seconds,
+            lambda: HfApi().model_info(
+                name, revision=revision, timeout=seconds, files_metadata=True
+            ),
+        )
         commit = info.sha or revision or "main"
         sizes = _needed({file.rfilename: file.size or 0 for file in info.siblings or ()}, patterns)
         config: dict[str, object] = {}
@@ -316,7 +313,8 @@ def _on_hub(
             # Asked for by the revision's name, it leaves that name in the cache for the next run;
             # and it shows whether a gated model's files may be read, as its page always may.
             path = _within(
-                CONFIG_SECONDS, lambda: Path(hf_hub_download(name, marker, revision=revision))
+                seconds + constants.HF_HUB_DOWNLOAD_TIMEOUT,
+                lambda: Path(hf_hub_download(name, marker, revision=revision)),
             )
             commit = path.parent.name
             config = read_config(path.parent) if marker == "config.json" else {}
@@ -324,15 +322,12 @@ def _on_hub(
         raise
     except Exception as error:  # the library's own and the HTTP client's
         why, hint = _refusal(error, revision)
-        raise ConfigError(
-            f"{name} is {state}, and {why}.", hint=hint or WAYS_OUT.format(name=name)
-        ) from None
-    weights = sum(size for file, size in sizes.items() if Path(file).suffix in WEIGHTS)
-    return Checkpoint(name, None, commit, config, weights or None, tuple(sizes))
+        raise ConfigError(f"{name} is {state}, and {why}.", hint=hint.format(name=name)) from None
+    return Checkpoint(name, None, commit, config, _weigh(sizes), tuple(sizes))
 
 
-def _refusal(error: Exception, revision: str | None) -> tuple[str, str | None]:
-    """Why the hub did not answer, and what helps; None where any other model's source does."""
+def _refusal(error: Exception, revision: str | None) -> tuple[str, str]:
+    """Why the hub did not answer, and what helps."""
     from huggingface_hub import constants, errors
 
     if isinstance(error, errors.GatedRepoError):
@@ -345,9 +340,10 @@ def _refusal(error: Exception, revision: str | None) -> tuple[str, str | None]:
         hint = "Check the spelling; `hf auth login` opens private models."
         return "the hub has no such model, or a private one", hint
     if isinstance(error, errors.HfHubHTTPError):
-        return f"the hub refuses it: HTTP {error.response.status_code}", None
+        return f"the hub refuses it: HTTP {error.response.status_code}", WAYS_OUT
     # No route, no name, too slow, a proxy.
-    return f"the hub at {constants.ENDPOINT} can't be reached ({type(error).__name__})", None
+    why = f"the hub at {constants.ENDPOINT} can't be reached ({type(error).__name__})"
+    return why, f"On a slow network, set HF_HUB_ETAG_TIMEOUT to seconds. {WAYS_OUT}"
 
 
 def _needed(sizes: dict[str, int], patterns: tuple[str, ...] | None) -> dict[str, int]:
@@ -359,7 +355,30 @@ def _needed(sizes: dict[str, int], patterns: tuple[str, ...] | None) -> dict[str
     needed = {f: n for f, n in sizes.items() if patterns is None or matches(f, patterns)}
     safe = any(file.endswith(".safetensors") for file in needed)
     skip = (*FOREIGN, *PICKLED) if safe else FOREIGN
-    return {file: size for file, size in needed.items() if not matches(file, skip)}
+    paths = [PurePosixPath(file) for file in needed if not matches(file, skip)]
+    settled = {path.parent for path in paths if STANDARD.fullmatch(path.name)}
+    return {
+        str(path): needed[str(path)]
+        for path in paths
+        if path.suffix not in WEIGHTS or path.parent not in settled or STANDARD.fullmatch(path.name)
+    }
+
+
+def _weigh(sizes: dict[str, int]) -> int | None:
+    """The bytes of weights among files; None where there are none."""
+    return sum(n for file, n in sizes.items() if PurePosixPath(file).suffix in WEIGHTS) or None
+
+
+def _connect(endpoint: str) -> None:
+    """Reach the hub without asking for anything; behind a proxy, that is the proxy's affair.
+
+    Raises:
+        OSError: There is no way to it.
+    """
+    url = urlsplit(endpoint)
+    if not {"all", url.scheme} & getproxies().keys():
+        port = url.port or (80 if url.scheme == "http" else 443)
+        socket.create_connection((url.hostname, port)).close()
 
 
 def _within(seconds: float, function: Callable[[], T]) -> T:
@@ -368,19 +387,13 @@ def _within(seconds: float, function: Callable[[], T]) -> T:
     Raises:
         TimeoutError: When the deadline has passed; the call is left to itself.
     """
-    answers: queue.Queue[T | BaseException] = queue.Queue()
+    answer: Future[T] = Future()
 
     def call() -> None:
         try:
-            answers.put(function())
+            answer.set_result(function())
         except BaseException as error:
-            answers.put(error)
+            answer.set_exception(error)
 
     threading.Thread(target=call, daemon=True).start()
-    try:
-        answer = answers.get(timeout=seconds)
-    except queue.Empty:
-        raise TimeoutError from None
-    if isinstance(answer, BaseException):
-        raise answer
-    return answer
+    return answer.result(timeout=seconds)

@@ -107,9 +107,6 @@ class VLMSettings(Section):
     batch_size: int | None = Field(
         None, ge=1, description="Pairs a batch; by default what the device takes."
     )
-    compile: bool = Field(
-        False, description="Compile the model first: minutes once, then tokens come sooner."
-    )
     max_new_tokens: int = Field(512, ge=1, description="Longest answer of a stage, in tokens.")
 
 

@@ -105,22 +105,32 @@ class Finding:
     remedy: str | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """An image as a model sees it. It is known by its identity: what a backend makes of it is kept
+    as long as it lives.
+
+    Attributes:
+        pixels: In RGB.
+        jpeg: The JPEG file of these very pixels, where there is one that says nothing beside them.
+    """
+
+    pixels: Image
+    jpeg: bytes | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One turn of a chat: text and RGB images in the order in which the model sees them."""
+    """One turn of a chat: text and pictures in the order in which the model sees them."""
 
     role: Role
-    parts: tuple[str | Image, ...]
+    parts: tuple[str | Picture, ...]
 
 
 Chat = tuple[Turn, ...]
 
 LOCK = ".chronoprep.lock"
 """Lies in every dataset folder, and so tells what is one."""
-
-FILE = "chronoprep_file"
-"""The attribute of an image that holds the JPEG file of its very pixels, where there is one that
-may be sent as it is: it says nothing beside the pixels."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,7 +40,6 @@ FLAGS: dict[str, tuple[str, str]] = {
     "dtype": ("vlm", "dtype"),
     "device": ("vlm", "device"),
     "batch_size": ("vlm", "batch_size"),
-    "compile": ("vlm", "compile"),
     "max_new_tokens": ("vlm", "max_new_tokens"),
     "preset": ("labels", "preset"),
     "caption_prompt": ("labels", "caption_prompt"),
@@ -139,9 +138,6 @@ DtypeOpt = Annotated[Dtype | None, _option("vlm", "dtype", "--dtype", rich_help_
 Device = Annotated[str | None, _option("vlm", "device", "--device", rich_help_panel=MODEL)]
 BatchSize = Annotated[
     int | None, _option("vlm", "batch_size", "--batch-size", rich_help_panel=MODEL)
-]
-Compile = Annotated[
-    bool | None, _option("vlm", "compile", "--compile/--no-compile", rich_help_panel=MODEL)
 ]
 MaxNewTokens = Annotated[
     int | None, _option("vlm", "max_new_tokens", "--max-new-tokens", rich_help_panel=MODEL)

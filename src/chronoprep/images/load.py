@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 import sys
 import threading
 import warnings
@@ -19,7 +20,7 @@ from PIL import Image, ImageCms, ImageColor, UnidentifiedImageError
 from PIL.Image import Resampling, Transpose
 
 from chronoprep.config import ImageSettings
-from chronoprep.data import FILE, Frame, ImageRef, Pair
+from chronoprep.data import Frame, ImageRef, Pair, Picture
 from chronoprep.errors import ConfigError, PairError
 from chronoprep.images.refs import parse
 from chronoprep.images.sources import AGAIN, RESAVE, content_digest, files_stamp, open_source, sniff
@@ -45,14 +46,26 @@ _ORIENTATIONS = {
 }
 
 
+# A marker of a JPEG file. Where one stands within coded pixels, 00 or a restart marker follows FF.
+_JPEG_MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")
+_JPEG_END, _JPEG_SCAN = 0xD9, 0xDA
+# The segments that tell of the coding alone, JFIF's and Adobe's, and their lengths without more.
+_JPEG_CODING = {0xE0: 16, 0xEE: 14}
+
+
 @dataclass(frozen=True, slots=True)
 class LoadedPair:
-    """A pair in memory: two RGB images of equal size, and what was done to get there."""
+    """A pair in memory: two RGB images of equal size, and what was done to get there.
+
+    Attributes:
+        jpegs: The JPEG files of these very pixels, where there are any that say nothing beside.
+    """
 
     pair: Pair
     source: Image.Image
     target: Image.Image
     notes: tuple[str, ...] = ()
+    jpegs: tuple[bytes | None, bytes | None] = (None, None)
     images: str = ""
     files: str | None = None
 
@@ -68,19 +81,31 @@ def load_image(ref: ImageRef, settings: ImageSettings) -> tuple[Image.Image, tup
             `max_pixels`, or has pixels that don't map to 8 bits (floating point).
         ConfigError: `background` is no colour.
     """
+    image, notes, _ = _load(ref, settings)
+    return image, notes
+
+
+def _load(
+    ref: ImageRef, settings: ImageSettings
+) -> tuple[Image.Image, tuple[str, ...], bytes | None]:
+    """As `load_image`, and the JPEG file of the pixels where a model may be sent it as it is."""
     _colour(settings)  # a wrong setting is no pair's fault: found before a pair can be blamed
     if isinstance(ref, Frame):
         from chronoprep.images.clips import load_frame
 
-        return load_frame(ref, settings), ()
+        return load_frame(ref, settings), (), None
     with open_source(ref) as file:
         try:
             with _pillow_rules(), Image.open(file, formats=FORMATS) as image:
                 rgb, notes = _decoded(image, ref, settings)
-                if _is_plain_jpeg(image) and _bounded_size(rgb.size, settings) == rgb.size:
+                jpeg = None
+                # A large one is not kept: the model sees it smaller.
+                if (image.format, image.mode) == ("JPEG", "RGB") and (
+                    _bounded_size(rgb.size, settings) == rgb.size
+                ):
                     file.seek(0)
-                    setattr(rgb, FILE, file.read())
-                return rgb, notes
+                    jpeg = _plain_jpeg(file.read())
+                return rgb, notes, jpeg
         except PairError:
             raise
         except UnidentifiedImageError:
@@ -147,8 +172,8 @@ def load_pair(pair: Pair, settings: ImageSettings) -> LoadedPair:
         PairError: As `load_image`; or the sizes differ and `fit` is `error`.
         ConfigError: `background` is no colour.
     """
-    source, source_notes = load_image(parse(pair.source), settings)
-    target, target_notes = load_image(parse(pair.target), settings)
+    source, source_notes, source_jpeg = _load(parse(pair.source), settings)
+    target, target_notes, target_jpeg = _load(parse(pair.target), settings)
     notes = [f"source {note}" for note in source_notes]
     notes += [f"target {note}" for note in target_notes]
     if source.size != target.size:
@@ -158,15 +183,26 @@ def load_pair(pair: Pair, settings: ImageSettings) -> LoadedPair:
                 f"{pair.key}: source {pair.source} is {now} but target {pair.target} is {was}.",
                 hint="Make them equal, or set fit to crop, pad or stretch in [images].",
             )
-        target = _to_frame(target, source.size, settings)
+        target, target_jpeg = _to_frame(target, source.size, settings), None
         notes.append(f"target {was} → {now} ({settings.fit})")
     return LoadedPair(
         pair,
         source,
         target,
         tuple(notes),
+        (source_jpeg, target_jpeg),
         content_hash(pair),
         files_stamp(pair.source, pair.target),
+    )
+
+
+def pictures(loaded: LoadedPair, settings: ImageSettings) -> tuple[Picture, Picture]:
+    """Source and target as the model sees them, each `bounded`."""
+    source, target = bounded(loaded.source, settings), bounded(loaded.target, settings)
+    jpegs = loaded.jpegs
+    return (
+        Picture(source, jpegs[0] if source is loaded.source else None),
+        Picture(target, jpegs[1] if target is loaded.target else None),
     )
 
 
@@ -267,11 +303,23 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _is_plain_jpeg(image: Image.Image) -> bool:
-    """Whether a file holds RGB pixels as any decoder shows them, and no word about where, when or
-    by whom: no segments but JFIF's and Adobe's, which tell of the coding alone."""
-    segments = {name for name, _ in getattr(image, "applist", ())}
-    return image.format == "JPEG" and image.mode == "RGB" and segments <= {"APP0", "APP14"}
+def _plain_jpeg(data: bytes) -> bytes | None:
+    """A JPEG file up to the end of its image, without what may be appended: a video, a second
+    image. None where the file itself has room for where, when or by whom: in segments that tell of
+    more than the coding, or between them."""
+    at, in_scan = 2, False
+    while marker := _JPEG_MARKER.search(data, at):
+        if marker.start() > at and not in_scan:
+            return None
+        kind, at = marker[1][0], marker.end()
+        if kind == _JPEG_END:
+            return data[:at]
+        length = int.from_bytes(data[at : at + 2], "big")
+        tells = kind == 0xFE or 0xE0 <= kind <= 0xEF  # a comment, an application's
+        if tells and _JPEG_CODING.get(kind) != length:
+            return None
+        at, in_scan = at + length, kind == _JPEG_SCAN
+    return None
 
 
 def _to_rgb(

@@ -7,16 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
-from chronoprep.data import GREEDY, Chat, Completion, Form, Sampling
+from chronoprep.data import GREEDY, Chat, Completion, Form, Picture, Sampling
 from chronoprep.errors import ChronoprepError, PairError
 from chronoprep.labels.guard import Fault, clean, find_fault, is_no_change
 from chronoprep.labels.prompts import Prompts
 from chronoprep.vlm import VLM
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 # Another draw for an answer that was refused: light, for the greedy text was nearly right or went
 # round in circles; its seed is the number of the attempt.
@@ -25,10 +21,10 @@ RETRY = Sampling(temperature=0.5, top_p=0.9)
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What the model is shown of one pair: two RGB images and a caption if stage 1 is done."""
+    """What the model is shown of one pair: two pictures and a caption if stage 1 is done."""
 
-    source: Image
-    target: Image
+    source: Picture
+    target: Picture
     caption: str | None = None
 
 

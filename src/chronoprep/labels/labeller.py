@@ -63,14 +63,14 @@ class Labeller:
     def _label(
         self, model: vlm.VLM, tasks: Iterable[LabelTask]
     ) -> Iterator[list[Outcome[Labelled]]]:
-        from chronoprep.images.load import bounded, load_pair
+        from chronoprep.images.load import load_pair, pictures
 
         settings = self.recipe.settings
         batches_of = model if isinstance(model, vlm.BatchVLM) else None
 
         def load(task: LabelTask) -> _Loaded:
             loaded = load_pair(task.pair, settings.images)
-            source, target = (bounded(i, settings.images) for i in (loaded.source, loaded.target))
+            source, target = pictures(loaded, settings.images)
             if batches_of is not None:
                 batches_of.prepare(source)
                 batches_of.prepare(target)

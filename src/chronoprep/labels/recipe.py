@@ -40,7 +40,7 @@ class Recipe:
             "do_sample": False,
             "max_new_tokens": self.settings.vlm.max_new_tokens,
             "max_resolution": self.settings.images.max_resolution,
-            **self.model.deciding,
+            **self.model.text_settings,
         }
 
     @cached_property
@@ -51,7 +51,7 @@ class Recipe:
             view_settings(self.settings.images),
             checkpoint.name,
             checkpoint.revision,
-            self.model.deciding,
+            self.model.text_settings,
         )
         # Of a template, its text counts and not what its file is called.
         versions = (t.version.rpartition("@")[2] for t in (self.prompts.caption, self.prompts.cot))

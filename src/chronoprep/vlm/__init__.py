@@ -6,44 +6,13 @@ A backend knows nothing of edits, chain-of-thought or files. Importing this room
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
-from chronoprep.data import GREEDY, Chat, Completion, Sampling
+from chronoprep.data import GREEDY, Chat, Completion, Picture, Sampling
 from chronoprep.errors import PairError
-from chronoprep.vlm.registry import (
-    BACKENDS,
-    MODELS,
-    Model,
-    ModelSpec,
-    backend_of,
-    check_fits,
-    concurrency,
-    deciding,
-    find,
-    load,
-    preset,
-    resolve,
-)
+from chronoprep.vlm.registry import MODELS, Model, ModelSpec, preset, resolve
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-__all__ = [
-    "BACKENDS",
-    "MODELS",
-    "VLM",
-    "BatchVLM",
-    "Model",
-    "ModelSpec",
-    "backend_of",
-    "check_fits",
-    "concurrency",
-    "deciding",
-    "find",
-    "load",
-    "preset",
-    "resolve",
-]
+__all__ = ["MODELS", "VLM", "BatchVLM", "Model", "ModelSpec", "preset", "resolve"]
 
 
 class VLM(Protocol):
@@ -69,8 +38,8 @@ class VLM(Protocol):
 class BatchVLM(VLM, Protocol):
     """A model in this process that is fed in batches.
 
-    It may keep what it made of an image for as long as the image lives: the same object again,
-    in a later chat, is then not encoded again.
+    It may keep what it made of a picture for as long as that lives: the same object again, in a
+    later chat, is then not encoded again.
     """
 
     @property
@@ -78,6 +47,6 @@ class BatchVLM(VLM, Protocol):
         """Chats that it takes at a time."""
         ...
 
-    def prepare(self, image: Image) -> None:
-        """Do ahead, in a worker thread, what an image needs before the model sees it."""
+    def prepare(self, picture: Picture) -> None:
+        """Do ahead, in a worker thread, what a picture needs before the model sees it."""
         ...

@@ -25,7 +25,7 @@ Client = TypeVar("Client", openai.OpenAI, openai.AsyncOpenAI)
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
+class ServedModel:
     """A model that a server offers.
 
     Attributes:
@@ -98,7 +98,7 @@ def client(kind: type[Client], endpoint: str, timeout: float, retries: int) -> C
         ) from None
 
 
-def served(endpoint: str) -> list[Served] | None:
+def list_models(endpoint: str) -> list[ServedModel] | None:
     """The models of a server; None when it keeps no list.
 
     Raises:
@@ -108,18 +108,21 @@ def served(endpoint: str) -> list[Served] | None:
     with client(openai.OpenAI, endpoint, PROBE_SECONDS, 1) as asked:
         try:
             models = asked.models.list().data
-            return [Served(model.id, str(model.owned_by).lower()) for model in models]
+            return [ServedModel(model.id, str(model.owned_by).lower()) for model in models]
         except openai.APIStatusError as error:
             if error.status_code in (401, 403):
                 raise refused(endpoint, error) from None
             return None
         except openai.APIConnectionError as error:
-            raise _gone(endpoint, error) from None
+            raise BackendError(
+                f"{shown(endpoint)}: the server does not answer ({cause_of(error)}).",
+                hint="Is it running, and is this its address?",
+            ) from None
         except (AttributeError, TypeError, ValueError):  # an answer of another form
             return None
 
 
-def choose(offered: list[Served] | None, endpoint: str, names: Sequence[str]) -> Served:
+def choose(offered: list[ServedModel] | None, endpoint: str, names: Sequence[str]) -> ServedModel:
     """The model to ask: the one that bears one of the names; without any, the only one there is.
 
     Raises:
@@ -127,7 +130,7 @@ def choose(offered: list[Served] | None, endpoint: str, names: Sequence[str]) ->
     """
     if offered is None:
         if names:
-            return Served(names[0])
+            return ServedModel(names[0])
         raise ConfigError(
             f"{shown(endpoint)}: the server does not list its models.", hint="Name one by --model."
         )
@@ -147,13 +150,6 @@ def choose(offered: list[Served] | None, endpoint: str, names: Sequence[str]) ->
 
 def _key() -> str:
     return os.environ.get("OPENAI_API_KEY", "").strip()
-
-
-def _gone(endpoint: str, error: openai.APIConnectionError) -> BackendError:
-    return BackendError(
-        f"{shown(endpoint)}: the server does not answer ({cause_of(error)}).",
-        hint="Is it running, and is this its address?",
-    )
 
 
 def refused(endpoint: str, error: openai.APIStatusError) -> BackendError:

@@ -2,54 +2,38 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
-from chronoprep.data import Chat, Turn
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
+from chronoprep.data import Chat, Picture, Turn
 
 T = TypeVar("T")
 
 
-class OfImages(Generic[T]):
-    """What is made of an image, once for both stages of a pair: a thread that labels pairs asks
-    about the same two images twice in a row.
+def kept(make: Callable[[Picture], T]) -> Callable[[Picture], T]:
+    """A function of pictures whose results are kept while these live: both stages show the same."""
+    made: WeakKeyDictionary[Picture, T] = WeakKeyDictionary()
 
-    Args:
-        make: Makes it.
-    """
+    def of(picture: Picture) -> T:
+        if picture not in made:
+            made[picture] = make(picture)
+        return made[picture]
 
-    def __init__(self, make: Callable[[Image], T]) -> None:
-        self._make = make
-        self._last = threading.local()
-
-    def __call__(self, image: Image) -> T:
-        known: list[tuple[Image, T]] = getattr(self._last, "known", [])
-        for other, made in known:
-            if other is image:
-                return made
-        made = self._make(image)
-        self._last.known = [*known[-1:], (image, made)]
-        return made
+    return of
 
 
-def messages(chat: Chat, image: Callable[[Image], dict[str, Any]]) -> list[dict[str, Any]]:
+def messages(chat: Chat, part: Callable[[Picture], dict[str, Any]]) -> list[dict[str, Any]]:
     """A chat as OpenAI-style messages.
 
     Args:
-        image: The part that stands for an image.
+        part: Makes the part that stands for a picture.
     """
-    return [{"role": turn.role, "content": _content(turn, image)} for turn in chat]
+    return [{"role": turn.role, "content": _content(turn, part)} for turn in chat]
 
 
-def _content(turn: Turn, image: Callable[[Image], dict[str, Any]]) -> str | list[dict[str, Any]]:
-    texts = [part for part in turn.parts if isinstance(part, str)]
+def _content(turn: Turn, part: Callable[[Picture], dict[str, Any]]) -> str | list[dict[str, Any]]:
+    texts = [p for p in turn.parts if isinstance(p, str)]
     if len(texts) == len(turn.parts):
         return "".join(texts)  # some templates take a system prompt in no other form
-    return [
-        {"type": "text", "text": part} if isinstance(part, str) else image(part)
-        for part in turn.parts
-    ]
+    return [{"type": "text", "text": p} if isinstance(p, str) else part(p) for p in turn.parts]

@@ -8,23 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import hashlib
 import io
 import threading
 from collections.abc import Sequence
 from concurrent.futures import CancelledError, Future
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import openai
 from anyio.from_thread import start_blocking_portal
 
-from chronoprep.data import FILE, GREEDY, Chat, Completion, Sampling
+from chronoprep.data import GREEDY, Chat, Completion, Picture, Sampling
 from chronoprep.errors import BackendError, PairError
 from chronoprep.vlm.endpoint import (
     KEPT,
     PROBE_SECONDS,
-    Served,
+    ServedModel,
     cause_of,
     client,
     quoted,
@@ -32,11 +30,8 @@ from chronoprep.vlm.endpoint import (
     said,
     shown,
 )
-from chronoprep.vlm.messages import OfImages, messages
+from chronoprep.vlm.messages import kept, messages
 from chronoprep.vlm.thoughts import broken_off, without_thoughts
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 RETRIES = 5  # with back-off 12–16 s: a server that restarts is waited for, a dead one is not
 PNG_PIXELS = 512 * 512
@@ -45,41 +40,9 @@ IMAGE_BYTES = 4 << 20  # servers bound their requests
 # would apply, and change even greedy text.
 _PLAIN = {"repetition_penalty": 1.0, "top_k": -1}
 _PLAIN_SERVERS = ("vllm", "sglang")
-# Who keeps a picture under the name that it came with, for requests that then only name it.
-_RECALLING_SERVERS = ("vllm",)
 # What some hosted models want in the place of max_tokens.
 _OTHER_LIMIT = "max_completion_tokens"
 _PAIRS_FAULT = (400, 413, 422)
-
-
-class _Picture:
-    """An image on its way to a server.
-
-    Attributes:
-        url: A data URL.
-        name: Of its content.
-        sent: Whether the server has answered a request that brought it.
-    """
-
-    def __init__(self, image: Image) -> None:
-        self.url = data_url(image)
-        self.name = hashlib.blake2b(self.url.encode(), digest_size=16).hexdigest()
-        self.sent = False
-
-
-@dataclass(frozen=True, slots=True)
-class _Question:
-    """A chat on its way to a server.
-
-    Attributes:
-        request: All of it.
-        pictures: Those that the request brings.
-        short: The request with names for pictures, where the server may recall them.
-    """
-
-    request: dict[str, Any]
-    pictures: list[_Picture]
-    short: dict[str, Any] | None
 
 
 class OpenAIVLM:
@@ -93,14 +56,12 @@ class OpenAIVLM:
     """
 
     def __init__(
-        self, endpoint: str, model: Served, *, max_new_tokens: int, timeout: float
+        self, endpoint: str, model: ServedModel, *, max_new_tokens: int, timeout: float
     ) -> None:
         self.endpoint = shown(endpoint)
         self.max_new_tokens = max_new_tokens
         self._model = model
-        self._pictures = OfImages(_Picture)
-        # Whether it recalls pictures by name; None as long as that is not known.
-        self._recalls: bool | None = None if model.server in _RECALLING_SERVERS else False
+        self._part = kept(_part)
         self._limit = "max_tokens"  # until the server asks for the other word
         self._client = client(openai.AsyncOpenAI, endpoint, timeout, RETRIES)
         self._lock = threading.Lock()
@@ -118,11 +79,11 @@ class OpenAIVLM:
             BackendError: When the server can't be reached, has no such model, refuses the key, or
                 answers nothing of use after retries; also once closed.
         """
-        questions = [self._question(chat, sampling) for chat in chats]
+        requests = [self._request(chat, sampling) for chat in chats]
         with self._lock:
             if self._closed:
                 raise BackendError(f"{self.endpoint}: closed.")
-            futures = [self._loop.start_task_soon(self._answer, question) for question in questions]
+            futures = [self._loop.start_task_soon(self._answer, request) for request in requests]
             self._under_way.update(futures)
         try:
             return [future.result() for future in futures]
@@ -144,41 +105,22 @@ class OpenAIVLM:
         self._loop.call(self._client.close)
         self._thread.__exit__(None, None, None)
 
-    def _question(self, chat: Chat, sampling: Sampling) -> _Question:
+    def _request(self, chat: Chat, sampling: Sampling) -> dict[str, Any]:
         drawn = {"top_p": sampling.top_p, "seed": sampling.seed} if sampling.temperature else {}
-        common = {
+        return {
             "model": self._model.id,
+            "messages": messages(chat, self._part),
             "temperature": sampling.temperature,
             "extra_body": _PLAIN if self._model.server in _PLAIN_SERVERS else None,
             **drawn,
         }
-        pictures: list[_Picture] = []
-        recalls = self._recalls is not False
 
-        def whole(image: Image) -> dict[str, Any]:
-            pictures.append(self._pictures(image))
-            return _part({"url": pictures[-1].url}, pictures[-1].name if recalls else None)
-
-        def named(image: Image) -> dict[str, Any]:
-            return _part(None, self._pictures(image).name)
-
-        request = common | {"messages": messages(chat, whole)}
-        if not (recalls and pictures and all(picture.sent for picture in pictures)):
-            return _Question(request, pictures, None)
-        return _Question(request, pictures, common | {"messages": messages(chat, named)})
-
-    async def _answer(self, question: _Question) -> Completion | PairError:
+    async def _answer(self, request: dict[str, Any]) -> Completion | PairError:
         try:
-            if question.short is not None:
-                answer = await self._recalled(question.short)
-                if answer is not None:
-                    return answer
             for attempt in range(RETRIES + 1):
                 await asyncio.sleep(0.5 * attempt)
-                answer = await self._ask(self._client, question.request)
+                answer = await self._ask(self._client, request)
                 if answer is not None:
-                    for picture in question.pictures:
-                        picture.sent = True
                     return answer
             problem = "its answers are no chat completions"
         except openai.APIStatusError as error:
@@ -195,18 +137,6 @@ class OpenAIVLM:
         if await self._is_well():
             return PairError(f"the server fails on it: {problem}")
         raise BackendError(f"{self.endpoint}: the server fails: {problem}", hint=KEPT)
-
-    async def _recalled(self, request: dict[str, Any]) -> Completion | PairError | None:
-        """The answer to a request that names its pictures; None where the server lacks them."""
-        try:
-            answer = await self._ask(self._client, request)
-        except openai.APIStatusError:
-            if self._recalls is None:  # never yet: it knows nothing of names
-                self._recalls = False
-            return None
-        if answer is not None:
-            self._recalls = True
-        return answer
 
     async def _is_well(self) -> bool:
         client = self._client.with_options(max_retries=1, timeout=PROBE_SECONDS)
@@ -255,19 +185,19 @@ class OpenAIVLM:
         return Completion(without_thoughts(content or ""), tokens, truncated)
 
 
-def _part(url: dict[str, str] | None, name: str | None) -> dict[str, Any]:
-    return {"type": "image_url", "image_url": url} | ({"uuid": name} if name else {})
+def _part(picture: Picture) -> dict[str, Any]:
+    return {"type": "image_url", "image_url": {"url": data_url(picture)}}
 
 
-def data_url(image: Image) -> str:
-    """An image as a data URL of at most `IMAGE_BYTES`: exact as its own JPEG file or, up to
+def data_url(picture: Picture) -> str:
+    """A picture as a data URL of at most `IMAGE_BYTES`: exact as its own JPEG file or, up to
     `PNG_PIXELS`, as PNG; else as a new JPEG.
 
     A PNG of a photo takes 20 times as long to write, 6 times as long to read, and 5 times the room.
     """
-    file = getattr(image, FILE, None)
-    if file is not None and len(file) <= IMAGE_BYTES:
-        return f"data:image/jpeg;base64,{base64.b64encode(file).decode()}"
+    image = picture.pixels
+    if picture.jpeg is not None and len(picture.jpeg) <= IMAGE_BYTES:
+        return f"data:image/jpeg;base64,{base64.b64encode(picture.jpeg).decode()}"
     buffer = io.BytesIO()
     if image.width * image.height <= PNG_PIXELS:
         kind = "png"

@@ -10,14 +10,12 @@ from __future__ import annotations
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from transformers.cache_utils import Cache, DynamicLayer, StaticCache, StaticLayer
+from transformers.cache_utils import Cache, DynamicLayer
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
+from chronoprep.data import Picture
 
 # Tokens that a cache may grow by before it is copied to a larger place.
 _ROOM = 128
@@ -68,14 +66,19 @@ class Prompt:
     """A prompt as tokens.
 
     Attributes:
-        head: All tokens up to the last image's last one.
+        head: All tokens up to the last picture's last one.
         tail: The tokens after that; never empty.
-        images: The images in the head.
+        pictures: Those in the head.
     """
 
     head: tuple[int, ...]
     tail: tuple[int, ...]
-    images: tuple[Image, ...]
+    pictures: tuple[Picture, ...]
+
+    @property
+    def start(self) -> tuple[object, ...]:
+        """What the keys and values of the head depend on, without keeping the pictures alive."""
+        return self.head, *map(weakref.ref, self.pictures)
 
 
 class Prefix:
@@ -96,43 +99,20 @@ class Prefix:
         self._ids = inputs["input_ids"][:, : self._width]
         self._mask = inputs["attention_mask"][:, : self._width]
         self._cache, self._shifts = cache, shifts
-        self._rows = {(p.head, *map(id, p.images)): i for i, p in enumerate(prompts)}
-        # An identity says nothing once its object is gone.
-        self._images = [[weakref.ref(image) for image in p.images] for p in prompts]
+        self._rows = {prompt.start: i for i, prompt in enumerate(prompts)}
+        self._all = list(range(len(prompts)))
         self.rewind()
 
     @staticmethod
     def fits(prompts: Sequence[Prompt], cache: Any) -> bool:
         """Whether a batch's heads can be kept."""
         kinds = {type(layer) for layer in getattr(cache, "layers", ())}
-        one_kind = kinds in ({_RoomyLayer}, {StaticLayer})
-        return one_kind and len({len(p.tail) for p in prompts}) == 1
+        return kinds == {_RoomyLayer} and len({len(p.tail) for p in prompts}) == 1
 
     def rows(self, prompts: Sequence[Prompt]) -> list[int] | None:
         """Where the heads of prompts stand in this batch; None unless all do."""
-        found = []
-        for prompt in prompts:
-            row = self._rows.get((prompt.head, *map(id, prompt.images)))
-            if row is None or any(
-                seen() is not image
-                for seen, image in zip(self._images[row], prompt.images, strict=True)
-            ):
-                return None
-            found.append(row)
-        return found
-
-    def in_place(
-        self, prompts: Sequence[Prompt], rows: list[int], most: int
-    ) -> list[Prompt] | None:
-        """All rows of a fixed cache: prompts at theirs, one of them, for its tail, at the others.
-
-        None where two want the same row, or one has more than `most` tokens.
-        """
-        longest = self._width + max(len(p.tail) for p in prompts)
-        places = dict(zip(rows, prompts, strict=True))
-        if len(places) < len(prompts) or longest > most:
-            return None
-        return [places.get(row, prompts[0]) for row in range(len(self._images))]
+        found = [self._rows[p.start] for p in prompts if p.start in self._rows]
+        return found if len(found) == len(prompts) else None
 
     def inputs(self, rows: list[int], tails: dict[str, Any]) -> dict[str, Any]:
         """The arguments of `generate` for left-padded tails after the heads of these rows."""
@@ -148,15 +128,11 @@ class Prefix:
 
     def rewind(self) -> None:
         """Forget what was generated after the heads."""
-        if isinstance(self._cache, StaticCache):
-            for layer in self._cache.layers:
-                assert isinstance(layer, StaticLayer)
-                layer.cumulative_length.fill_(self._width)
-        elif grown := self._cache.get_seq_length() - self._width:
+        if grown := self._cache.get_seq_length() - self._width:
             self._cache.crop(-grown)
 
     def _taken(self, rows: list[int]) -> Any:
-        if rows == list(range(len(self._images))):
+        if rows == self._all:
             return self._cache  # grows in place, until `rewind`
         taken = Cache(layer_class_to_replicate=_RoomyLayer)
         for i, layer in enumerate(self._cache.layers):

@@ -1,9 +1,11 @@
-"""Which models and backends there are, as tables; the heavy import happens on first use."""
+"""Which models and backends there are, as tables, and the model that settings choose.
+
+What is heavy is imported when a model loads.
+"""
 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +17,7 @@ from chronoprep.errors import BackendError, ConfigError
 
 if TYPE_CHECKING:
     from chronoprep.vlm import VLM
-    from chronoprep.vlm.endpoint import Served
+    from chronoprep.vlm.endpoint import ServedModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,98 +66,17 @@ MODELS = {
         ModelSpec("shapes", "shapes", "qwen3_vl", 0.0022, "compact", _HERE / "shapes"),
     )
 }
+# Pairs that a backend wants at the same time, each asked about in a thread of its own; 1 for one
+# that takes batches from one thread.
+_IN_FLIGHT = {"transformers": 1, "vllm": 256, "openai": 32}
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _BY_ID = {spec.id.lower(): spec for spec in MODELS.values()}
 
 
-def _transformers(settings: VLMSettings, found: Checkpoint) -> VLM:
-    from chronoprep.vlm.transformers_backend import TransformersVLM
-
-    return TransformersVLM(
-        checkpoint.ensure(found),
-        dtype=settings.dtype,
-        device=settings.device,
-        max_new_tokens=settings.max_new_tokens,
-        batch_size=settings.batch_size,
-        compile=settings.compile,
-    )
-
-
-def _vllm(settings: VLMSettings, found: Checkpoint) -> VLM:
-    if settings.device != "auto":
-        raise ConfigError(
-            f"The vllm backend does not take --device {settings.device}.",
-            hint="vLLM's build decides; CUDA_VISIBLE_DEVICES chooses the GPUs that it sees.",
-        )
-    from chronoprep.vlm.vllm_backend import VLLMVLM
-
-    saved = _saved_dtype(found.config) or "auto"  # its own "auto" makes float32 bfloat16
-    return VLLMVLM(
-        checkpoint.ensure(found),
-        dtype=saved if settings.dtype == "auto" else settings.dtype,
-        max_new_tokens=settings.max_new_tokens,
-        # The other half is being prepared or waits: a place that falls free is taken at once.
-        at_once=max(concurrency(settings) // 2, 1),
-        gpus=_gpus(_needed_bytes(settings, found) or 0),
-        options=settings.vllm,
-    )
-
-
-def _gpus(needed: int) -> int:
-    """How many GPUs a model is spread over: no more than it takes, and a power of two."""
-    sizes, count = memory.of_gpus(), 1
-    while 2 * count <= len(sizes) and sum(sizes[:count]) < needed:
-        count *= 2
-    return count
-
-
-def _openai(settings: VLMSettings, found: Checkpoint) -> VLM:
-    from chronoprep.vlm.openai_backend import OpenAIVLM
-
-    model = _served(settings)
-    if _checkpoint(settings, model) != found:
-        raise BackendError("The server changed its model meanwhile.", hint="Run it again.")
-    return OpenAIVLM(
-        settings.endpoint or "",
-        model,
-        max_new_tokens=settings.max_new_tokens,
-        timeout=settings.request_timeout,
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class Backend:
-    """A way to run a model.
-
-    Attributes:
-        load: Makes it ready.
-        needs: The package that it runs on, if that is an extra of the same name.
-        in_flight: Pairs that it wants at the same time, each asked about in a thread of its own;
-            1 for a backend that takes batches from one thread.
-        remote: Whether a server holds the model: then nothing is looked for or checked here.
-    """
-
-    load: Callable[[VLMSettings, Checkpoint], VLM]
-    needs: str | None = None
-    in_flight: int = 1
-    remote: bool = False
-
-
-BACKENDS = {
-    "transformers": Backend(_transformers),
-    "vllm": Backend(_vllm, needs="vllm", in_flight=256),
-    "openai": Backend(_openai, needs="openai", in_flight=32, remote=True),
-}
-
-
-def backend_of(settings: VLMSettings) -> str:
-    """The name of the backend that the settings choose."""
-    automatic = "openai" if settings.endpoint else "transformers"
-    return automatic if settings.backend == "auto" else settings.backend
-
-
-def _backend(settings: VLMSettings) -> Backend:
-    return BACKENDS[backend_of(settings)]
+def preset(settings: VLMSettings) -> str:
+    """The prompt templates that suit the model that settings name, wherever it is."""
+    spec = _spec(settings.model)
+    return spec.preset if spec else "default"
 
 
 # Arguments of vLLM that make it quicker or fit, and no other text.
@@ -168,103 +89,191 @@ _SPEED = {
 }
 
 
-def deciding(settings: VLMSettings) -> dict[str, object]:
-    """What of the settings decides an answer, beside the checkpoint.
+@dataclass(frozen=True)
+class Model:
+    """The model that settings choose: found, not loaded. It can be pickled.
 
-    The backend does not: the same model gives the same text on each. Nor does `max_new_tokens`:
-    greedy text that ended by itself has nothing to do with the limit.
+    Attributes:
+        settings: That chose it.
+        checkpoint: Where it is; of a server's model, what a label says of it.
     """
-    name = backend_of(settings)
-    if name == "openai":
-        return {}  # the server's own affair
-    options = settings.vllm if name == "vllm" else {}
-    return {"dtype": settings.dtype} | {k: v for k, v in options.items() if k not in _SPEED}
+
+    settings: VLMSettings
+    checkpoint: Checkpoint
+
+    @property
+    def name(self) -> str:
+        """The hub id, the folder's own name, or what a server calls it."""
+        return self.checkpoint.name
+
+    @property
+    def backend(self) -> str:
+        """The name of the backend that runs it."""
+        return _backend_name(self.settings)
+
+    @property
+    def preset(self) -> str:
+        """The prompt templates that suit it."""
+        return preset(self.settings)
+
+    @property
+    def dtype(self) -> str:
+        """As it was saved unless another is asked for; "auto" where its config does not say."""
+        # An engine's own "auto" may be another: vLLM's makes float32 bfloat16.
+        asked = self.settings.dtype
+        return asked if asked != "auto" else _saved_dtype(self.checkpoint.config) or "auto"
+
+    @property
+    def in_flight(self) -> int:
+        """Pairs to have in flight, each in a thread of its own; 1 where batches are wanted."""
+        usual = _IN_FLIGHT[self.backend]
+        return 1 if usual == 1 else self.settings.concurrency or usual
+
+    @property
+    def text_settings(self) -> dict[str, object]:
+        """The settings that an answer's text depends on, beside the checkpoint and the chat.
+
+        The backend does not: the same model gives the same text on each. Nor does
+        `max_new_tokens`: greedy text that ended by itself has nothing to do with the limit.
+        """
+        if self.backend == "openai":
+            return {}  # the server's own affair
+        options = self.settings.vllm if self.backend == "vllm" else {}
+        return {"dtype": self.settings.dtype} | {
+            name: value for name, value in options.items() if name not in _SPEED
+        }
+
+    @property
+    def memory(self) -> int | None:
+        """Bytes that it takes; None where that is a server's affair, or shows when it is here."""
+        if self.backend == "openai":
+            return None
+        found, asked = self.checkpoint, _BYTES.get(self.settings.dtype)
+        if found.bytes is not None:
+            saved = _BYTES.get(_saved_dtype(found.config) or "")
+            return int(found.bytes * (asked / saved if asked and saved else 1) * 1.2)
+        spec = _spec(self.settings.model)
+        return spec.memory * (asked or 2) // 2 if spec is not None else None
+
+    def check_fits(self) -> None:
+        """Whether it fits this machine's memory.
+
+        Raises:
+            ConfigError: Saying what it needs and the ways out.
+        """
+        if self.memory is not None:
+            memory.check(self.memory, self.settings.device, self.name)
+
+    def load(self) -> VLM:
+        """Load it; downloads it first if need be.
+
+        Raises:
+            BackendError: When the download or the loading fails, or a server does not answer.
+            ConfigError: When a server has no such model.
+        """
+        return _LOADERS[self.backend](self)
 
 
-def concurrency(settings: VLMSettings) -> int:
-    """Pairs to have in flight, each in a thread of its own; 1 where batches are wanted instead."""
-    backend = _backend(settings)
-    return 1 if backend.in_flight == 1 else settings.concurrency or backend.in_flight
-
-
-def find(settings: VLMSettings) -> Checkpoint:
-    """Where the model is, before anything heavy is imported.
+def resolve(settings: VLMSettings) -> Model:
+    """Find the model that settings choose, before anything heavy is imported.
 
     Raises:
-        ConfigError: Within two seconds, when it is incomplete, no vision-language model, or
-            neither cached nor to be had; when the backend's package is not installed or does not
-            compile; when a server is to choose the model and has several.
+        ConfigError: Within two seconds where there is no network, when it is incomplete, no
+            vision-language model, or neither cached nor to be had; when the backend's package is
+            not installed; when a server is to choose the model and has several.
         BackendError: When a server has to say what it serves, and does not answer.
     """
-    backend = _backend(settings)
-    if settings.endpoint and not backend.remote:
+    backend = _backend_name(settings)
+    if settings.endpoint and backend != "openai":
         raise ConfigError(
             f"--backend {settings.backend} asks no server, and --endpoint names one.",
             hint="Leave one of them out; `--endpoint ''` undoes what the settings name.",
         )
-    if settings.compile and backend is not BACKENDS["transformers"]:
+    if importlib.util.find_spec(backend) is None:
         raise ConfigError(
-            "--compile is for the transformers backend.",
-            hint="Leave it out: vLLM and servers see to that themselves.",
+            f"The {backend} backend needs a package that is not installed.",
+            hint=f"pip install 'chronoprep[{backend}]'",
         )
-    if backend.needs and importlib.util.find_spec(backend.needs) is None:
-        raise ConfigError(
-            f"The {backend.needs} backend needs a package that is not installed.",
-            hint=f"pip install 'chronoprep[{backend.needs}]'",
-        )
-    if backend.remote:
-        return _find_served(settings)
+    if backend == "openai":
+        return Model(settings, _find_on_server(settings))
     spec = _spec(settings.model)
     name = str(spec.folder or spec.id) if spec else settings.model
     found = checkpoint.find(name, revision=settings.revision, check=_check)
     if found.folder is None and found.config:
         _check_vision(name, found.config)  # before gigabytes are downloaded
-    return found
+    return Model(settings, found)
 
 
-def check_fits(settings: VLMSettings, found: Checkpoint) -> None:
-    """Whether the model fits this machine's memory.
+def _transformers(model: Model) -> VLM:
+    from chronoprep.vlm.transformers_backend import TransformersVLM
 
-    Raises:
-        ConfigError: Saying what it needs and the ways out.
-    """
-    if _backend(settings).remote:
-        return
-    needed = _needed_bytes(settings, found)
-    if needed is not None:  # else that shows when it is here
-        memory.check(needed, settings.device, settings.model)
-
-
-def _needed_bytes(settings: VLMSettings, found: Checkpoint) -> int | None:
-    """Memory that the model takes; None where the hub does not say how large it is."""
-    spec = _spec(settings.model)
-    asked = _BYTES.get(settings.dtype)
-    if found.bytes is not None:
-        saved = _BYTES.get(_saved_dtype(found.config) or "")
-        ratio = asked / saved if asked and saved else 1
-        return int(found.bytes * ratio * 1.2)
-    return spec.memory * (asked or 2) // 2 if spec is not None else None
+    settings = model.settings
+    return TransformersVLM(
+        checkpoint.ensure(model.checkpoint),
+        dtype=model.dtype,
+        device=settings.device,
+        max_new_tokens=settings.max_new_tokens,
+        batch_size=settings.batch_size,
+    )
 
 
-def preset(settings: VLMSettings) -> str:
-    """The prompt templates that suit the model."""
-    spec = _spec(settings.model)
-    return spec.preset if spec else "default"
+def _vllm(model: Model) -> VLM:
+    settings = model.settings
+    if settings.device != "auto":
+        raise ConfigError(
+            f"The vllm backend does not take --device {settings.device}.",
+            hint="vLLM's build decides; CUDA_VISIBLE_DEVICES chooses the GPUs that it sees.",
+        )
+    from chronoprep.vlm.vllm_backend import VLLMVLM
+
+    return VLLMVLM(
+        checkpoint.ensure(model.checkpoint),
+        dtype=model.dtype,
+        max_new_tokens=settings.max_new_tokens,
+        # The other half is being prepared or waits: a place that falls free is taken at once.
+        at_once=max(model.in_flight // 2, 1),
+        gpus=_gpus(model.memory or 0),
+        options=settings.vllm,
+    )
 
 
-def load(settings: VLMSettings, found: Checkpoint) -> VLM:
-    """Load a model; downloads it first if need be.
-
-    Raises:
-        BackendError: When the download or the loading fails, or a server does not answer.
-        ConfigError: When a server has no such model.
-    """
-    return _backend(settings).load(settings, found)
+def _gpus(needed: int) -> int:
+    """How many GPUs a model is spread over: no more than it takes, and a power of two."""
+    sizes, count = memory.of_gpus(), 1
+    while 2 * count <= len(sizes) and sum(sizes[:count]) < needed:
+        count *= 2
+    return count
 
 
-def _find_served(settings: VLMSettings) -> Checkpoint:
+def _openai(model: Model) -> VLM:
+    from chronoprep.vlm.openai_backend import OpenAIVLM
+
+    settings, served = model.settings, _ask_server(model.settings)
+    if _of_server(settings, served) != model.checkpoint:
+        raise BackendError("The server changed its model meanwhile.", hint="Run it again.")
+    return OpenAIVLM(
+        settings.endpoint or "",
+        served,
+        max_new_tokens=settings.max_new_tokens,
+        timeout=settings.request_timeout,
+    )
+
+
+_LOADERS = {"transformers": _transformers, "vllm": _vllm, "openai": _openai}
+
+
+def _backend_name(settings: VLMSettings) -> str:
+    automatic = "openai" if settings.endpoint else "transformers"
+    return automatic if settings.backend == "auto" else settings.backend
+
+
+def _spec(name: str) -> ModelSpec | None:
+    return MODELS.get(name.lower()) or _BY_ID.get(name.lower())
+
+
+def _find_on_server(settings: VLMSettings) -> Checkpoint:
     """What a label says of a server's model. A server does not tell which weights it holds."""
-    from chronoprep.vlm.endpoint import Served, base_url
+    from chronoprep.vlm.endpoint import ServedModel, base_url
 
     if settings.endpoint is None:
         raise ConfigError(
@@ -272,38 +281,34 @@ def _find_served(settings: VLMSettings) -> Checkpoint:
             hint="For example: --endpoint http://localhost:8000/v1",
         )
     base_url(settings.endpoint)
-    named = Served(settings.model)
-    if _is_named(settings) and "/" in settings.model:
-        # Whether the server has it shows when it is needed: a run with nothing to do needs none.
-        return _checkpoint(settings, named)
-    try:
-        return _checkpoint(settings, _served(settings))  # the name may be the end of a path
-    except BackendError:
-        if _is_named(settings):
-            return _checkpoint(settings, named)  # as above
-        raise
+    model = ServedModel(settings.model)
+    # Whether a server has what is named shows when it is needed: a run with nothing to do needs
+    # none. But a name without a folder may be the end of a path, which the server knows.
+    if not (_is_named(settings) and "/" in model.id):
+        try:
+            model = _ask_server(settings)
+        except BackendError:
+            if not _is_named(settings):
+                raise
+    return _of_server(settings, model)
 
 
-def _checkpoint(settings: VLMSettings, model: Served) -> Checkpoint:
+def _of_server(settings: VLMSettings, model: ServedModel) -> Checkpoint:
     spec = _spec(settings.model) if _is_named(settings) else None
     return Checkpoint(spec.id if spec else model.name, None, model.revision, {})
 
 
-def _served(settings: VLMSettings) -> Served:
+def _ask_server(settings: VLMSettings) -> ServedModel:
     """The server's model that is meant."""
-    from chronoprep.vlm.endpoint import choose, served
+    from chronoprep.vlm.endpoint import choose, list_models
 
     endpoint, spec = settings.endpoint or "", _spec(settings.model)
     names = [settings.model, *([spec.id] if spec else [])] if _is_named(settings) else []
-    return choose(served(endpoint), endpoint, names)
+    return choose(list_models(endpoint), endpoint, names)
 
 
 def _is_named(settings: VLMSettings) -> bool:
     return "model" in settings.model_fields_set
-
-
-def _spec(name: str) -> ModelSpec | None:
-    return MODELS.get(name.lower()) or _BY_ID.get(name.lower())
 
 
 def _check(folder: Path) -> dict[str, object]:
@@ -332,30 +337,3 @@ def _saved_dtype(config: dict[str, Any]) -> str | None:
         if name in _BYTES:
             return name
     return None
-
-
-@dataclass(frozen=True)
-class Model:
-    settings: VLMSettings
-    checkpoint: Checkpoint
-    preset: str
-    backend: str
-    deciding: dict[str, object]
-    in_flight: int
-
-    def check_fits(self) -> None:
-        check_fits(self.settings, self.checkpoint)
-
-    def load(self) -> VLM:
-        return load(self.settings, self.checkpoint)
-
-
-def resolve(settings: VLMSettings) -> Model:
-    return Model(
-        settings,
-        find(settings),
-        preset(settings),
-        backend_of(settings),
-        deciding(settings),
-        concurrency(settings),
-    )

@@ -11,21 +11,17 @@ import importlib
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psutil
 import torch
 import transformers
 
-from chronoprep.data import GREEDY, Chat, Completion, Sampling
-from chronoprep.errors import BackendError, ConfigError
-from chronoprep.vlm.compiled import FixedCache, compile_config, why_not
+from chronoprep.data import GREEDY, Chat, Completion, Picture, Sampling
+from chronoprep.errors import BackendError
 from chronoprep.vlm.prefix import Prefix, Prompt, new_cache
 from chronoprep.vlm.thoughts import without_thoughts
 from chronoprep.vlm.vision import Vision
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 # A device is busy with this many, and a run loses little when it stops.
 MOST_PAIRS = 32
@@ -52,14 +48,12 @@ class TransformersVLM:
         device: "auto" spreads the model over every GPU there is, else takes the CPU.
         max_new_tokens: Longest answer, in tokens.
         batch_size: Chats a batch, at most; by default what the device's memory may hold.
-        compile: Compile the steps that generate a token each, at the first batch.
 
     Attributes:
         batch_size: Chats a batch, at most; halved whenever memory runs out.
 
     Raises:
         BackendError: When the checkpoint can't be loaded.
-        ConfigError: When a model of its family can't be compiled.
     """
 
     def __init__(
@@ -70,25 +64,17 @@ class TransformersVLM:
         device: str,
         max_new_tokens: int,
         batch_size: int | None = None,
-        compile: bool = False,
     ) -> None:
         transformers.utils.logging.set_verbosity_error()
         transformers.utils.logging.disable_progress_bar()
         self.max_new_tokens = max_new_tokens
         try:
             config = transformers.AutoConfig.from_pretrained(folder)
-            fast = config.model_type in _QWEN
-            if compile and not fast:
-                raise ConfigError(
-                    f"{folder}: --compile is for the Qwen-VL families.",
-                    hint=f"Leave it out: this is {config.model_type}.",
-                )
             self.omni = config.model_type == "qwen3_omni_moe"
             self.processor = _processor(folder, config)
-            self.model = _model(folder, config, dtype, device, compile=compile)
+            self.model = _model(folder, config, dtype, device)
+            fast = config.model_type in _QWEN
             self._vision = Vision(self.model, self.processor.image_processor) if fast else None
-        except ConfigError:
-            raise
         except torch.cuda.OutOfMemoryError:
             raise BackendError(
                 f"{folder}: the GPU's memory does not hold this model.",
@@ -101,7 +87,6 @@ class TransformersVLM:
                 hint="`chronoprep models` lists models that work; --debug shows the traceback.",
             ) from error
         self._prefix: Prefix | None = None
-        self._fixed = FixedCache(self.model.config, max_new_tokens) if compile else None
         tokenizer = self.processor.tokenizer
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token
@@ -110,16 +95,16 @@ class TransformersVLM:
         self._ends = {end for end in (*ends, tokenizer.eos_token_id) if end is not None}
         self.batch_size = batch_size or _fitting(self.model)
 
-    def prepare(self, image: Image) -> None:
-        """Do ahead, in a worker thread, what an image needs before the model sees it."""
+    def prepare(self, picture: Picture) -> None:
+        """Do ahead, in a worker thread, what a picture needs before the model sees it."""
         if self._vision is not None:
             # One that can't be prepared is refused where its chat is asked.
             with suppress(ValueError):
-                self._vision.prepare(image)
+                self._vision.prepare(picture)
 
     @torch.inference_mode()
     def generate(self, chats: Sequence[Chat], sampling: Sampling = GREEDY) -> list[Completion]:
-        """Answer chats in left-padded batches; an image shown again is not encoded again.
+        """Answer chats in left-padded batches; a picture shown again is not encoded again.
 
         When a batch does not fit in memory, it is halved, and so are those after it.
         """
@@ -133,8 +118,6 @@ class TransformersVLM:
             # Here and not where it was caught: the error's traceback held the batch's tensors.
             kept = self._prefix is not None
             self._prefix = None
-            if self._fixed is not None:
-                self._fixed.drop()
             _free_memory()
             if kept:
                 continue  # without what was kept for the next stage, it may fit
@@ -158,62 +141,50 @@ class TransformersVLM:
         except RuntimeError as error:  # a kernel that the device lacks, main memory, …
             if "can't allocate memory" in str(error):
                 return None, str(error)
-            if self._fixed is not None and (reason := why_not(error)):
-                raise BackendError(
-                    f"The model can't be compiled here: {reason}",
-                    hint="Leave out --compile; it needs a C++ compiler, on a GPU Triton as well.",
-                ) from error
             raise BackendError(
                 f"The model failed on a batch of {len(chats)} pairs: {error}",
                 hint="Another --device or --dtype may help.",
             ) from error
 
     def _answers(self, chats: Sequence[Chat], sampling: Sampling) -> list[Completion]:
-        places = list(range(len(chats)))
         if self._vision is None:
             inputs = self._plain_inputs(chats)
             output = self._generate(inputs, sampling)
         else:
             prompts = [self._prompt(chat) for chat in chats]
             rows = self._prefix.rows(prompts) if self._prefix else None
-            if self._fixed is not None:
-                prompts, rows, places = self._fixed.filled_up(prompts, self._prefix, rows)
             if self._prefix is not None and rows is not None:
                 inputs = self._prefix.inputs(rows, self._padded([p.tail for p in prompts]))
-                if not self.omni:  # as in a fresh batch: one compiled step serves both
-                    inputs["mm_token_type_ids"] = torch.zeros_like(inputs["input_ids"])
                 output = self._generate(inputs, sampling)
                 self._prefix.rewind()
             else:
                 self._prefix = None  # its memory is needed now
                 inputs = self._fresh_inputs(prompts)
-                if self._fixed is not None:
-                    inputs["past_key_values"] = self._fixed.emptied(*inputs["input_ids"].shape)
                 output = self._generate(inputs, sampling)
                 cache, shifts = output.past_key_values, self.model.model.rope_deltas
                 if Prefix.fits(prompts, cache):
                     self._prefix = Prefix(prompts, inputs, cache, shifts)
         start = inputs["input_ids"].shape[1]
-        return [self._completion(output.sequences[row, start:].tolist()) for row in places]
+        return [self._completion(ids) for ids in output.sequences[:, start:].tolist()]
 
     def _generate(self, inputs: dict[str, Any], sampling: Sampling) -> Any:
+        draw = _Draw(sampling, self.model.device) if sampling.temperature else None
         return self.model.generate(
             **inputs,
             **_PLAIN,
-            **_decoding(sampling, self.model.device),
+            logits_processor=[draw] if draw else None,
             max_new_tokens=self.max_new_tokens,
             eos_token_id=sorted(self._ends) or None,
             pad_token_id=self.processor.tokenizer.pad_token_id,
             return_dict_in_generate=True,
-            compile_config=compile_config() if self._fixed is not None else None,
         )
 
     def _plain_inputs(self, chats: Sequence[Chat]) -> dict[str, Any]:
         """The arguments of `generate` as the checkpoint's own processor makes them."""
-        texts, images = zip(*map(self._text, chats), strict=True)
+        images = [[picture.pixels for picture in _pictures(chat)] for chat in chats]
         inputs = self.processor(
-            text=list(texts),
-            images=list(images),
+            text=[self._text(chat) for chat in chats],
+            images=images,
             padding=True,
             padding_side="left",
             return_tensors="pt",
@@ -227,7 +198,7 @@ class TransformersVLM:
         """The arguments of `generate` for prompts of which nothing is computed yet."""
         assert self._vision is not None
         padded = self._padded([p.head + p.tail for p in prompts])
-        inputs = padded | self._vision.encoded([image for p in prompts for image in p.images])
+        inputs = padded | self._vision.encoded([x for p in prompts for x in p.pictures])
         if not self.omni:
             marks = padded["input_ids"] == self.processor.image_token_id
             inputs["mm_token_type_ids"] = marks.long()
@@ -241,18 +212,27 @@ class TransformersVLM:
         )
         return dict(padded.to(self.model.device))
 
-    def _text(self, chat: Chat) -> tuple[str, list[Image]]:
-        messages, images = _messages(chat)
-        text = self.processor.apply_chat_template(
+    def _text(self, chat: Chat) -> str:
+        messages = [
+            {
+                "role": turn.role,
+                "content": [
+                    {"type": "text", "text": part} if isinstance(part, str) else {"type": "image"}
+                    for part in turn.parts
+                ],
+            }
+            for turn in chat
+        ]
+        text: str = self.processor.apply_chat_template(
             messages, tokenize=False, add_generation_prompt=True
         )
-        return text, images
+        return text
 
     def _prompt(self, chat: Chat) -> Prompt:
-        """A chat as tokens, with as many image tokens for each image as it has features."""
+        """A chat as tokens, with as many image tokens for each picture as it has features."""
         assert self._vision is not None
-        text, images = self._text(chat)
-        waiting, split = list(images), 0
+        text, pictures = self._text(chat), _pictures(chat)
+        waiting, split = list(pictures), 0
         tokens: list[int] = []
         for token in self.processor.tokenizer(text, add_special_tokens=False)["input_ids"]:
             if token != self.processor.image_token_id:
@@ -262,7 +242,7 @@ class TransformersVLM:
                 split = len(tokens)
             else:
                 raise ValueError(f"the prompt speaks the image token {self.processor.image_token}")
-        return Prompt(tuple(tokens[:split]), tuple(tokens[split:]), tuple(images))
+        return Prompt(tuple(tokens[:split]), tuple(tokens[split:]), tuple(pictures))
 
     def _completion(self, ids: list[int]) -> Completion:
         end = next((i for i, token in enumerate(ids) if token in self._ends), None)
@@ -279,9 +259,6 @@ class TransformersVLM:
     def close(self) -> None:
         """Free the model, so that the next one finds an empty GPU; a second time does nothing."""
         self.model = self._vision = self._prefix = None
-        if self._fixed is not None:
-            self._fixed = None
-            torch.compiler.reset()  # it holds the model, and on a GPU memory of its own
         _free_memory()
 
 
@@ -309,32 +286,13 @@ class _Draw(transformers.LogitsProcessor):
         return scores - noise.exponential_(generator=self._generator).log()
 
 
-def _decoding(sampling: Sampling, device: Any) -> dict[str, Any]:
-    if not sampling.temperature:
-        return {}
-    return {"logits_processor": [_Draw(sampling, device)]}
+def _pictures(chat: Chat) -> list[Picture]:
+    return [part for turn in chat for part in turn.parts if isinstance(part, Picture)]
 
 
-def _messages(chat: Chat) -> tuple[list[dict[str, Any]], list[Any]]:
-    """A chat in the processor's form, and its images in order."""
-    messages, images = [], []
-    for turn in chat:
-        content: list[dict[str, Any]] = []
-        for part in turn.parts:
-            if isinstance(part, str):
-                content.append({"type": "text", "text": part})
-            else:
-                content.append({"type": "image"})
-                images.append(part)
-        messages.append({"role": turn.role, "content": content})
-    return messages, images
-
-
-def _model(folder: Path, config: Any, dtype: str, device: str, *, compile: bool) -> Any:
+def _model(folder: Path, config: Any, dtype: str, device: str) -> Any:
     on_gpu = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
-    half = dtype in ("bfloat16", "float16") or (dtype == "auto" and _is_half(config))
-    # Flash attention does not compile together with a cache of fixed size.
-    flash = on_gpu and half and not compile and _works("flash_attn")
+    flash = on_gpu and dtype in ("bfloat16", "float16") and _works("flash_attn")
     options: dict[str, Any] = {
         "dtype": dtype if dtype == "auto" else getattr(torch, dtype),
         "attn_implementation": "flash_attention_2" if flash else "sdpa",
@@ -376,11 +334,6 @@ def _fitting(model: Any) -> int:
         free = psutil.virtual_memory().available
     most = MOST_PAIRS if on_gpu else MOST_PAIRS_ON_CPU
     return int(max(1, min(most, free // (2 * token * TOKENS_A_PAIR))))
-
-
-def _is_half(config: Any) -> bool:
-    parts = (config, getattr(config, "text_config", None), getattr(config, "thinker_config", None))
-    return any(getattr(p, "dtype", None) in (torch.bfloat16, torch.float16) for p in parts)
 
 
 _QWEN = ("qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_omni_moe")

@@ -1,20 +1,19 @@
-"""The images of the Qwen-VL families, each preprocessed and encoded once while it lives.
-
-An image is known by its identity: what was made of it goes when the image goes, so that a chat
-which shows the same image again (stage 2, a further draw) costs no second pass.
+"""The pictures of the Qwen-VL families, each preprocessed and encoded once while it lives: a chat
+that shows the same picture again (stage 2, a further draw) costs no second pass.
 """
 
 from __future__ import annotations
 
-import threading
-import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
+
+from chronoprep.data import Picture
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -23,18 +22,16 @@ if TYPE_CHECKING:
 _PATCHES_AT_A_TIME = 65_536
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Seen:
-    """What was made of one image.
+    """What was made of one picture.
 
     Attributes:
-        reference: Whose callback drops this entry.
         grid: Patches in time, down and across.
         patches: uint8 [patches, channels, pixels], until they are encoded.
         features: [tokens, hidden] each: the pooled output, and one more for every deepstack layer.
     """
 
-    reference: weakref.ref[Image]
     grid: tuple[int, int, int]
     patches: np.ndarray[Any, np.dtype[np.uint8]] | None
     features: list[torch.Tensor] | None = None
@@ -52,8 +49,7 @@ class Vision:
         self._model = model
         self._processor = processor
         self._kind: Any = None
-        self._seen: dict[int, _Seen] = {}
-        self._lock = threading.Lock()
+        self._seen: WeakKeyDictionary[Picture, _Seen] = WeakKeyDictionary()
         # What each of the 256 values of a channel becomes: the processor's own arithmetic.
         steps = np.repeat(np.arange(256, dtype=np.uint8)[None, None], 3, axis=0)
         if processor.do_rescale:
@@ -62,35 +58,26 @@ class Vision:
             steps = processor.normalize(steps, processor.image_mean, processor.image_std)
         self._values = torch.from_numpy(steps.reshape(3 * 256).astype(np.float32))
 
-    def prepare(self, image: Image) -> None:
-        """Resize an RGB image and cut it into patches; safe in threads.
+    def prepare(self, picture: Picture) -> _Seen:
+        """Resize a picture and cut it into patches; safe in threads.
 
         Raises:
             ValueError: When its aspect ratio is out of bounds.
         """
-        if id(image) in self._seen:
-            return
-        key = id(image)
-        patches, grid = self._patches(image)
+        seen = self._seen.get(picture)
+        if seen is None:
+            seen = self._seen[picture] = self._cut(picture.pixels)
+        return seen
 
-        def forget(_: object) -> None:
-            self._seen.pop(key, None)
-
-        with self._lock:
-            self._seen[key] = _Seen(weakref.ref(image, forget), grid, patches)
-
-    def tokens(self, image: Image) -> int:
-        """How many tokens stand for an image in the text."""
-        self.prepare(image)
-        time, down, across = self._seen[id(image)].grid
+    def tokens(self, picture: Picture) -> int:
+        """How many tokens stand for a picture in the text."""
+        time, down, across = self.prepare(picture).grid
         return int(time * down * across // self._processor.merge_size**2)
 
-    def encoded(self, images: Sequence[Image]) -> dict[str, Any]:
-        """The arguments of `generate` that stand for images, in order, without their pixels."""
-        for image in images:
-            self.prepare(image)
-        seen = [self._seen[id(image)] for image in images]
-        self._encode([entry for entry in {id(e): e for e in seen}.values() if not entry.features])
+    def encoded(self, pictures: Sequence[Picture]) -> dict[str, Any]:
+        """The arguments of `generate` that stand for pictures, in order, without their pixels."""
+        seen = [self.prepare(picture) for picture in pictures]
+        self._encode([entry for entry in dict.fromkeys(seen) if not entry.features])
         parts = [entry.features or [] for entry in seen]
         output = self._kind(pooler_output=tuple(part[0] for part in parts))
         if len(parts[0]) > 1:
@@ -116,9 +103,7 @@ class Vision:
                 entry.features = [part.clone() for part in features]
                 entry.patches = None
 
-    def _patches(
-        self, image: Image
-    ) -> tuple[np.ndarray[Any, np.dtype[np.uint8]], tuple[int, int, int]]:
+    def _cut(self, image: Image) -> _Seen:
         """As the library's Pillow processor cuts them, but before they become numbers: a quarter
         of the memory, and only once for the two equal frames of a still image."""
         made, size = self._processor, self._processor.size
@@ -134,7 +119,7 @@ class Vision:
         down, across = height // patch, width // patch
         cut = pixels.reshape(down // merge, merge, patch, across // merge, merge, patch, 3)
         patches = cut.transpose(0, 3, 1, 4, 6, 2, 5).reshape(down * across, 3, patch * patch)
-        return np.ascontiguousarray(patches), (1, down, across)
+        return _Seen((1, down, across), np.ascontiguousarray(patches))
 
     def _pixels(self, entries: Sequence[_Seen]) -> torch.Tensor:
         """[patches, channels · frames · pixels] in the model's dtype, on its device."""

@@ -17,15 +17,12 @@ from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from chronoprep.data import FILE, GREEDY, Chat, Completion, Sampling
+from chronoprep.data import GREEDY, Chat, Completion, Picture, Sampling
 from chronoprep.errors import BackendError, PairError
-from chronoprep.vlm.messages import OfImages, messages
+from chronoprep.vlm.messages import kept, messages
 from chronoprep.vlm.thoughts import broken_off, without_thoughts
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 # Read when vLLM is imported: its news would go to stdout, where --json goes; and it phones home.
 for _name, _value in {
@@ -92,7 +89,7 @@ class VLLMVLM:
                 hint="[vlm.vllm] in chronoprep.toml takes its options, gpu_memory_utilization for "
                 "one; --backend transformers may run what vLLM can't.",
             ) from error
-        self._parts = OfImages(_part)
+        self._part = kept(_part)
         self._lock = threading.Lock()
         self._closed = False
         self._inbox: queue.SimpleQueue[_Question | None] = queue.SimpleQueue()
@@ -109,7 +106,7 @@ class VLLMVLM:
         """
         questions = [
             _Question(
-                messages(chat, self._parts),
+                messages(chat, self._part),
                 vllm.SamplingParams(
                     max_tokens=self.max_new_tokens,
                     temperature=sampling.temperature,
@@ -183,11 +180,12 @@ class VLLMVLM:
         return True
 
 
-def _part(image: Image) -> dict[str, Any]:
+def _part(picture: Picture) -> dict[str, Any]:
+    image = picture.pixels
     # The name under which vLLM caches it; without one it hashes the pixels itself, in the engine's
     # thread and for each stage again.
     digest = hashlib.blake2b(f"{image.mode} {image.size}".encode(), digest_size=16)
-    digest.update(getattr(image, FILE, None) or image.tobytes())
+    digest.update(picture.jpeg or image.tobytes())
     return {"type": "image_pil", "image_pil": image, "uuid": digest.hexdigest()}
 
 

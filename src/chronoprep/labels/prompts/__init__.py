@@ -26,14 +26,11 @@ import re
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import Any, Literal, cast
 
 from chronoprep.config import LabelSettings
-from chronoprep.data import FREE_FORM, Chat, Form, Role, Turn
+from chronoprep.data import FREE_FORM, Chat, Form, Picture, Role, Turn
 from chronoprep.errors import ConfigError
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 Stage = Literal["caption", "cot"]
 
@@ -56,12 +53,12 @@ class Template:
     turns: tuple[tuple[Role, str], ...]
     form: Form = FREE_FORM
 
-    def fill(self, source: Image, target: Image, caption: str = "") -> Chat:
-        """Put two RGB images and a caption into the placeholders.
+    def fill(self, source: Picture, target: Picture, caption: str = "") -> Chat:
+        """Put two pictures and a caption into the placeholders.
 
         The caption is inserted as it is: take special tokens out of it first.
         """
-        slots: dict[str, str | Image] = {
+        slots: dict[str, str | Picture] = {
             "{source}": source,
             "{target}": target,
             "{caption}": caption,
@@ -188,15 +185,15 @@ def _form(block: str, name: str) -> Form:
     return Form(**values)
 
 
-def _join(parts: list[str | Image]) -> tuple[str | Image, ...]:
+def _join(parts: list[str | Picture]) -> tuple[str | Picture, ...]:
     """Join neighbouring texts, and drop the line breaks around images."""
-    joined: list[str | Image] = []
+    joined: list[str | Picture] = []
     for part in parts:
         if isinstance(part, str) and joined and isinstance(joined[-1], str):
             joined[-1] += part
         elif part != "":
             joined.append(part)
-    trimmed: list[str | Image] = []
+    trimmed: list[str | Picture] = []
     for i, part in enumerate(joined):
         if isinstance(part, str):
             if i > 0:
