@@ -17,6 +17,7 @@ from chronoprep.dataset import Dataset
 from chronoprep.errors import ConfigError, PairError
 from chronoprep.images.clips import keep_clip
 from chronoprep.images.load import content_hash, load_image
+from chronoprep.images.refs import parse
 from chronoprep.labels.recipe import Seen, looked_up
 from chronoprep.video import read_frames
 from test_cli import Run
@@ -147,14 +148,14 @@ def test_a_folder_of_clips_is_found(tmp_path: Path) -> None:
     make(tmp_path, "a.mp4", "sub/b.MOV", "notes.md")
     (tmp_path / "a.txt").write_text("Open the door")
     found = find(tmp_path)
-    assert {p.key: (p.source, p.target, p.caption) for p in found.pairs} == {
+    assert {p.key: (parse(p.source), parse(p.target), p.caption) for p in found.pairs} == {
         "a": (Frame(tmp_path / "a.mp4", "first"), Frame(tmp_path / "a.mp4", "last"),
               "Open the door"),
         "sub__b": (Frame(tmp_path / "sub/b.MOV", "first"), Frame(tmp_path / "sub/b.MOV", "last"),
                    None),
     }  # fmt: skip
     timed = find(tmp_path, frames="0.5, 2")
-    assert (timed.pairs[0].source, timed.pairs[0].target) == (
+    assert (parse(timed.pairs[0].source), parse(timed.pairs[0].target)) == (
         Frame(tmp_path / "a.mp4", 0.5),
         Frame(tmp_path / "a.mp4", 2.0),
     )

@@ -34,8 +34,8 @@ def corner(image: Image.Image) -> tuple[int, ...]:
 def pair_of(tmp_path: Path, source: tuple[int, int], target: tuple[int, int]) -> Pair:
     return Pair(
         "x",
-        save(tmp_path / "a.png", picture(source, 1)),
-        save(tmp_path / "b.png", picture(target, 2)),
+        str(save(tmp_path / "a.png", picture(source, 1))),
+        str(save(tmp_path / "b.png", picture(target, 2))),
     )
 
 
@@ -228,7 +228,9 @@ def test_target_meets_the_frame_of_the_source(tmp_path: Path) -> None:
     # A red target with blue left and right margins, twice as wide as the source's shape.
     target = Image.new("RGB", (80, 40), "blue")
     target.paste("red", (20, 0, 60, 40))
-    pair = Pair("x", save(tmp_path / "a.png", picture((20, 20))), save(tmp_path / "b.png", target))
+    save(tmp_path / "a.png", picture((20, 20)))
+    save(tmp_path / "b.png", target)
+    pair = Pair("x", str(tmp_path / "a.png"), str(tmp_path / "b.png"))
     looks = {}
     for fit in ("crop", "pad", "stretch"):
         loaded = load_pair(pair, ImageSettings(fit=fit, background="lime"))
@@ -300,8 +302,9 @@ def test_content_hash_sees_bytes_and_roles(tmp_path: Path) -> None:
     assert len(digest) == 32
     assert content_hash(Pair("other", pair.source, pair.target, "caption")) == digest
     assert content_hash(Pair("x", pair.target, pair.source)) != digest
-    pair.target.write_bytes(pair.target.read_bytes() + b"\0")
+    target = tmp_path / "b.png"
+    target.write_bytes(target.read_bytes() + b"\0")
     assert content_hash(pair) != digest
-    pair.target.unlink()
+    target.unlink()
     with pytest.raises(PairError, match=r"b\.png: no such file"):
         content_hash(pair)

@@ -38,8 +38,8 @@ def find(root: Path, **settings: object) -> Discovery:
 def shown(found: Discovery, root: Path) -> dict[str, tuple[str, str]]:
     return {
         pair.key: (
-            pair.source.relative_to(root).as_posix(),
-            pair.target.relative_to(root).as_posix(),
+            Path(pair.source).relative_to(root).as_posix(),
+            Path(pair.target).relative_to(root).as_posix(),
         )
         for pair in found.pairs
     }

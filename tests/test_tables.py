@@ -24,6 +24,7 @@ from chronoprep.config import ImageSettings, PairSettings
 from chronoprep.data import Cell, Remote
 from chronoprep.errors import BackendError, ConfigError, PairError
 from chronoprep.images.load import content_hash, load_image, load_pair
+from chronoprep.images.refs import parse
 from chronoprep.pairs import Discovery
 from chronoprep.pairs.columns import PRESETS
 from chronoprep.pairs.hub import fetched, open_stream, spool
@@ -237,7 +238,7 @@ def test_pico_banana_names_its_sources_by_address(
     assert len(refused.pairs) == 0
     assert all("--allow-urls" in str(bad.error.hint) for bad in refused.bad if bad.error)
     found = find(table, allow_urls=True)
-    assert isinstance(found.pairs[0].source, Remote)
+    assert isinstance(parse(found.pairs[0].source), Remote)
     good = Discovery(found.pairs[:2], (), (), (), (), "")
     assert list(seen(good).values()) == EXPECTED
     (tmp_path / "web/1.png").unlink()
@@ -279,7 +280,7 @@ def test_structs_that_hold_paths(tmp_path: Path) -> None:
                                    "target_img": pl.Struct({"bytes": pl.Binary, "path": pl.String})}
                  ).write_parquet(tmp_path / "t.parquet")  # fmt: skip
     found = find(tmp_path / "t.parquet")
-    assert [pair.source for pair in found.pairs] == [tmp_path / "a.png"]
+    assert [parse(pair.source) for pair in found.pairs] == [tmp_path / "a.png"]
     assert list(seen(found).values()) == EXPECTED[:1]
 
 
@@ -301,7 +302,7 @@ def test_each_row_holds_bytes_or_a_path(tmp_path: Path, first: str, lists: bool)
     colours = {}
     for pair in found.pairs:
         with suppress(PairError):
-            colours[pair.key] = load_image(pair.source, ImageSettings())[0].getpixel((0, 0))
+            colours[pair.key] = load_image(parse(pair.source), ImageSettings())[0].getpixel((0, 0))
     assert colours == {"path": (10, 0, 0), "bytes": (20, 0, 0)}
 
 
@@ -355,8 +356,9 @@ def test_a_set_in_parts_and_what_the_hub_puts_around_it(tmp_path: Path) -> None:
     found = find(tmp_path / "MagicBrush")
     assert len(found.pairs) == 80
     last = found.pairs[79]
-    assert isinstance(last.source, Cell)
-    assert (last.key, last.source.row) == ("i1_39", 39)
+    cell = parse(last.source)
+    assert isinstance(cell, Cell)
+    assert (last.key, cell.row) == ("i1_39", 39)
     colours = list(seen(Discovery(found.pairs[38:41], (), (), (), (), "")).values())
     assert [c[1][1] for c in colours] == [195, 200, 5]
 
