@@ -5,7 +5,6 @@ A leaf: imports Pillow at its top. Knows nothing of models, videos or where pair
 
 from __future__ import annotations
 
-import hashlib
 import io
 import sys
 import threading
@@ -14,15 +13,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from PIL import Image, ImageCms, ImageColor, UnidentifiedImageError
 from PIL.Image import Resampling, Transpose
 
+from chronoprep import digest
 from chronoprep.config import ImageSettings
 from chronoprep.data import FILE, Frame, ImageRef, Pair
-from chronoprep.errors import ConfigError, PairError
+from chronoprep.errors import ChronoprepError, ConfigError, PairError
 from chronoprep.images.refs import parse
-from chronoprep.images.sources import AGAIN, RESAVE, content_digest, open_source, sniff
+from chronoprep.images.sources import (
+    AGAIN,
+    RESAVE,
+    content_digest,
+    files_stamp,
+    read_source,
+    sniff,
+)
 
 # Named, so that a file called x.png can't reach the rarer decoders (EPS runs Ghostscript). JPEG
 # opens MPO too.
@@ -47,19 +55,36 @@ _ORIENTATIONS = {
 
 @dataclass(frozen=True, slots=True)
 class LoadedPair:
-    """A pair in memory: two RGB images of equal size, and what was done to get there."""
+    """A pair in memory: two RGB images of equal size, and what was done to get there.
+
+    Attributes:
+        images: Digest of the bytes that were decoded, as `content_hash` gives it.
+        files: Their `files_stamp`, taken before they were read.
+    """
 
     pair: Pair
     source: Image.Image
     target: Image.Image
+    images: str
+    files: str | None
     notes: tuple[str, ...] = ()
 
 
-def load_image(ref: ImageRef, settings: ImageSettings) -> tuple[Image.Image, tuple[str, ...]]:
-    """Load one image as upright RGB at full size.
+class LoadedImage(NamedTuple):
+    """An upright RGB image at full size.
 
-    Returns:
-        The image, and notes on what a user may not expect (first of many frames, transparency).
+    Attributes:
+        notes: What a user may not expect: first of many frames, transparency.
+        digest: As `content_digest` gives it.
+    """
+
+    image: Image.Image
+    notes: tuple[str, ...]
+    digest: str
+
+
+def load_image(ref: ImageRef, settings: ImageSettings) -> LoadedImage:
+    """Load one image; its file is opened once.
 
     Raises:
         PairError: The image is missing, unreadable, not an image, damaged, larger than
@@ -70,27 +95,27 @@ def load_image(ref: ImageRef, settings: ImageSettings) -> tuple[Image.Image, tup
     if isinstance(ref, Frame):
         from chronoprep.images.clips import load_frame
 
-        return load_frame(ref, settings), ()
-    with open_source(ref) as file:
-        try:
-            with _pillow_rules(), Image.open(file, formats=FORMATS) as image:
-                rgb, notes = _decoded(image, ref, settings)
-                if _is_plain_jpeg(image) and _bounded_size(rgb.size, settings) == rgb.size:
-                    file.seek(0)
-                    setattr(rgb, FILE, file.read())
-                return rgb, notes
-        except PairError:
-            raise
-        except UnidentifiedImageError:
-            what, hint = sniff(file)
-            raise PairError(f"{ref}: {what}.", hint=hint) from None
-        except MemoryError:
-            raise PairError(f"{ref}: not enough memory to decode it.", hint=RESAVE) from None
-        except Exception as error:
-            # Pillow's plugins answer bad data with nearly any exception: SyntaxError,
-            # struct.error, zlib.error, ValueError, EOFError, IndexError, ...
-            reason = str(error).strip().rstrip(".") or type(error).__name__
-            raise PairError(f"{ref}: the image is damaged: {reason}.", hint=AGAIN) from error
+        return LoadedImage(load_frame(ref, settings), (), content_digest(ref))
+    data = b""
+    try:
+        data = read_source(ref)
+        with _pillow_rules(), Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            rgb, notes = _decoded(image, ref, settings)
+            if _is_plain_jpeg(image) and _bounded_size(rgb.size, settings) == rgb.size:
+                setattr(rgb, FILE, data)
+            return LoadedImage(rgb, notes, digest.of_bytes(data))
+    except ChronoprepError:
+        raise
+    except UnidentifiedImageError:
+        what, hint = sniff(data)
+        raise PairError(f"{ref}: {what}.", hint=hint) from None
+    except MemoryError:
+        raise PairError(f"{ref}: not enough memory to decode it.", hint=RESAVE) from None
+    except Exception as error:
+        # Pillow's plugins answer bad data with nearly any exception: SyntaxError,
+        # struct.error, zlib.error, ValueError, EOFError, IndexError, ...
+        reason = str(error).strip().rstrip(".") or type(error).__name__
+        raise PairError(f"{ref}: the image is damaged: {reason}.", hint=AGAIN) from error
 
 
 def _decoded(
@@ -145,8 +170,9 @@ def load_pair(pair: Pair, settings: ImageSettings) -> LoadedPair:
         PairError: As `load_image`; or the sizes differ and `fit` is `error`.
         ConfigError: `background` is no colour.
     """
-    source, source_notes = load_image(parse(pair.source), settings)
-    target, target_notes = load_image(parse(pair.target), settings)
+    files = files_stamp(pair.source, pair.target)
+    source, source_notes, before = load_image(parse(pair.source), settings)
+    target, target_notes, after = load_image(parse(pair.target), settings)
     notes = [f"source {note}" for note in source_notes]
     notes += [f"target {note}" for note in target_notes]
     if source.size != target.size:
@@ -158,7 +184,7 @@ def load_pair(pair: Pair, settings: ImageSettings) -> LoadedPair:
             )
         target = _to_frame(target, source.size, settings)
         notes.append(f"target {was} → {now} ({settings.fit})")
-    return LoadedPair(pair, source, target, tuple(notes))
+    return LoadedPair(pair, source, target, _of_both(before, after), files, tuple(notes))
 
 
 def bounded(image: Image.Image, settings: ImageSettings) -> Image.Image:
@@ -189,10 +215,11 @@ def content_hash(pair: Pair) -> str:
     Raises:
         PairError: A file is missing or unreadable.
     """
-    both = hashlib.blake2b(digest_size=16)
-    for ref in (pair.source, pair.target):
-        both.update(content_digest(parse(ref)))
-    return both.hexdigest()
+    return _of_both(content_digest(parse(pair.source)), content_digest(parse(pair.target)))
+
+
+def _of_both(source: str, target: str) -> str:
+    return digest.of_text(source + target, 16)
 
 
 _rules_lock = threading.Lock()
