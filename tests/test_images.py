@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import random
+import sys
 import warnings
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +20,28 @@ from chronoprep import pairs
 from chronoprep.config import ImageSettings, PairSettings
 from chronoprep.data import Pair
 from chronoprep.errors import ConfigError, PairError
+from chronoprep.images.inspection import inspect
 from chronoprep.images.load import bounded, content_hash, load_image, load_pair
+from chronoprep.images.sources import files_stamp
 
 SETTINGS = ImageSettings()
+_listening: list[list[str]] = []
+
+
+def _hear(event: str, arguments: tuple[object, ...]) -> None:
+    for heard in _listening if event == "open" else ():
+        heard.append(str(arguments[0]))
+
+
+sys.addaudithook(_hear)  # for good: hooks can't be taken away
+
+
+@contextmanager
+def opened() -> Iterator[list[str]]:
+    """The files that are opened meanwhile, each as often as it is."""
+    _listening.append([])
+    yield _listening[-1]
+    _listening.pop()
 
 
 def save(path: Path, image: Image.Image, **options: object) -> Path:
@@ -308,3 +330,35 @@ def test_content_hash_sees_bytes_and_roles(tmp_path: Path) -> None:
     target.unlink()
     with pytest.raises(PairError, match=r"b\.png: no such file"):
         content_hash(pair)
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "avif", "tif", "bmp", "gif"])
+def test_a_look_at_a_pair_opens_each_file_once(tmp_path: Path, suffix: str) -> None:
+    files = [str(save(tmp_path / f"{n}.{suffix}", picture((9, 9), n))) for n in (1, 2)]
+    pair = Pair("x", *files)
+    with opened() as heard:
+        loaded = load_pair(pair, SETTINGS)
+    assert [path for path in heard if path in files] == files
+    assert (loaded.images, loaded.files) == (content_hash(pair), files_stamp(*files))
+    with opened() as heard:
+        seen = inspect(pair, SETTINGS)
+    assert [path for path in heard if path in files] == files
+    assert seen.digests == (load_image(Path(files[0]), SETTINGS).digest, seen.digests[1])
+
+
+def test_a_file_that_changes_while_it_is_read_does_not_pass_for_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair = pair_of(tmp_path, (8, 8), (8, 8))
+    before = files_stamp(pair.source, pair.target)
+    read = Path.read_bytes
+
+    def rewritten(path: Path) -> bytes:
+        save(tmp_path / "b.png", picture((8, 9), 3))
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", rewritten)
+    loaded = load_pair(pair, SETTINGS)
+    monkeypatch.undo()
+    assert loaded.images == content_hash(pair)
+    assert loaded.files == before != files_stamp(pair.source, pair.target)

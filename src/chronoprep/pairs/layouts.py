@@ -141,7 +141,9 @@ def refuse_unknown(where: Path) -> None:
         )
     if len(folders) > _MOST_COMPARED:
         folders = []
-    stems = {name: set(map(stem, listing(os.path.join(str(where), name)).images)) for name in folders}
+    stems = {
+        name: set(map(stem, listing(os.path.join(str(where), name)).images)) for name in folders
+    }
     for one in folders:
         for other in folders:
             if one < other and stems[one] & stems[other]:
@@ -166,7 +168,9 @@ def _shown(where: Path, ways: list[tuple[str, str]]) -> str:
     """Two example pairs: one of each way to take the folders."""
     lines = []
     for source, target in ways:
-        before, after = (listing(os.path.join(str(where), side)).images for side in (source, target))
+        before, after = (
+            listing(os.path.join(str(where), side)).images for side in (source, target)
+        )
         stems = {stem(name): name for name in after}
         name = next((n for n in before if stem(n) in stems), None)
         if name is None:
