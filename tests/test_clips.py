@@ -17,6 +17,7 @@ from chronoprep.dataset import Dataset
 from chronoprep.errors import ConfigError, PairError
 from chronoprep.images.clips import keep_clip
 from chronoprep.images.load import content_hash, load_image
+from chronoprep.images.refs import parse
 from chronoprep.labels.recipe import Seen, looked_up
 from chronoprep.video import read_frames
 from test_cli import Run
@@ -91,7 +92,7 @@ def test_frames_are_right_to_the_pixel(
     upright = [np.rot90(picture, degrees // 90) for picture in pictures()]
     times = (0.55, 5), (1.0, 10), (0.0, 0), (1.65, 16)
     for at, number in (("first", 0), ("last", COUNT - 1), *times):
-        image, _ = load_image(Frame(clip, at), ImageSettings())  # type: ignore[arg-type]
+        image = load_image(Frame(clip, at), ImageSettings()).image  # type: ignore[arg-type]
         assert np.array_equal(np.asarray(image), upright[number]), at
     with pytest.raises(PairError, match="no such frame"):
         load_image(Frame(clip, 9.0), ImageSettings())
@@ -110,7 +111,7 @@ def test_mirrored_clips_look_as_a_player_shows_them(
     ).stdout  # fmt: skip
     size = 64 * 48 * 3
     for at, data in (("first", shown[:size]), ("last", shown[-size:])):
-        image, _ = load_image(Frame(clip, at), ImageSettings())  # type: ignore[arg-type]
+        image = load_image(Frame(clip, at), ImageSettings()).image  # type: ignore[arg-type]
         assert image.size == ((64, 48) if degrees % 180 == 0 else (48, 64))
         assert image.tobytes() == data
 
@@ -133,7 +134,7 @@ def test_frames_are_found_where_seeking_leads_astray(
         decoded = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
     places = [("last", -1), *((number / 25, number) for number in range(0, len(decoded), 3))]
     for at, number in places:
-        image, _ = load_image(Frame(clip, at), ImageSettings())  # type: ignore[arg-type]
+        image = load_image(Frame(clip, at), ImageSettings()).image  # type: ignore[arg-type]
         assert np.array_equal(np.asarray(image), decoded[number]), number
 
 
@@ -147,14 +148,14 @@ def test_a_folder_of_clips_is_found(tmp_path: Path) -> None:
     make(tmp_path, "a.mp4", "sub/b.MOV", "notes.md")
     (tmp_path / "a.txt").write_text("Open the door")
     found = find(tmp_path)
-    assert {p.key: (p.source, p.target, p.caption) for p in found.pairs} == {
+    assert {p.key: (parse(p.source), parse(p.target), p.caption) for p in found.pairs} == {
         "a": (Frame(tmp_path / "a.mp4", "first"), Frame(tmp_path / "a.mp4", "last"),
               "Open the door"),
         "sub__b": (Frame(tmp_path / "sub/b.MOV", "first"), Frame(tmp_path / "sub/b.MOV", "last"),
                    None),
     }  # fmt: skip
     timed = find(tmp_path, frames="0.5, 2")
-    assert (timed.pairs[0].source, timed.pairs[0].target) == (
+    assert (parse(timed.pairs[0].source), parse(timed.pairs[0].target)) == (
         Frame(tmp_path / "a.mp4", 0.5),
         Frame(tmp_path / "a.mp4", 2.0),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,8 @@ class Web:
         self.address = address
         self.answers: list[tuple[int, bytes]] = [(len(png()), png())]
         self.asked: list[str] = []
+        self.moved: dict[str, str] = {}
+        self.closed = threading.Event()
 
 
 @pytest.fixture
@@ -42,6 +45,16 @@ def web(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Web]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             site.asked.append(self.path)
+            if self.path in site.moved:
+                self.send_response(302)
+                self.send_header("Location", site.moved[self.path])
+                self.end_headers()
+                return
+            if self.path == "/slow.png":
+                with suppress(OSError):
+                    while not site.closed.wait(0.01):
+                        self.wfile.write(b"H")
+                return
             length, body = site.answers.pop(0) if len(site.answers) > 1 else site.answers[0]
             self.send_response(200)
             self.send_header("Content-Length", str(length))
@@ -54,6 +67,7 @@ def web(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Web]:
         site = Web(f"http://127.0.0.1:{http.server_port}")
         threading.Thread(target=http.serve_forever, daemon=True).start()
         yield site
+        site.closed.set()
         http.shutdown()
 
 
@@ -99,7 +113,7 @@ def test_one_bad_address_does_not_end_the_run(web: Web, run: Run, tmp_path: Path
     ("length", "body", "reason"),
     [
         (200, b"<!DOCTYPE html>".ljust(200), "a web page, not an image"),
-        (len(png()), png()[: len(png()) // 2], r"the download broke off, \d+ bytes are missing"),
+        (len(png()), png()[: len(png()) // 2], r"can't download it: .*received \d+ bytes"),
         (20, png()[:20], "an image whose header is damaged or cut off"),
     ],
 )
@@ -121,3 +135,30 @@ def test_a_cache_that_cannot_be_written_is_named(
     with pytest.raises(BackendError, match=r"file/chronoprep/urls/.*can't keep") as caught:
         load(f"{web.address}/a.png")
     assert "XDG_CACHE_HOME" in str(caught.value.hint)
+
+
+def test_an_address_that_moved_is_followed_on_the_web_only(web: Web, tmp_path: Path) -> None:
+    photo(0).save(tmp_path / "own.png")
+    web.moved = {"/a.png": "/b.png", "/c.png": f"file://{tmp_path}/own.png", "/d.png": "/d.png"}
+    assert load(f"{web.address}/a.png").size == photo(0).size
+    for name in ("c", "d"):
+        with pytest.raises(PairError, match=rf"/{name}\.png: can't download it: ") as caught:
+            load(f"{web.address}/{name}.png")
+        assert caught.value.hint
+
+
+def test_a_download_has_an_end(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("chronoprep.images.downloads._DEADLINE", 0.2)
+    with pytest.raises(PairError, match=r"slow\.png: can't download it: not done after"):
+        load(f"{web.address}/slow.png")
+    monkeypatch.undo()
+    monkeypatch.setattr("chronoprep.images.downloads._MOST", len(png()) - 1)
+    with pytest.raises(PairError, match=r"big\.png: larger than"):
+        load(f"{web.address}/big.png")
+
+
+def test_an_address_that_is_gone_says_so(web: Web) -> None:
+    web.moved = {"/a.png": "http://127.0.0.1:1/a.png"}
+    with pytest.raises(PairError, match=r"/a\.png: can't download it: .*connect") as caught:
+        load(f"{web.address}/a.png")
+    assert "\n" not in str(caught.value)

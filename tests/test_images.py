@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import random
+import sys
 import warnings
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +20,28 @@ from chronoprep import pairs
 from chronoprep.config import ImageSettings, PairSettings
 from chronoprep.data import Pair
 from chronoprep.errors import ConfigError, PairError
+from chronoprep.images.inspection import inspect
 from chronoprep.images.load import bounded, content_hash, load_image, load_pair
+from chronoprep.images.sources import files_stamp
 
 SETTINGS = ImageSettings()
+_listening: list[list[str]] = []
+
+
+def _hear(event: str, arguments: tuple[object, ...]) -> None:
+    for heard in _listening if event == "open" else ():
+        heard.append(str(arguments[0]))
+
+
+sys.addaudithook(_hear)  # for good: hooks can't be taken away
+
+
+@contextmanager
+def opened() -> Iterator[list[str]]:
+    """The files that are opened meanwhile, each as often as it is."""
+    _listening.append([])
+    yield _listening[-1]
+    _listening.pop()
 
 
 def save(path: Path, image: Image.Image, **options: object) -> Path:
@@ -34,8 +56,8 @@ def corner(image: Image.Image) -> tuple[int, ...]:
 def pair_of(tmp_path: Path, source: tuple[int, int], target: tuple[int, int]) -> Pair:
     return Pair(
         "x",
-        save(tmp_path / "a.png", picture(source, 1)),
-        save(tmp_path / "b.png", picture(target, 2)),
+        str(save(tmp_path / "a.png", picture(source, 1))),
+        str(save(tmp_path / "b.png", picture(target, 2))),
     )
 
 
@@ -71,7 +93,7 @@ MODES = {
 @pytest.mark.parametrize("name", MODES)
 def test_every_mode_becomes_the_rgb_that_a_viewer_shows(tmp_path: Path, name: str) -> None:
     image, colour, notes = MODES[name]
-    loaded, said = load_image(save(tmp_path / name, image), SETTINGS)
+    loaded, said, _ = load_image(save(tmp_path / name, image), SETTINGS)
     assert (loaded.mode, loaded.size) == ("RGB", (8, 6))
     assert np.abs(np.subtract(corner(loaded), colour)).max() <= 1
     assert [note.split(":")[0] for note in said] == list(notes)
@@ -79,14 +101,14 @@ def test_every_mode_becomes_the_rgb_that_a_viewer_shows(tmp_path: Path, name: st
 
 def test_colour_key_transparency_of_an_rgb_png_shows_the_background(tmp_path: Path) -> None:
     path = save(tmp_path / "a.png", Image.new("RGB", (4, 4), (9, 9, 9)), transparency=(9, 9, 9))
-    loaded, notes = load_image(path, ImageSettings(background="#204060"))
+    loaded, notes, _ = load_image(path, ImageSettings(background="#204060"))
     assert corner(loaded) == (0x20, 0x40, 0x60)
     assert notes == ("transparent: composited on #204060",)
 
 
 def test_sixteen_bit_gray_keeps_its_range_instead_of_clipping(tmp_path: Path) -> None:
     ramp = np.linspace(0, 65535, 256, dtype=np.uint16).reshape(16, 16)
-    loaded, _ = load_image(save(tmp_path / "a.png", Image.fromarray(ramp)), SETTINGS)
+    loaded = load_image(save(tmp_path / "a.png", Image.fromarray(ramp)), SETTINGS).image
     assert len(set(np.asarray(loaded)[..., 0].ravel().tolist())) == 256
 
 
@@ -100,7 +122,7 @@ def test_exif_orientation_is_applied_once(tmp_path: Path, suffix: str, orientati
     exif = Image.Exif()
     exif[0x0112] = orientation
     path = save(tmp_path / f"a.{suffix}", stored, exif=exif, quality=95)
-    loaded, _ = load_image(path, SETTINGS)
+    loaded = load_image(path, SETTINGS).image
     assert loaded.size == (32, 16)
     assert corner(loaded)[0] < 40
     assert all(loaded.getpixel(xy)[0] > 215 for xy in ((31, 0), (0, 15), (31, 15)))
@@ -108,7 +130,7 @@ def test_exif_orientation_is_applied_once(tmp_path: Path, suffix: str, orientati
 
 def test_damaged_exif_does_not_cost_a_good_image(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(encoded(picture(), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff"))
-    loaded, _ = load_image(tmp_path / "a.jpg", SETTINGS)
+    loaded = load_image(tmp_path / "a.jpg", SETTINGS).image
     assert loaded.size == (64, 48)
 
 
@@ -116,7 +138,7 @@ def test_damaged_exif_does_not_cost_a_good_image(tmp_path: Path) -> None:
 def test_first_of_many_frames_is_taken_and_reported(tmp_path: Path, suffix: str) -> None:
     frames = [Image.new("RGB", (8, 6), colour) for colour in ("red", "lime", "blue")]
     path = save(tmp_path / f"a.{suffix}", frames[0], save_all=True, append_images=frames[1:])
-    loaded, notes = load_image(path, SETTINGS)
+    loaded, notes, _ = load_image(path, SETTINGS)
     assert np.abs(np.subtract(corner(loaded), (255, 0, 0))).max() <= 6
     assert len(notes) == 1
     assert "first of 3" in notes[0]
@@ -125,7 +147,7 @@ def test_first_of_many_frames_is_taken_and_reported(tmp_path: Path, suffix: str)
 def test_cmyk_with_a_useless_profile_still_loads(tmp_path: Path) -> None:
     srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     path = save(tmp_path / "a.jpg", Image.new("CMYK", (8, 6)), icc_profile=srgb)
-    loaded, notes = load_image(path, SETTINGS)
+    loaded, notes, _ = load_image(path, SETTINGS)
     assert corner(loaded) == (255, 255, 255)
     assert "profile" in notes[0]
 
@@ -189,7 +211,7 @@ def test_random_damage_gives_an_image_or_a_pair_error(tmp_path: Path) -> None:
                 data[rng.randrange(len(data))] = rng.randrange(256)
             path.write_bytes(data)
             try:
-                image, _ = load_image(path, ImageSettings(max_pixels=1_000_000))
+                image = load_image(path, ImageSettings(max_pixels=1_000_000)).image
             except PairError as error:
                 assert str(path) in str(error)  # noqa: PT017
             else:
@@ -228,7 +250,9 @@ def test_target_meets_the_frame_of_the_source(tmp_path: Path) -> None:
     # A red target with blue left and right margins, twice as wide as the source's shape.
     target = Image.new("RGB", (80, 40), "blue")
     target.paste("red", (20, 0, 60, 40))
-    pair = Pair("x", save(tmp_path / "a.png", picture((20, 20))), save(tmp_path / "b.png", target))
+    save(tmp_path / "a.png", picture((20, 20)))
+    save(tmp_path / "b.png", target)
+    pair = Pair("x", str(tmp_path / "a.png"), str(tmp_path / "b.png"))
     looks = {}
     for fit in ("crop", "pad", "stretch"):
         loaded = load_pair(pair, ImageSettings(fit=fit, background="lime"))
@@ -300,8 +324,41 @@ def test_content_hash_sees_bytes_and_roles(tmp_path: Path) -> None:
     assert len(digest) == 32
     assert content_hash(Pair("other", pair.source, pair.target, "caption")) == digest
     assert content_hash(Pair("x", pair.target, pair.source)) != digest
-    pair.target.write_bytes(pair.target.read_bytes() + b"\0")
+    target = tmp_path / "b.png"
+    target.write_bytes(target.read_bytes() + b"\0")
     assert content_hash(pair) != digest
-    pair.target.unlink()
+    target.unlink()
     with pytest.raises(PairError, match=r"b\.png: no such file"):
         content_hash(pair)
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "avif", "tif", "bmp", "gif"])
+def test_a_look_at_a_pair_opens_each_file_once(tmp_path: Path, suffix: str) -> None:
+    files = [str(save(tmp_path / f"{n}.{suffix}", picture((9, 9), n))) for n in (1, 2)]
+    pair = Pair("x", *files)
+    with opened() as heard:
+        loaded = load_pair(pair, SETTINGS)
+    assert [path for path in heard if path in files] == files
+    assert (loaded.images, loaded.files) == (content_hash(pair), files_stamp(*files))
+    with opened() as heard:
+        seen = inspect(pair, SETTINGS)
+    assert [path for path in heard if path in files] == files
+    assert seen.digests == (load_image(Path(files[0]), SETTINGS).digest, seen.digests[1])
+
+
+def test_a_file_that_changes_while_it_is_read_does_not_pass_for_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair = pair_of(tmp_path, (8, 8), (8, 8))
+    before = files_stamp(pair.source, pair.target)
+    read = Path.read_bytes
+
+    def rewritten(path: Path) -> bytes:
+        save(tmp_path / "b.png", picture((8, 9), 3))
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", rewritten)
+    loaded = load_pair(pair, SETTINGS)
+    monkeypatch.undo()
+    assert loaded.images == content_hash(pair)
+    assert loaded.files == before != files_stamp(pair.source, pair.target)

@@ -9,17 +9,24 @@ import random
 import subprocess
 import sys
 import unicodedata
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from chronoprep.config import PairSettings
-from chronoprep.data import Pair
+from chronoprep.data import Cell, Frame, Pair
 from chronoprep.errors import ConfigError, PairError
+from chronoprep.images.refs import file_of, of_path, parse
+from chronoprep.images.sources import files_stamp
 from chronoprep.keys import pandas_reads_as_text, safe_key
 from chronoprep.pairs import Discovery, discover
 from chronoprep.rows import Rows
+from conftest import photo
 
 
 def make(root: Path, *names: str) -> Path:
@@ -38,8 +45,8 @@ def find(root: Path, **settings: object) -> Discovery:
 def shown(found: Discovery, root: Path) -> dict[str, tuple[str, str]]:
     return {
         pair.key: (
-            pair.source.relative_to(root).as_posix(),
-            pair.target.relative_to(root).as_posix(),
+            Path(file_of(pair.source)).relative_to(root).as_posix(),
+            Path(file_of(pair.target)).relative_to(root).as_posix(),
         )
         for pair in found.pairs
     }
@@ -588,3 +595,88 @@ def test_importing_pairs_is_cheap() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+# What references are written with, and all else that a name may hold.
+NAMES_OF_FILES = (
+    st.lists(
+        st.sampled_from(["#", "%", "2", "3", "5", "%23", "%25", "#t=first", "#t=1", "[a]", ".mp4"])
+        | st.text(st.characters(exclude_characters="/\0", codec="utf-8"), min_size=1, max_size=4),
+        min_size=1,
+        max_size=6,
+    )
+    .map("".join)
+    .filter(lambda name: name not in (".", ".."))
+)
+
+
+@given(name=NAMES_OF_FILES, other=NAMES_OF_FILES)
+def test_a_reference_gives_back_any_path(name: str, other: str) -> None:
+    folder = Path("/set #row=1&column=x") / other
+    for path in (Path(name), folder / name):
+        text = of_path(str(path))
+        assert parse(text) == path
+        assert file_of(text) == str(path)
+        assert parse(f"{text}#t=first") == Frame(path, "first")
+        cell = Cell(path, 7, other, 1)
+        assert parse(str(Cell(Path(text), 7, other, 1))) == cell
+        assert file_of(str(Cell(Path(text), 7, other, 1))) == str(path)
+    assert (of_path(name) == of_path(other)) == (name == other)
+
+
+@given(name=NAMES_OF_FILES)
+def test_files_of_any_name_have_a_stamp(
+    name: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path_factory.mktemp("any") / name
+    path.write_bytes(name.encode())
+    other = path.with_name("other")
+    other.touch()
+    stamp = files_stamp(of_path(str(path)), of_path(str(other)))
+    assert stamp is not None
+    path.write_bytes(b"")
+    assert files_stamp(of_path(str(path)), of_path(str(other))) != stamp
+
+
+def test_names_that_need_no_escape_stay_as_they_are() -> None:
+    for path in ("a/b c.png", "100%.png", "a%20b.png", "[a]/x (1).png", "é.png"):
+        assert of_path(path) == path
+    assert parse("shot#3.png") == Path("shot#3.png"), "as people write it"
+
+
+ODD = ["x#t=1", "y#row=3&column=c", "[z]", '"[1]"', "100%23", "s#3"]
+
+
+@pytest.mark.parametrize("folder", ["plain", "set#t=1", "[set]", "%23"])
+def test_odd_names_are_found_and_read_back_from_a_manifest(
+    tmp_path: Path, folder: str, run: Callable[..., Any]
+) -> None:
+    root = tmp_path / folder
+    for number, name in enumerate(ODD):
+        for side in ("input", "output"):
+            path = root / side / f"{name}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            photo(number).save(path)
+        (root / f"input/{name}.txt").write_text(f"[{number}]")
+    found = find(root)
+    names = {pair.key: Path(file_of(pair.source)).stem for pair in found.pairs}
+    assert sorted(names.values()) == sorted(ODD)
+    assert all(pair.caption == f"[{ODD.index(names[pair.key])}]" for pair in found.pairs)
+    assert run("pairs", root, "--link-manifest", root / "pairs.csv").code == 0
+    again = find(root / "pairs.csv")
+    assert list(again.pairs) == [
+        pair._replace(**{side: of_path(str(Path(file_of(getattr(pair, side))).absolute()))
+                         for side in ("source", "target")})
+        for pair in found.pairs
+    ]  # fmt: skip
+    assert again.bad == ()
+
+
+def test_a_manifest_by_hand_may_name_odd_files_plainly(tmp_path: Path) -> None:
+    make(tmp_path, *(f"{name}.png" for name in ODD), "b.png")
+    with (tmp_path / "t.csv").open("w") as file:
+        csv.writer(file).writerows([["source", "target"], *([f"{n}.png", "b.png"] for n in ODD)])
+    found = find(tmp_path / "t.csv")
+    assert [file_of(pair.source) for pair in found.pairs] == [
+        str(tmp_path / f"{name}.png") for name in ODD
+    ]

@@ -12,6 +12,7 @@ from contextlib import suppress
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import datasets
@@ -23,7 +24,10 @@ from PIL import Image
 from chronoprep.config import ImageSettings, PairSettings
 from chronoprep.data import Cell, Remote
 from chronoprep.errors import BackendError, ConfigError, PairError
+from chronoprep.images.cells import open_table
 from chronoprep.images.load import content_hash, load_image, load_pair
+from chronoprep.images.refs import parse
+from chronoprep.images.sources import content_digest, read_source
 from chronoprep.pairs import Discovery
 from chronoprep.pairs.columns import PRESETS
 from chronoprep.pairs.hub import fetched, open_stream, spool
@@ -237,7 +241,7 @@ def test_pico_banana_names_its_sources_by_address(
     assert len(refused.pairs) == 0
     assert all("--allow-urls" in str(bad.error.hint) for bad in refused.bad if bad.error)
     found = find(table, allow_urls=True)
-    assert isinstance(found.pairs[0].source, Remote)
+    assert isinstance(parse(found.pairs[0].source), Remote)
     good = Discovery(found.pairs[:2], (), (), (), (), "")
     assert list(seen(good).values()) == EXPECTED
     (tmp_path / "web/1.png").unlink()
@@ -279,7 +283,7 @@ def test_structs_that_hold_paths(tmp_path: Path) -> None:
                                    "target_img": pl.Struct({"bytes": pl.Binary, "path": pl.String})}
                  ).write_parquet(tmp_path / "t.parquet")  # fmt: skip
     found = find(tmp_path / "t.parquet")
-    assert [pair.source for pair in found.pairs] == [tmp_path / "a.png"]
+    assert [parse(pair.source) for pair in found.pairs] == [tmp_path / "a.png"]
     assert list(seen(found).values()) == EXPECTED[:1]
 
 
@@ -301,7 +305,7 @@ def test_each_row_holds_bytes_or_a_path(tmp_path: Path, first: str, lists: bool)
     colours = {}
     for pair in found.pairs:
         with suppress(PairError):
-            colours[pair.key] = load_image(pair.source, ImageSettings())[0].getpixel((0, 0))
+            colours[pair.key] = load_image(parse(pair.source), ImageSettings())[0].getpixel((0, 0))
     assert colours == {"path": (10, 0, 0), "bytes": (20, 0, 0)}
 
 
@@ -355,8 +359,9 @@ def test_a_set_in_parts_and_what_the_hub_puts_around_it(tmp_path: Path) -> None:
     found = find(tmp_path / "MagicBrush")
     assert len(found.pairs) == 80
     last = found.pairs[79]
-    assert isinstance(last.source, Cell)
-    assert (last.key, last.source.row) == ("i1_39", 39)
+    cell = parse(last.source)
+    assert isinstance(cell, Cell)
+    assert (last.key, cell.row) == ("i1_39", 39)
     colours = list(seen(Discovery(found.pairs[38:41], (), (), (), (), "")).values())
     assert [c[1][1] for c in colours] == [195, 200, 5]
 
@@ -462,3 +467,128 @@ def test_of_several_splits_train_is_taken(tmp_path: Path) -> None:
         file.rename(str(file).replace("train-", "dev-"))
     with pytest.raises(ConfigError, match="dev, test"):
         find(tmp_path)
+
+
+def bytes_read() -> int:
+    """By this process, from files."""
+    return int(Path("/proc/self/io").read_text().split()[1])
+
+
+@pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="Linux counts what is read")
+@pytest.mark.parametrize("suffix", ["parquet", "arrow"])
+def test_reading_a_table_in_one_piece_costs_no_more_than_the_table(
+    tmp_path: Path, suffix: str
+) -> None:
+    rng = np.random.default_rng(0)
+    images = [{"bytes": rng.bytes(20_000), "path": None} for _ in range(600)]
+    frame = pl.DataFrame({"source": images[:300], "target": images[300:]})
+    table = tmp_path / f"t.{suffix}"
+    if suffix == "parquet":
+        frame.write_parquet(table, row_group_size=300)
+    else:
+        frame.write_ipc(table, record_batch_size=300)
+    pairs = find(table).pairs
+    before = bytes_read()
+    for pair in pairs:
+        content_digest(parse(pair.source))
+        content_digest(parse(pair.target))
+    assert bytes_read() - before < 3 * table.stat().st_size
+
+
+def test_images_are_read_ahead_by_their_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("chronoprep.images.cells._AHEAD", 100_000)
+    image = {"bytes": np.random.default_rng(0).bytes(20_000), "path": None}
+    pl.DataFrame({"source": [image] * 40, "target": [image] * 40}).write_parquet(
+        tmp_path / "t.parquet", row_group_size=40, compression="uncompressed"
+    )
+    table = open_table(tmp_path / "t.parquet")
+    assert 1 <= len(table.images("source", 0)) <= 3
+    pairs = find(tmp_path / "t.parquet").pairs
+    assert {read_source(parse(pair.target)) for pair in pairs} == {image["bytes"]}
+
+
+class Rows:
+    """A stream of `datasets`, as far as it is used; its rows end in an error, if there is one."""
+
+    def __init__(
+        self, count: int, error: Exception | None = None, meet: threading.Barrier | None = None
+    ) -> None:
+        self.first, self.count, self.error, self.meet = 0, count, error, meet
+
+    def skip(self, rows: int) -> Rows:
+        self.first = rows
+        return self
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        if self.meet:
+            with suppress(threading.BrokenBarrierError):
+                self.meet.wait(0.2)  # for another run that streams, too
+        for number in range(self.first, self.count):
+            yield {"source": cell(number, 0, 0), "target": cell(0, number, 0), "id": f"k{number}"}
+        if self.error:
+            raise self.error
+
+
+def test_two_runs_that_stream_one_set_keep_each_row_once(tmp_path: Path) -> None:
+    meet = threading.Barrier(2)
+    runs = [
+        threading.Thread(
+            target=spool, args=(Rows(20, meet=meet), tmp_path / "spool", wish, tmp_path)
+        )
+        for wish in (PairSettings(), PairSettings(limit=20))
+    ]
+    for thread in runs:
+        thread.start()
+    for thread in runs:
+        thread.join()
+    found = find(tmp_path / "spool/rows.jsonl")
+    assert [pair.key for pair in found.pairs] == [f"k{number}" for number in range(20)]
+    assert found.bad == ()
+
+
+class ReadTimeoutOfSomeClientError(Exception):
+    pass
+
+
+def test_a_stream_that_breaks_off_says_so_and_goes_on(tmp_path: Path) -> None:
+    where = Path("hf://datasets/some/set")
+    for error in (ReadTimeoutOfSomeClientError(""), OSError("reset by peer")):
+        with pytest.raises(BackendError, match="the stream broke off: ") as caught:
+            spool(Rows(2, error), tmp_path / "spool", PairSettings(), where)
+        assert "Run it again to go on" in str(caught.value.hint)
+    table = spool(Rows(3), tmp_path / "spool", PairSettings(), where)
+    assert [pair.key for pair in find(table).pairs] == ["k0", "k1", "k2"]
+    missing = {"bytes": None, "path": "memory://nowhere.png"}
+    gone = SimpleNamespace(skip=lambda _: [{"source": missing, "target": missing}])
+    with pytest.raises(BackendError, match="the stream broke off: "):
+        spool(gone, tmp_path / "other", PairSettings(), where)
+
+
+def test_a_caption_in_brackets_is_text(tmp_path: Path) -> None:
+    make(tmp_path, "a.png", "b.png")
+    (tmp_path / "t.csv").write_text('source,target,caption,prompt\na.png,b.png,[1],"[""x""]"\n')
+    line = {"source": "a.png", "target": "b.png", "caption": "[1]", "prompt": '["x"]'}
+    (tmp_path / "t.jsonl").write_text(json.dumps(line))
+    pl.DataFrame(line).write_parquet(tmp_path / "t.parquet")
+    for table in ("t.csv", "t.jsonl", "t.parquet"):
+        (pair,) = find(tmp_path / table).pairs
+        assert (pair.caption, pair.prompt) == ("[1]", '["x"]')
+
+
+@pytest.mark.parametrize("folder", ["plain", "[a]", "#t=1", "a#row=3&column=x", "50%23", "a*?"])
+@pytest.mark.parametrize("kind", ["parquet", "arrow", "saved"])
+def test_a_table_may_lie_anywhere(run: Run, tmp_path: Path, folder: str, kind: str) -> None:
+    where = tmp_path / folder
+    where.mkdir()
+    if kind == "saved":
+        saved().save_to_disk(str(where / "t"))
+        table = where / "t"
+    else:
+        frame = embedded("source_img", "target_img", rows("hat", "dog", column="instruction"))
+        table = where / f"t.{kind}"
+        (frame.write_parquet if kind == "parquet" else frame.write_ipc)(table)
+    assert list(seen(find(table)).values()) == EXPECTED
+    assert run("pairs", table, "--link-manifest", where / "linked.csv").code == 0
+    assert list(seen(find(where / "linked.csv")).values()) == EXPECTED

@@ -5,13 +5,14 @@ Knows nothing of pairs or folders: each function depends on its text alone.
 
 from __future__ import annotations
 
-import hashlib
 import re
 import unicodedata
 
+from chronoprep import digest
+
 # 255 bytes is the limit of a file name; the rest is for suffixes and the names of temporary files.
-MAX_KEY_BYTES = 200
-PREFIX = "pair-"
+_MAX_BYTES = 200
+_PREFIX = "pair-"
 
 # What `pandas.read_csv` takes for a missing value by default.
 _PANDAS_NA = frozenset(
@@ -58,7 +59,7 @@ def safe_key(name: str) -> str:
     """Turn any name into a key: a file name without a suffix, safe on every file system.
 
     The result has no separators, no `..`, no control characters, no leading dot, nothing that
-    Windows refuses, at most `MAX_KEY_BYTES` bytes of UTF-8 (longer names end in a digest of the
+    Windows refuses, at most 200 bytes of UTF-8 (longer names end in a digest of the
     whole), is NFC, and pandas reads it back as text. Deterministic, and a safe key is its own key.
     Two names can share a key: the caller checks.
     """
@@ -67,17 +68,15 @@ def safe_key(name: str) -> str:
         key = "".join("_" if unicodedata.category(char) in _UNPRINTABLE else char for char in key)
     key = _FORBIDDEN.sub("_", key.strip()).lstrip(". \t").rstrip(". \t").strip()
     if not key:
-        key = PREFIX + _digest(name)
+        key = _PREFIX + _digest(name)
     elif not pandas_reads_as_text(key) or _WINDOWS_DEVICE.fullmatch(key):
-        key = PREFIX + key
+        key = _PREFIX + key
     encoded = key.encode()
-    if len(encoded) > MAX_KEY_BYTES:
-        digest = _digest(name)
-        head = encoded[: MAX_KEY_BYTES - len(digest) - 1].decode(errors="ignore")
-        key = f"{head}-{digest}"
+    if len(encoded) > _MAX_BYTES:
+        end = f"-{_digest(name)}"
+        key = encoded[: _MAX_BYTES - len(end)].decode(errors="ignore") + end
     return key
 
 
 def _digest(name: str) -> str:
-    normal = unicodedata.normalize("NFC", name).encode(errors="surrogatepass")
-    return hashlib.blake2b(normal, digest_size=8).hexdigest()
+    return digest.of_text(unicodedata.normalize("NFC", name), 8)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from chronoprep.data import Outcome, Pair
 from chronoprep.errors import ConfigError, PairError
 from chronoprep.files import replacing
-from chronoprep.images.refs import place
+from chronoprep.images.refs import file_of, of_path
 from chronoprep.images.sources import files_stamp
 from chronoprep.rows import Rows
 
@@ -140,11 +140,11 @@ class Index:
         for row in both.filter(
             pl.col("origin") != pl.col("origin_old"), pl.col("source") != pl.col("source_old"),
         ).iter_rows(named=True):  # fmt: skip
-            if os.path.lexists(place(row["source_old"])) and row["files"] != row["files_old"]:
+            if os.path.lexists(file_of(row["source_old"])) and row["files"] != row["files_old"]:
                 changes.clashing.append(_clash(row))
             else:
                 changes.moved.add(row["origin_old"])
-        changes.moved = {name for name in changes.moved if not os.path.lexists(place(name))}
+        changes.moved = {name for name in changes.moved if not os.path.lexists(name)}
         taken = {outcome.key for outcome in changes.clashing}
         new = new.filter(~pl.col("key").is_in(taken))
 
@@ -203,7 +203,7 @@ def _found(pairs: Rows[Pair], origin: str) -> polars.DataFrame:
     """Pairs as entries, with absolute references and how their files look."""
     import polars as pl
 
-    here = f"{Path.cwd()}{os.sep}"
+    here = of_path(f"{Path.cwd()}{os.sep}")
     refs = [
         pl.when(pl.col(name).str.contains(_ABSOLUTE)).then(name).otherwise(here + pl.col(name))
         .alias(name)

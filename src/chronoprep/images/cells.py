@@ -1,11 +1,13 @@
 """Images that lie as bytes in tables: Parquet and Arrow files, and folders of `datasets`.
 
-Rows are listed without reading an image, and an image is read when it is asked for, a few rows at
-a time, so that neither a table nor a copy of its images ever lies in memory or on the disk.
+Rows are listed without reading an image, and images are read when they are asked for, some tens of
+megabytes of the table at a time: neither a table nor a copy of its images ever lies in memory or
+on the disk.
 """
 
 from __future__ import annotations
 
+import glob
 import threading
 from collections.abc import Iterator
 from functools import lru_cache
@@ -14,12 +16,14 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from chronoprep.data import Cell
 from chronoprep.errors import ConfigError, PairError
+from chronoprep.images.sources import read_file
 
 if TYPE_CHECKING:
     import polars
 
-# Rows of one column that are read at once: pairs come in the order of the table.
-_AHEAD = 16
+# Bytes of a table that are read ahead: pairs come in its order. To read any part of a column,
+# polars reads all of it that lies in the same row group.
+_AHEAD = 1 << 26
 
 
 class _Embedded:
@@ -33,11 +37,14 @@ EMBEDDED: Final = _Embedded()
 
 
 class Table(Protocol):
+    ahead: int
+    """Rows that are read at once."""
+
     def rows(self) -> Iterator[dict[str, Any]]:
         """Each row by column name, `EMBEDDED` in place of the bytes of an image."""
 
-    def images(self, column: str, first: int, count: int) -> list[Any]:
-        """Values of a column as they lie there: bytes, `{"bytes", "path"}`, or lists of these."""
+    def images(self, column: str, first: int) -> list[Any]:
+        """What `ahead` rows hold there: bytes, `{"bytes", "path"}`, or lists of these."""
 
 
 @lru_cache(maxsize=16)
@@ -62,7 +69,10 @@ def read_cell(cell: Cell) -> bytes:
             the cell.
     """
     try:
-        value = _chunk(cell.table, cell.column, cell.row // _AHEAD)[cell.row % _AHEAD]
+        # One thread reads, the others find what it has read.
+        with _lock:
+            ahead = open_table(cell.table).ahead
+            value = _images(cell.table, cell.column, cell.row // ahead)[cell.row % ahead]
     except (ConfigError, OSError, IndexError, KeyError) as error:
         raise PairError(
             f"{cell}: can't read the table: {error}.", hint="Was it moved or changed?"
@@ -70,44 +80,22 @@ def read_cell(cell: Cell) -> bytes:
     if cell.item is not None and isinstance(value, list):
         value = value[cell.item] if cell.item < len(value) else None
     if isinstance(value, dict):
-        path = value.get("path")
-        value = value.get("bytes")
+        path, value = value.get("path"), value.get("bytes")
         if value is None and path:
-            value = _beside(cell, path)
+            return read_file(cell.table.parent / path)
     if not isinstance(value, bytes):
         raise PairError(f"{cell}: there is no image.", hint="Remove the row.")
     return value
 
 
-def _beside(cell: Cell, path: str) -> bytes:
-    """The file that a row names where others hold bytes."""
-    file = cell.table.parent / path
-    if not file.is_file():
-        raise PairError(
-            f"{cell}: image {path} does not exist.",
-            hint=f"Paths are relative to {cell.table.parent}.",
-        )
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        raise PairError(
-            f"{file}: can't read the file: {error.strerror or error}.",
-            hint="Check its permissions and its disk, or remove the pair.",
-        ) from None
-
-
 _lock = threading.Lock()
 
 
-@lru_cache(maxsize=8)
-def _cached(table: Path, column: str, chunk: int) -> list[Any]:
-    return open_table(table).images(column, chunk * _AHEAD, _AHEAD)
-
-
-def _chunk(table: Path, column: str, chunk: int) -> list[Any]:
-    # One thread reads, the others find what it has read.
-    with _lock:
-        return _cached(table, column, chunk)
+# The part that is being read and the one before it, of two columns.
+@lru_cache(maxsize=4)
+def _images(table: Path, column: str, part: int) -> list[Any]:
+    opened = open_table(table)
+    return opened.images(column, part * opened.ahead)
 
 
 def _is_arrow_file(path: Path) -> bool:
@@ -130,19 +118,21 @@ class _Columnar:
             if path.suffix.lower() == ".parquet":
                 self._frame = polars.scan_parquet(path, glob=False)
             else:
-                self._frame = polars.scan_ipc(path)
+                self._frame = polars.scan_ipc(glob.escape(str(path)))
             self._schema = self._frame.collect_schema()
+            count = self._frame.select(polars.len()).collect().item()
+            self.ahead = max(1, _AHEAD * count // path.stat().st_size)
         except (polars.exceptions.PolarsError, OSError) as error:
             raise _unreadable(path, error) from None
 
     def rows(self) -> Iterator[dict[str, Any]]:
         import polars
 
-        columns, embedded, told = self._light()
+        columns, embedded, mixed = self._light()
         frame = self._frame.select(columns)
         first = 0
         # Telling rows apart may take their bytes through memory.
-        step = 1000 if told else 50_000
+        step = 1000 if mixed else 50_000
         while True:
             try:
                 part = frame.slice(first, step).collect()
@@ -152,18 +142,18 @@ class _Columnar:
                 for name in embedded:
                     value = row[name]
                     row[name] = EMBEDDED if value is None else [EMBEDDED] * value
-                for name in told:
-                    row[name] = _told(row[name])
+                for name in mixed:
+                    row[name] = _bytes_or_path(row[name])
                 yield row
             if part.height < step:
                 return
             first += step
 
-    def images(self, column: str, first: int, count: int) -> list[Any]:
+    def images(self, column: str, first: int) -> list[Any]:
         import polars
 
         try:
-            return self._frame.slice(first, count).select(column).collect()[column].to_list()
+            return self._frame.slice(first, self.ahead).select(column).collect()[column].to_list()
         except polars.exceptions.PolarsError as error:
             raise _unreadable(self._path, error) from None
 
@@ -176,7 +166,7 @@ class _Columnar:
         import polars as pl
 
         columns: list[pl.Expr] = []
-        embedded, told = set(), set()
+        embedded, mixed = set(), set()
         head = self._frame.head(1).collect()
         for name, kind in self._schema.items():
             lists = isinstance(kind, pl.List)
@@ -193,24 +183,26 @@ class _Columnar:
                     at.struct.field("bytes").is_not_null(), at.struct.field("path")
                 ).alias(name)
                 columns.append(pl.col(name).list.eval(either) if lists else either)
-                told.add(name)
+                mixed.add(name)
                 continue
             embedded.add(name)
             columns.append(
                 pl.col(name).list.len() if lists else pl.lit(None, dtype=pl.UInt32).alias(name)
             )
-        return columns, embedded, told
+        return columns, embedded, mixed
 
 
-def _told(value: Any) -> Any:
+def _bytes_or_path(value: Any) -> Any:
     """What a row holds, of whose image is known whether it has bytes: `EMBEDDED` or a path."""
     if isinstance(value, list):
-        return [_told(item) for item in value]
+        return [_bytes_or_path(item) for item in value]
     return EMBEDDED if value and value["bytes"] else value and value["path"]
 
 
 class _Saved:
     """What the `datasets` library saved: a folder, or an Arrow stream of its cache."""
+
+    ahead = 16  # it is mapped into memory: any row is as near as another
 
     def __init__(self, path: Path) -> None:
         datasets = import_datasets()
@@ -247,8 +239,8 @@ class _Saved:
                     row[name] = EMBEDDED if lists is None else [EMBEDDED] * len(lists[number] or ())
                 yield row
 
-    def images(self, column: str, first: int, count: int) -> list[Any]:
-        values: list[Any] = self._raw.column(column).slice(first, count).to_pylist()
+    def images(self, column: str, first: int) -> list[Any]:
+        values: list[Any] = self._raw.column(column).slice(first, self.ahead).to_pylist()
         return values
 
 

@@ -18,7 +18,6 @@ from chronoprep.config import ImageSettings
 from chronoprep.data import Pair
 from chronoprep.images.load import load_image
 from chronoprep.images.refs import parse
-from chronoprep.images.sources import content_digest
 
 # Bits that two difference hashes of 128 may differ in where one image is the other saved again.
 NEAR = 4
@@ -39,7 +38,7 @@ class Inspection:
     """
 
     sizes: tuple[tuple[int, int], tuple[int, int]]
-    digests: tuple[bytes, bytes]
+    digests: tuple[str, str]
     hashes: tuple[int, int]
     identical: bool
 
@@ -59,14 +58,13 @@ def inspect(pair: Pair, settings: ImageSettings) -> Inspection:
     Raises:
         PairError: One of them can't be used.
     """
-    refs = parse(pair.source), parse(pair.target)
-    digests = (content_digest(refs[0]), content_digest(refs[1]))
-    source, _ = load_image(refs[0], settings)
-    target, _ = load_image(refs[1], settings)
-    same = digests[0] == digests[1] or (
+    source, _, before, _ = load_image(parse(pair.source), settings)
+    target, _, after, _ = load_image(parse(pair.target), settings)
+    same = before == after or (
         source.size == target.size and ImageChops.difference(source, target).getbbox() is None
     )
-    return Inspection((source.size, target.size), digests, (_hash(source), _hash(target)), same)
+    hashes = (_hash(source), _hash(target))
+    return Inspection((source.size, target.size), (before, after), hashes, same)
 
 
 def _hash(image: Image.Image) -> int:
@@ -87,7 +85,7 @@ class Lookalikes:
     _words: array[int] = field(default_factory=lambda: array("Q"))
 
     def add(self, key: str, seen: Inspection) -> None:
-        self._digests[b"".join(seen.digests)].append(len(self.keys))
+        self._digests[bytes.fromhex("".join(seen.digests))].append(len(self.keys))
         self._sources.append(hash(seen.digests[0]))
         for value in seen.hashes:
             self._words.extend((value >> 64, value & (2**64 - 1)))

@@ -5,7 +5,6 @@ A leaf: imports Pillow at its top. Knows nothing of models, videos or where pair
 
 from __future__ import annotations
 
-import hashlib
 import io
 import re
 import sys
@@ -14,16 +13,24 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from typing import NamedTuple
 
 from PIL import Image, ImageCms, ImageColor, UnidentifiedImageError
 from PIL.Image import Resampling, Transpose
 
+from chronoprep import digest
 from chronoprep.config import ImageSettings
 from chronoprep.data import Frame, ImageRef, Pair, Picture
-from chronoprep.errors import ConfigError, PairError
+from chronoprep.errors import ChronoprepError, ConfigError, PairError
 from chronoprep.images.refs import parse
-from chronoprep.images.sources import AGAIN, RESAVE, content_digest, files_stamp, open_source, sniff
+from chronoprep.images.sources import (
+    AGAIN,
+    RESAVE,
+    content_digest,
+    files_stamp,
+    read_source,
+    sniff,
+)
 
 # Named, so that a file called x.png can't reach the rarer decoders (EPS runs Ghostscript). JPEG
 # opens MPO too.
@@ -58,66 +65,72 @@ class LoadedPair:
     """A pair in memory: two RGB images of equal size, and what was done to get there.
 
     Attributes:
+        images: Digest of the bytes that were decoded, as `content_hash` gives it.
+        files: Their `files_stamp`, taken before they were read.
         jpegs: The JPEG files of these very pixels, where there are any that say nothing beside.
     """
 
     pair: Pair
     source: Image.Image
     target: Image.Image
+    images: str
+    files: str | None
     notes: tuple[str, ...] = ()
     jpegs: tuple[bytes | None, bytes | None] = (None, None)
-    images: str = ""
-    files: str | None = None
 
 
-def load_image(ref: ImageRef, settings: ImageSettings) -> tuple[Image.Image, tuple[str, ...]]:
-    """Load one image as upright RGB at full size.
+class LoadedImage(NamedTuple):
+    """An upright RGB image at full size.
 
-    Returns:
-        The image, and notes on what a user may not expect (first of many frames, transparency).
+    Attributes:
+        notes: What a user may not expect: first of many frames, transparency.
+        digest: As `content_digest` gives it.
+        jpeg: The JPEG file of these very pixels, if there is one that says nothing beside.
+    """
+
+    image: Image.Image
+    notes: tuple[str, ...]
+    digest: str
+    jpeg: bytes | None = None
+
+
+def load_image(ref: ImageRef, settings: ImageSettings) -> LoadedImage:
+    """Load one image; its file is opened once.
 
     Raises:
         PairError: The image is missing, unreadable, not an image, damaged, larger than
             `max_pixels`, or has pixels that don't map to 8 bits (floating point).
         ConfigError: `background` is no colour.
     """
-    image, notes, _ = _load(ref, settings)
-    return image, notes
-
-
-def _load(
-    ref: ImageRef, settings: ImageSettings
-) -> tuple[Image.Image, tuple[str, ...], bytes | None]:
-    """As `load_image`, and the JPEG file of the pixels where a model may be sent it as it is."""
     _colour(settings)  # a wrong setting is no pair's fault: found before a pair can be blamed
     if isinstance(ref, Frame):
         from chronoprep.images.clips import load_frame
 
-        return load_frame(ref, settings), (), None
-    with open_source(ref) as file:
-        try:
-            with _pillow_rules(), Image.open(file, formats=FORMATS) as image:
-                rgb, notes = _decoded(image, ref, settings)
-                jpeg = None
-                # A large one is not kept: the model sees it smaller.
-                if (image.format, image.mode) == ("JPEG", "RGB") and (
-                    _bounded_size(rgb.size, settings) == rgb.size
-                ):
-                    file.seek(0)
-                    jpeg = _plain_jpeg(file.read())
-                return rgb, notes, jpeg
-        except PairError:
-            raise
-        except UnidentifiedImageError:
-            what, hint = sniff(file)
-            raise PairError(f"{ref}: {what}.", hint=hint) from None
-        except MemoryError:
-            raise PairError(f"{ref}: not enough memory to decode it.", hint=RESAVE) from None
-        except Exception as error:
-            # Pillow's plugins answer bad data with nearly any exception: SyntaxError,
-            # struct.error, zlib.error, ValueError, EOFError, IndexError, ...
-            reason = str(error).strip().rstrip(".") or type(error).__name__
-            raise PairError(f"{ref}: the image is damaged: {reason}.", hint=AGAIN) from error
+        return LoadedImage(load_frame(ref, settings), (), content_digest(ref))
+    data = b""
+    try:
+        data = read_source(ref)
+        with _pillow_rules(), Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            rgb, notes = _decoded(image, ref, settings)
+            jpeg = None
+            # A large one is not kept: the model sees it smaller.
+            if (image.format, image.mode) == ("JPEG", "RGB") and (
+                _bounded_size(rgb.size, settings) == rgb.size
+            ):
+                jpeg = _plain_jpeg(data)
+            return LoadedImage(rgb, notes, digest.of_bytes(data), jpeg)
+    except ChronoprepError:
+        raise
+    except UnidentifiedImageError:
+        what, hint = sniff(data)
+        raise PairError(f"{ref}: {what}.", hint=hint) from None
+    except MemoryError:
+        raise PairError(f"{ref}: not enough memory to decode it.", hint=RESAVE) from None
+    except Exception as error:
+        # Pillow's plugins answer bad data with nearly any exception: SyntaxError,
+        # struct.error, zlib.error, ValueError, EOFError, IndexError, ...
+        reason = str(error).strip().rstrip(".") or type(error).__name__
+        raise PairError(f"{ref}: the image is damaged: {reason}.", hint=AGAIN) from error
 
 
 def _decoded(
@@ -141,19 +154,6 @@ def _decoded(
     return rgb, tuple(notes)
 
 
-def frame_size(ref: ImageRef) -> tuple[int, int]:
-    """Width and height from a file's header, before its EXIF orientation; (0, 0) if unreadable or
-    not a file of its own, where a look would cost as much as the image."""
-    if not isinstance(ref, Path):
-        return 0, 0
-    try:
-        with _pillow_rules(), Image.open(ref, formats=FORMATS) as image:
-            width, height = image.size
-            return int(width), int(height)
-    except Exception:  # `load_image` says what is wrong, when it comes to that
-        return 0, 0
-
-
 def is_image(data: bytes) -> bool:
     """Whether bytes begin as an image that `load_image` knows."""
     try:
@@ -172,8 +172,9 @@ def load_pair(pair: Pair, settings: ImageSettings) -> LoadedPair:
         PairError: As `load_image`; or the sizes differ and `fit` is `error`.
         ConfigError: `background` is no colour.
     """
-    source, source_notes, source_jpeg = _load(parse(pair.source), settings)
-    target, target_notes, target_jpeg = _load(parse(pair.target), settings)
+    files = files_stamp(pair.source, pair.target)
+    source, source_notes, before, source_jpeg = load_image(parse(pair.source), settings)
+    target, target_notes, after, target_jpeg = load_image(parse(pair.target), settings)
     notes = [f"source {note}" for note in source_notes]
     notes += [f"target {note}" for note in target_notes]
     if source.size != target.size:
@@ -189,10 +190,10 @@ def load_pair(pair: Pair, settings: ImageSettings) -> LoadedPair:
         pair,
         source,
         target,
+        of_both(before, after),
+        files,
         tuple(notes),
         (source_jpeg, target_jpeg),
-        content_hash(pair),
-        files_stamp(pair.source, pair.target),
     )
 
 
@@ -234,10 +235,11 @@ def content_hash(pair: Pair) -> str:
     Raises:
         PairError: A file is missing or unreadable.
     """
-    both = hashlib.blake2b(digest_size=16)
-    for ref in (pair.source, pair.target):
-        both.update(content_digest(parse(ref)))
-    return both.hexdigest()
+    return of_both(content_digest(parse(pair.source)), content_digest(parse(pair.target)))
+
+
+def of_both(source: str, target: str) -> str:
+    return digest.of_text(source + target, 16)
 
 
 _rules_lock = threading.Lock()

@@ -1,4 +1,10 @@
-"""References to images as text: what manifests hold, and columns of a million pairs."""
+"""References to images as text: what manifests hold, and columns of a million pairs.
+
+A path stands for itself, `TABLE#row=7&column=source` for a cell, `CLIP#t=first` for a frame, an
+address for what lies there. In a path, `#` is written as `%23`, and the `%` of `%23` and `%25` as
+`%25`: whatever a file is called, `parse` gives back what `of_path` wrote, and all other names stay
+as they are.
+"""
 
 from __future__ import annotations
 
@@ -8,30 +14,45 @@ from urllib.parse import unquote
 
 from chronoprep.data import Cell, Frame, ImageRef, Remote
 
-_CELL = re.compile(
-    r"(?P<table>.+)#row=(?P<row>\d+)&column=(?P<column>[^&]*)(?:&item=(?P<item>\d+))?", re.DOTALL
+_PART = re.compile(
+    r"(?P<file>.+)#(?:row=(?P<row>\d+)&column=(?P<column>[^&]*)(?:&item=(?P<item>\d+))?"
+    r"|t=(?P<at>first|last|\d+(?:\.\d+)?(?:e-?\d+)?))",
+    re.DOTALL,
 )
-_FRAME = re.compile(r"(?P<clip>.+)#t=(?P<at>first|last|\d+(?:\.\d+)?(?:e-?\d+)?)", re.DOTALL)
+_ESCAPE = re.compile("%2[35]")
+
+
+def of_path(path: str) -> str:
+    """The reference to a file."""
+    if "%2" in path:
+        path = _ESCAPE.sub(lambda escape: f"%25{escape[0][1:]}", path)
+    return path.replace("#", "%23")
 
 
 def parse(text: str) -> ImageRef:
-    """The reference that `str` wrote: a path, a table's cell, a video's frame, a web address."""
+    """What a reference leads to: a path, a table's cell, a video's frame, a web address.
+
+    People need not escape a `#` that is followed by no row and no time.
+    """
     if text.startswith(("http://", "https://")):
         return Remote(text)
-    if "#" in text:
-        cell = _CELL.fullmatch(text)
-        if cell:
-            item = None if cell["item"] is None else int(cell["item"])
-            return Cell(Path(cell["table"]), int(cell["row"]), unquote(cell["column"]), item)
-        frame = _FRAME.fullmatch(text)
-        if frame:
-            clip = Path(frame["clip"])
-            if frame["at"] == "first":
-                return Frame(clip, "first")
-            return Frame(clip, "last" if frame["at"] == "last" else float(frame["at"]))
-    return Path(text)
+    part = _PART.fullmatch(text) if "#" in text else None
+    if part is None:
+        return Path(_unescaped(text))
+    file = Path(_unescaped(part["file"]))
+    if part["row"]:
+        item = None if part["item"] is None else int(part["item"])
+        return Cell(file, int(part["row"]), unquote(part["column"]), item)
+    if part["at"] == "first":
+        return Frame(file, "first")
+    return Frame(file, "last" if part["at"] == "last" else float(part["at"]))
 
 
-def place(text: str) -> str:
+def file_of(text: str) -> str:
     """The file, folder or address that a reference leads to."""
-    return text.partition("#row=")[0].partition("#t=")[0] if "#" in text else text
+    part = _PART.fullmatch(text) if "#" in text else None
+    return _unescaped(text if part is None else part["file"])
+
+
+def _unescaped(text: str) -> str:
+    return _ESCAPE.sub(lambda escape: unquote(escape[0]), text) if "%2" in text else text

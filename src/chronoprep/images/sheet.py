@@ -43,7 +43,7 @@ def draw_sheet(pairs: Sequence[Pair], settings: ImageSettings) -> Image.Image:
         for side, ref in enumerate((pair.source, pair.target)):
             box = (left + side * (_SIDE + _GAP), top)
             try:
-                image, _ = load_image(parse(ref), settings)
+                image = load_image(parse(ref), settings).image
             except PairError:
                 pen.rectangle((*box, box[0] + _SIDE, top + _SIDE), outline=_FAINT)
                 pen.text((box[0] + _GAP, top + _GAP), "unreadable", _FAINT, plain)

@@ -17,11 +17,11 @@ from chronoprep.config import PairSettings
 from chronoprep.data import Outcome, Pair
 from chronoprep.errors import ConfigError, PairError
 from chronoprep.keys import safe_key
-from chronoprep.pairs.disk import listing
-from chronoprep.pairs.found import Candidate, Found
+from chronoprep.pairs.folders import listing
 from chronoprep.pairs.hub import fetched, is_address
 from chronoprep.pairs.layouts import UNDERSTOOD, find_in_folder, refuse_unknown, role_folders
 from chronoprep.pairs.patterns import find_by_pattern
+from chronoprep.pairs.scan import Candidate, Scan
 from chronoprep.pairs.sidecars import Sidecars
 from chronoprep.pairs.tables import COLUMNAR, SUFFIXES, find_in_tables
 from chronoprep.rows import Rows
@@ -146,7 +146,7 @@ def _one_split(folder: Path, parts: list[str]) -> list[str]:
     return [name for name in parts if splits.get(name) == "train"]
 
 
-def _in_columns(found: Found) -> polars.DataFrame:
+def _in_columns(found: Scan) -> polars.DataFrame:
     """All candidates; those whose names are no Unicode, which columns can't hold, are bad."""
     import polars
 
@@ -174,11 +174,11 @@ def _is_unicode(row: Candidate) -> bool:
     return not any(0xD800 <= ord(char) <= 0xDFFF for text in row if text for char in text)
 
 
-def _with_keys(frame: polars.DataFrame, found: Found) -> polars.DataFrame:
+def _with_keys(frame: polars.DataFrame, found: Scan) -> polars.DataFrame:
     """A safe key each; pairs whose keys collide, also on file systems that fold case, are bad."""
     import polars
 
-    frame = _told_apart(frame)
+    frame = _disambiguated(frame)
     keys = [safe_key(name.replace("/", "__")) for name in frame["name"]]
     folded = [
         key.casefold() if key.isascii() else unicodedata.normalize("NFC", key.casefold())
@@ -204,7 +204,7 @@ def _with_keys(frame: polars.DataFrame, found: Found) -> polars.DataFrame:
     return frame if found.ordered else frame.sort("key")
 
 
-def _told_apart(frame: polars.DataFrame) -> polars.DataFrame:
+def _disambiguated(frame: polars.DataFrame) -> polars.DataFrame:
     """Rows of a table that share a name: named by their source's folders, then by the target."""
     import polars
 
@@ -219,7 +219,7 @@ def _told_apart(frame: polars.DataFrame) -> polars.DataFrame:
 
 
 def _with_captions(
-    frame: polars.DataFrame, found: Found, where: Path, limit: int | None
+    frame: polars.DataFrame, found: Scan, where: Path, limit: int | None
 ) -> polars.DataFrame:
     """The first `limit` pairs, with what their sidecars say."""
     import polars

@@ -7,14 +7,16 @@ goes on where it stopped.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
+from chronoprep import digest
 from chronoprep.config import PairSettings
 from chronoprep.errors import BackendError, ConfigError
 from chronoprep.images.cells import import_datasets
@@ -49,15 +51,14 @@ def fetched(where: Path, settings: PairSettings) -> Path:
         )
     split = address["split"] or "train"
     parts = (address["repo"], address["revision"], address["config"], split, settings.columns)
-    digest = hashlib.blake2b(json.dumps(parts).encode(), digest_size=6).hexdigest()
-    folder = cache() / "hub" / f"{address['repo'].replace('/', '--')}--{digest}"
-    done = spooled_rows(folder)
-    if (folder / "complete").exists() or (settings.limit is not None and done >= settings.limit):
-        return folder / "rows.jsonl"
-    stream = open_stream(
-        address["repo"], name=address["config"], revision=address["revision"], split=split
-    )
-    return spool(stream, folder, settings, where)
+    name = f"{address['repo'].replace('/', '--')}--{digest.of_text(json.dumps(parts), 6)}"
+    folder = cache() / "hub" / name
+    if not _holds(folder, settings.limit):
+        stream = open_stream(
+            address["repo"], name=address["config"], revision=address["revision"], split=split
+        )
+        spool(stream, folder, settings, where)
+    return folder / "rows.jsonl"
 
 
 def open_stream(path: str, **arguments: Any) -> Any:
@@ -70,14 +71,13 @@ def open_stream(path: str, **arguments: Any) -> Any:
     try:
         return datasets.load_dataset(path, streaming=True, **arguments).decode(False)
     except Exception as error:  # the library's, the hub's and the network's
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ConfigError(
-            f"{path}: can't open the dataset: {reason}",
+            f"{path}: can't open the dataset: {_reason(error)}",
             hint="Check its name, the split (`…:dev`) and, for a gated one, `hf auth login`.",
         ) from None
 
 
-def spooled_rows(folder: Path) -> int:
+def _spooled_rows(folder: Path) -> int:
     """How many whole rows lie in a spool."""
     try:
         return (folder / "rows.jsonl").read_bytes().count(b"\n")
@@ -85,50 +85,85 @@ def spooled_rows(folder: Path) -> int:
         return 0
 
 
+def _holds(folder: Path, limit: int | None) -> bool:
+    """Whether a spool holds the whole set, or as many rows as are asked for."""
+    whole = (folder / "complete").exists()
+    return whole or (limit is not None and _spooled_rows(folder) >= limit)
+
+
 def spool(stream: Any, folder: Path, settings: PairSettings, where: Path) -> Path:
     """Keep the rows of a stream that `folder` does not hold yet; returns its table.
 
+    Runs that stream one set at a time take turns.
+
     Raises:
         ConfigError: The columns don't tell source from target.
-        BackendError: The stream broke off.
+        BackendError: The stream broke off, or the rows can't be kept.
     """
-    table, done = folder / "rows.jsonl", spooled_rows(folder)
+    table = folder / "rows.jsonl"
     try:
         (folder / "images").mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / "lock"):
+            if not _holds(folder, settings.limit):
+                _append_rows(stream, table, settings, where)
+                if settings.limit is None:
+                    (folder / "complete").touch()
     except OSError as error:
         raise BackendError(
             f"{folder}: can't keep the dataset: {error.strerror or error}.",
-            hint="Set XDG_CACHE_HOME to a folder that can be written.",
+            hint="Free some space, or set XDG_CACHE_HOME to a folder that can be written.",
         ) from None
+    return table
+
+
+def _append_rows(stream: Any, table: Path, settings: PairSettings, where: Path) -> None:
+    done = _spooled_rows(table.parent)
     if table.exists():
         # A row that was cut short is fetched again.
         with table.open("rb+") as file:
             file.truncate(table.read_bytes().rfind(b"\n") + 1)
-    rows: Iterator[dict[str, Any]] = iter(stream.skip(done))
+    rows = _received(stream.skip(done), where)
     if settings.limit is not None:
         rows = islice(rows, settings.limit - done)
     roles: Roles | None = None
-    with table.open("a", encoding="utf-8") as file:
-        try:
-            for number, row in enumerate(rows, done):
-                if roles is None:
-                    roles = roles_of(list(row), settings.columns, where, [])
-                record = _record(row, roles, folder, number)
-                file.write(json.dumps(record, ensure_ascii=False) + "\n")
-        except OSError as error:
-            raise BackendError(
-                f"{where}: the stream broke off: {error}.",
-                hint="Run it again to go on; --limit N takes the first N rows only.",
-            ) from None
-    if settings.limit is None:
-        (folder / "complete").touch()
-    return table
+    # Whole lines: another run may read them meanwhile.
+    with table.open("a", encoding="utf-8", buffering=1) as file:
+        for number, row in enumerate(rows, done):
+            if roles is None:
+                roles = roles_of(list(row), settings.columns, where, [])
+            record = _record(row, roles, table.parent, number, where)
+            file.write(json.dumps(record, ensure_ascii=False) + "\n")
 
 
-def _record(row: dict[str, Any], roles: Roles, folder: Path, number: int) -> dict[str, Any]:
+def _received(stream: Iterable[dict[str, Any]], where: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a stream.
+
+    Raises:
+        BackendError: It broke off.
+    """
+    try:
+        yield from stream
+    except Exception as error:  # of the library, the hub or any HTTP client
+        raise _broken_off(where, error) from None
+
+
+def _broken_off(where: Path, error: Exception) -> BackendError:
+    return BackendError(
+        f"{where}: the stream broke off: {_reason(error)}.",
+        hint="Run it again to go on; --limit N takes the first N rows only.",
+    )
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+def _record(
+    row: dict[str, Any], roles: Roles, folder: Path, number: int, where: Path
+) -> dict[str, Any]:
     """A row of the table: its images as paths, its texts as they are."""
     record: dict[str, Any] = {
-        role: _kept(row[roles[role][0]], folder, f"{number:07}.{role}")
+        role: _kept(row[roles[role][0]], folder, f"{number:07}.{role}", where)
         for role in ("source", "target")
     }
     for role in ("caption", "prompt"):
@@ -139,20 +174,23 @@ def _record(row: dict[str, Any], roles: Roles, folder: Path, number: int) -> dic
     return record
 
 
-def _kept(value: Any, folder: Path, name: str) -> Any:
+def _kept(value: Any, folder: Path, name: str, where: Path) -> Any:
     if isinstance(value, list):
-        return [_kept(item, folder, f"{name}.{place}") for place, item in enumerate(value)]
+        return [_kept(item, folder, f"{name}.{n}", where) for n, item in enumerate(value)]
     if not isinstance(value, dict):
         return value
     data, path = value.get("bytes"), value.get("path")
     if data is None and path:
         import fsspec
 
-        with fsspec.open(path, "rb") as file:
-            data = file.read()
+        try:
+            with fsspec.open(path, "rb") as file:
+                data = file.read()
+        except Exception as error:  # of any file system or HTTP client
+            raise _broken_off(where, error) from None
     if not data:
         return None
     suffix = Path(str(path)).suffix.lower() if path else ""
-    place = folder / "images" / (name + (suffix or ".img"))
-    place.write_bytes(data)
-    return f"images/{place.name}"
+    image = f"images/{name}{suffix or '.img'}"
+    (folder / image).write_bytes(data)
+    return image

@@ -16,8 +16,9 @@ from pathlib import Path
 from chronoprep.config import PairSettings
 from chronoprep.data import Outcome
 from chronoprep.errors import ConfigError, PairError
-from chronoprep.pairs.disk import VIDEO_SUFFIXES, listing, stem, walk
-from chronoprep.pairs.found import Candidate, Found
+from chronoprep.images.refs import of_path
+from chronoprep.pairs.folders import VIDEO_SUFFIXES, listing, stem, walk
+from chronoprep.pairs.scan import Candidate, Scan
 
 # Names of two folders, source first; compared without case, `_` like `-`.
 FOLDERS = (
@@ -60,19 +61,19 @@ UNDERSTOOD = (
 )
 
 
-def find_in_folder(where: Path, settings: PairSettings) -> Found:
+def find_in_folder(where: Path, settings: PairSettings) -> Scan:
     """The pairs of a folder by the layout that is asked for, or the one that is recognised.
 
     Raises:
         ConfigError: The roles are ambiguous, or the layout that was asked for is not there.
     """
-    top, found = str(where), Found()
+    top, found = str(where), Scan()
     layout = settings.layout
     images, folders, _ = listing(top)
     if layout in ("auto", "folders", "kohya"):
         sides = role_folders(where, folders, kohya=layout == "kohya")
         if sides:
-            found.unmatched += [_join(top, name) for name in images]
+            found.unmatched += [os.path.join(top, name) for name in images]
             found.candidates = _match_folders(found, top, *sides)
             if others := [f"{name}/" for name in folders if name not in sides]:
                 found.layouts.add(f"without {', '.join(others)}")
@@ -140,7 +141,9 @@ def refuse_unknown(where: Path) -> None:
         )
     if len(folders) > _MOST_COMPARED:
         folders = []
-    stems = {name: set(map(stem, listing(_join(str(where), name)).images)) for name in folders}
+    stems = {
+        name: set(map(stem, listing(os.path.join(str(where), name)).images)) for name in folders
+    }
     for one in folders:
         for other in folders:
             if one < other and stems[one] & stems[other]:
@@ -165,7 +168,9 @@ def _shown(where: Path, ways: list[tuple[str, str]]) -> str:
     """Two example pairs: one of each way to take the folders."""
     lines = []
     for source, target in ways:
-        before, after = (listing(_join(str(where), side)).images for side in (source, target))
+        before, after = (
+            listing(os.path.join(str(where), side)).images for side in (source, target)
+        )
         stems = {stem(name): name for name in after}
         name = next((n for n in before if stem(n) in stems), None)
         if name is None:
@@ -179,14 +184,14 @@ def _flags(sides: tuple[str, str]) -> str:
     return f"--source-glob '{sides[0]}/*' --target-glob '{sides[1]}/*'"
 
 
-def _match_folders(found: Found, where: str, source: str, target: str) -> Iterator[Candidate]:
+def _match_folders(found: Scan, where: str, source: str, target: str) -> Iterator[Candidate]:
     """Two folders: pairs are files of equal relative path without suffix.
 
     Where a source has no such partner, several targets may be its: `x_1`, `x_2`, or what lies in a
     folder `x/`. A source of kohya's may be called `x_0`.
     """
     found.layouts.add(f"two folders: {source}/ → {target}/")
-    tops = [_join(where, side) for side in (source, target)]
+    tops = [os.path.join(where, side) for side in (source, target)]
     kohya = source.casefold().startswith("control")
     # Source without a partner → what waits for it in a folder of its name.
     parents: dict[str, str] = {}
@@ -197,7 +202,7 @@ def _match_folders(found: Found, where: str, source: str, target: str) -> Iterat
             if not afters.images:
                 found.unmatched.append(parent)
             for name in afters.images:
-                yield Candidate(relative + stem(name), parent, after + name)
+                yield Candidate.of_files(relative + stem(name), parent, after + name)
             continue
         slots = [f"{stem(name)}\0s\0{before}{name}" for name in befores.images]
         slots += [f"{stem(name)}\0t\0{after}{name}" for name in afters.images]
@@ -205,7 +210,7 @@ def _match_folders(found: Found, where: str, source: str, target: str) -> Iterat
         rest: list[tuple[str, str]] = []
         for root, sources, targets in _grouped(slots, found):
             if sources and targets:
-                yield Candidate(relative + root, sources, targets)
+                yield Candidate.of_files(relative + root, sources, targets)
             elif sources:
                 lone[root] = sources
             elif targets:
@@ -227,7 +232,7 @@ def _match_folders(found: Found, where: str, source: str, target: str) -> Iterat
                 found.unmatched.append(path)
                 continue
             used.add(owner)
-            yield Candidate(relative + root, lone[owner], path)
+            yield Candidate.of_files(relative + root, lone[owner], path)
         for root, path in lone.items():
             if root in afters.folders and root not in befores.folders and root not in used:
                 parents[f"{relative}{root}/"] = path
@@ -236,7 +241,7 @@ def _match_folders(found: Found, where: str, source: str, target: str) -> Iterat
     found.unmatched += parents.values()
 
 
-def _grouped(slots: list[str], found: Found) -> Iterator[tuple[str, str | None, str | None]]:
+def _grouped(slots: list[str], found: Scan) -> Iterator[tuple[str, str | None, str | None]]:
     """(root, source, target) of `root NUL s|t NUL path`; clashes go to `found.ambiguous`."""
     slots.sort()
     for root, group in groupby(slots, key=lambda slot: slot.partition("\0")[0]):
@@ -251,7 +256,7 @@ def _grouped(slots: list[str], found: Found) -> Iterator[tuple[str, str | None, 
             yield root, *(files[0] if files else None for files in sides.values())
 
 
-def _match_words(found: Found, where: Path, layout: str) -> Iterator[Candidate]:
+def _match_words(found: Scan, where: Path, layout: str) -> Iterator[Candidate]:
     """Stems that end in, or are, a word for source or target; folder by folder.
 
     Raw folders of InstructPix2Pix, known by their prompt.json, are read on the way.
@@ -283,7 +288,7 @@ def _match_words(found: Found, where: Path, layout: str) -> Iterator[Candidate]:
 
 
 def _or_clips(
-    found: Found, images: Iterator[Candidate], where: Path, frames: tuple[str, str]
+    found: Scan, images: Iterator[Candidate], where: Path, frames: tuple[str, str]
 ) -> Iterator[Candidate]:
     """The pairs of images, or those of clips where there are none."""
     first = next(images, None)
@@ -294,14 +299,14 @@ def _or_clips(
         yield from _match_clips(found, where, frames)
 
 
-def _match_clips(found: Found, where: Path, frames: tuple[str, str]) -> Iterator[Candidate]:
+def _match_clips(found: Scan, where: Path, frames: tuple[str, str]) -> Iterator[Candidate]:
     """Each video is a pair of two of its frames."""
     for relative, (here,) in walk(str(where)):
         for name in here.others:
             if name.lower().endswith(VIDEO_SUFFIXES):
                 found.layouts.add(f"clips: {frames[0]} → {frames[1]} frame")
                 clip = f"{where}{os.sep}{relative}{name}"
-                source, target = (f"{clip}#t={at}" for at in frames)
+                source, target = (f"{of_path(clip)}#t={at}" for at in frames)
                 yield Candidate(relative + stem(name), source, target)
 
 
@@ -324,7 +329,7 @@ def _frames(text: str) -> tuple[str, str]:
 
 
 def _match_root(
-    found: Found, name: str, by_word: dict[tuple[str, str], list[str]], *, whole: bool
+    found: Scan, name: str, by_word: dict[tuple[str, str], list[str]], *, whole: bool
 ) -> Iterator[Candidate]:
     """The pairs among the files of one root."""
     used = set()
@@ -345,14 +350,14 @@ def _match_root(
                 else f"suffixes in one folder: _{source_word} → _{target_word}"
             )
             numbered = f"{name}_{slot[1]}" if slot[1] else name
-            yield Candidate(numbered, before[0], after[0])
+            yield Candidate.of_files(numbered, before[0], after[0])
     for slot, files in by_word.items():
         if slot not in used:
             found.unmatched += files
 
 
 def _match_seeds(
-    found: Found, folder: str, relative: str, images: list[str], others: list[str]
+    found: Scan, folder: str, relative: str, images: list[str], others: list[str]
 ) -> Iterator[Candidate]:
     """InstructPix2Pix as it was generated: SEED_0 is edited into SEED_1, prompt.json says how."""
     slots = []
@@ -375,7 +380,7 @@ def _match_seeds(
             found.bad.append(Outcome((relative + root).replace("/", "__"), error=error))
         else:
             found.layouts.add("InstructPix2Pix's raw folders")
-            yield Candidate(relative + root, source, target, caption)
+            yield Candidate.of_files(relative + root, source, target, caption)
 
 
 def _edit(path: str) -> str | None:
@@ -401,7 +406,3 @@ def clash(sides: Iterable[list[str]]) -> str:
     return "; ".join(
         " and ".join(sorted(files)) + " differ only in their suffix: keep one" for files in sides
     )
-
-
-def _join(*parts: str) -> str:
-    return os.path.join(*parts)  # noqa: PTH118 - strings on purpose: a million stay cheap

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from chronoprep.config import PairSettings
 from chronoprep.errors import ConfigError
-from chronoprep.pairs.disk import stem, walk
-from chronoprep.pairs.found import Candidate, Found
+from chronoprep.pairs.folders import stem, walk
 from chronoprep.pairs.layouts import clash
+from chronoprep.pairs.scan import Candidate, Scan
 
 # Path below PAIRS → (what pairs share, what tells targets of one source apart, side), or None.
 _Classify = Callable[[str], tuple[str, str, str] | None]
@@ -20,13 +20,13 @@ _Classify = Callable[[str], tuple[str, str, str] | None]
 _WILDCARD = re.compile(r"\*\*/|\*\*|\*|\?|\[[^\]]+\]")
 
 
-def find_by_pattern(where: Path, settings: PairSettings) -> Found:
+def find_by_pattern(where: Path, settings: PairSettings) -> Scan:
     """The pairs that `source_glob` and `target_glob`, or `regex`, describe.
 
     Raises:
         ConfigError: A pattern is missing, no pattern, or makes one file source and target.
     """
-    found = Found()
+    found = Scan()
     if settings.regex is not None:
         if settings.source_glob or settings.target_glob:
             raise ConfigError("Either --regex or the globs.", hint="Leave one of them out.")
@@ -45,16 +45,16 @@ def find_by_pattern(where: Path, settings: PairSettings) -> Found:
     return found
 
 
-def _match(found: Found, where: str, classify: _Classify) -> Iterator[Candidate]:
+def _match(found: Scan, where: str, classify: _Classify) -> Iterator[Candidate]:
     slots = []
     for relative, (here,) in walk(where):
         for name in here.images:
             path = relative + name
-            place = classify(path)
-            if place is None:
+            parts = classify(path)
+            if parts is None:
                 found.unmatched.append(f"{where}{os.sep}{path}")
             else:
-                root, edit, side = place
+                root, edit, side = parts
                 slots.append(f"{root}\0{side}\0{edit}\0{where}{os.sep}{path}")
     slots.sort()
     for root, group in groupby(slots, key=lambda slot: slot.partition("\0")[0]):
@@ -73,7 +73,8 @@ def _match(found: Found, where: str, classify: _Classify) -> Iterator[Candidate]
                     found.ambiguous.append(clash([files]))
                     continue
                 name = "/".join(part for part in (root, edit) if part)
-                yield Candidate(name or stem(os.path.basename(files[0])), sources[0], files[0])  # noqa: PTH119
+                name = name or stem(os.path.basename(files[0]))
+                yield Candidate.of_files(name, sources[0], files[0])
 
 
 def _by_globs(where: Path, source_glob: str, target_glob: str) -> _Classify:
@@ -113,7 +114,7 @@ def _text(groups: tuple[str | None, ...]) -> str:
 def _compiled(where: Path, glob: str, flag: str) -> tuple[re.Pattern[str], int]:
     """A glob as an expression with a group a wildcard, and the number of groups."""
     pattern = glob.removeprefix("./")
-    if os.path.isabs(pattern):  # noqa: PTH117
+    if os.path.isabs(pattern):
         pattern = os.path.relpath(pattern, where.absolute())
     if pattern.startswith("../"):
         raise ConfigError(

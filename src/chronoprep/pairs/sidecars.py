@@ -10,8 +10,9 @@ import unicodedata
 from pathlib import Path
 
 from chronoprep.errors import PairError
-from chronoprep.pairs.disk import stem
-from chronoprep.pairs.found import Candidate
+from chronoprep.images.refs import file_of
+from chronoprep.pairs.folders import stem
+from chronoprep.pairs.scan import Candidate
 
 # JSON can write one half of a UTF-16 pair, which is no character: UTF-8 can't hold it.
 _HALF = re.compile("[\ud800-\udfff]")
@@ -32,17 +33,16 @@ class Sidecars:
             PairError: A sidecar can't be read, or two of them disagree.
         """
         folder, _, name = pair.name.rpartition("/")
-        folders = dict.fromkeys(
-            map(os.path.dirname, (pair.source, pair.target, f"{self._root}/{folder}/"))
-        )
+        source, target = file_of(pair.source), file_of(pair.target)
+        folders = dict.fromkeys(map(os.path.dirname, (source, target, f"{self._root}/{folder}/")))
         captions: dict[str, str] = {}
         prompts: dict[str, str] = {}
-        names = dict.fromkeys((name, stem(os.path.basename(pair.target))))  # noqa: PTH119
-        for place in folders:
+        names = dict.fromkeys((name, stem(os.path.basename(target))))
+        for near in folders:
             for called in (name + suffix for name in names for suffix in (".txt", ".json")):
-                file = self._list(place).get(called)
+                file = self._list(near).get(called)
                 if file:
-                    path = os.path.join(place, file)  # noqa: PTH118
+                    path = os.path.join(near, file)
                     caption, prompt = _read_sidecar(path)
                     if caption:
                         captions.setdefault(caption, path)
@@ -51,7 +51,7 @@ class Sidecars:
         for texts in (captions, prompts):
             if len(texts) > 1:
                 raise PairError(
-                    f"{pair.source}: its captions disagree: {' and '.join(texts.values())}.",
+                    f"{source}: its captions disagree: {' and '.join(texts.values())}.",
                     hint="Keep one of these files.",
                 )
         return next(iter(captions), None), next(iter(prompts), None)

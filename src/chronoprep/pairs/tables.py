@@ -10,6 +10,7 @@ import csv
 import json
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from itertools import chain, islice, zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,9 +19,9 @@ from chronoprep.config import PairSettings
 from chronoprep.data import Cell, Outcome
 from chronoprep.errors import ConfigError, PairError
 from chronoprep.images.cells import EMBEDDED, open_table
-from chronoprep.images.refs import place
+from chronoprep.images.refs import file_of, of_path
 from chronoprep.pairs.columns import Roles, roles_of
-from chronoprep.pairs.found import Candidate, Found
+from chronoprep.pairs.scan import Candidate, Scan
 
 SUFFIXES = (".csv", ".jsonl", ".ndjson", ".json", ".parquet", ".arrow", ".feather")
 COLUMNAR = (".parquet", ".arrow", ".feather")
@@ -37,7 +38,7 @@ class _Row(NamedTuple):
     error: str | None = None
 
 
-def find_in_tables(tables: Sequence[Path], settings: PairSettings) -> Found:
+def find_in_tables(tables: Sequence[Path], settings: PairSettings) -> Scan:
     """The pairs of one table, or of several that are parts of one; relative paths start at its
     folder.
 
@@ -45,13 +46,13 @@ def find_in_tables(tables: Sequence[Path], settings: PairSettings) -> Found:
         ConfigError: A table can't be read, or its columns don't tell source from target.
     """
     names = ", ".join(table.name for table in tables[:3]) + (", …" if len(tables) > 3 else "")
-    found = Found(layouts={f"table: {names}"}, ordered=True, sidecars=False)
+    found = Scan(layouts={f"table: {names}"}, ordered=True, sidecars=False)
     found.candidates = (row for table in tables for row in _candidates(found, table, settings))
     return found
 
 
-def _candidates(found: Found, table: Path, settings: PairSettings) -> Iterator[Candidate]:
-    base = os.path.abspath(table.parent)  # noqa: PTH100 - strings on purpose
+def _candidates(found: Scan, table: Path, settings: PairSettings) -> Iterator[Candidate]:
+    base = os.path.abspath(table.parent)
     known: dict[tuple[str, ...], Roles] = {}
     refused: ConfigError | None = None
     rows = _rows(table)
@@ -99,6 +100,7 @@ class _Texts:
     ) -> None:
         self._row, self._roles, self._base, self._table = row, roles, base, table
         self._urls = settings.allow_urls
+        self._lists_as_json = table.suffix.lower() == ".csv"
         cells = [row.cells[column] for column in roles.get("key", ())]
         parts = ["" if cell is None else str(cell).strip() for cell in cells]
         self.keyed = bool(parts) and all(parts)
@@ -136,30 +138,31 @@ class _Texts:
 
     def _stem(self) -> str:
         """The name of a row without a key: its source's, or the table's and the row's."""
-        for value in _listed(self._row.cells.get(self._roles["source"][0])):
+        for value in self._items("source"):
             path = value.get("path") if isinstance(value, dict) else value
             if isinstance(path, str) and path.strip():
-                return os.path.splitext(os.path.basename(path.strip()))[0]  # noqa: PTH119, PTH122
+                return Path(file_of(path.strip())).stem
             if value is EMBEDDED:
                 return f"{self._table.stem}-{self._row.number:06}"
         return ""
 
     def _wider(self) -> str | None:
         """The name with its folders, for sources whose stem is not unique."""
-        for value in _listed(self._row.cells.get(self._roles["source"][0])):
+        for value in self._items("source"):
             if isinstance(value, str):
-                path = Path(os.path.relpath(os.path.join(self._base, value.strip()), self._base))  # noqa: PTH118
+                path = Path(
+                    os.path.relpath(os.path.join(self._base, file_of(value.strip())), self._base)
+                )
                 return "/".join(part for part in path.with_suffix("").parts if part != "..")
         return None
 
     def _images(self, role: str) -> list[str]:
-        column = self._roles[role][0]
-        value = self._row.cells[column]
-        many = isinstance(value, list) and len(value) > 1
+        items = self._items(role)
+        listed = isinstance(self._row.cells[self._roles[role][0]], list)
         texts = [
-            self._image(role, column, item, number if isinstance(value, list) else None)
-            for number, item in enumerate(_listed(value))
-            if not (many and item is None)
+            self._image(role, item, number if listed else None)
+            for number, item in enumerate(items)
+            if item is not None or len(items) == 1
         ]
         if not texts:
             raise PairError(
@@ -167,12 +170,22 @@ class _Texts:
             )
         return texts
 
-    def _image(self, role: str, column: str, value: object, item: int | None) -> str:
-        where = self._row.where
+    def _items(self, role: str) -> list[Any]:
+        """The values of a role's cell: a list's, also of one of images that a CSV holds as JSON."""
+        value = self._row.cells[self._roles[role][0]]
+        images = role in ("source", "target")
+        if images and self._lists_as_json and isinstance(value, str) and value.lstrip()[:1] == "[":
+            with suppress(ValueError):
+                value = json.loads(value)
+        return value if isinstance(value, list) else [value]
+
+    def _image(self, role: str, value: object, item: int | None) -> str:
+        where, column = self._row.where, self._roles[role][0]
         if isinstance(value, dict):
             value = value.get("path") or value.get("bytes")
         if value is EMBEDDED:
-            return str(Cell(self._table.absolute(), self._row.number, column, item))
+            table = Path(of_path(str(self._table.absolute())))
+            return str(Cell(table, self._row.number, column, item))
         if value is None or (isinstance(value, str) and not value.strip()):
             raise PairError(f"{where}: no {role} image.", hint="Fill in or remove the row.")
         if not isinstance(value, str):
@@ -192,9 +205,13 @@ class _Texts:
                 else "Download the images first and name the local files.",
             )
         for name in (value, text):  # a file's name may begin or end with a space
-            path = os.path.join(self._base, name)  # noqa: PTH118
-            if "\0" not in path and (os.path.exists(path) or os.path.exists(place(path))):  # noqa: PTH110
-                return path
+            # A reference, or a path as it is.
+            for ref in (
+                os.path.join(of_path(self._base), name),
+                of_path(os.path.join(self._base, name)),
+            ):
+                if "\0" not in ref and os.path.exists(file_of(ref)):
+                    return ref
         raise PairError(
             f"{where}: {role} image {_short(text)} does not exist.",
             hint=f"Paths are relative to {self._base}.",
@@ -206,7 +223,7 @@ class _Texts:
             return [None] * targets
         column = self._roles[role][0]
         texts = []
-        for value in _listed(self._row.cells[column]):
+        for value in self._items(role):
             if value is not None and not isinstance(value, str):
                 raise PairError(
                     f"{self._row.where}: `{column}` is {type(value).__name__}, not text.",
@@ -216,18 +233,6 @@ class _Texts:
         if len(texts) == targets:
             return texts
         return [next((text for text in texts if text), None)] * targets
-
-
-def _listed(value: object) -> list[Any]:
-    """A cell's values: a list's, also of one that a CSV holds as JSON."""
-    if isinstance(value, str) and value.lstrip().startswith("["):
-        try:
-            decoded = json.loads(value)
-        except ValueError:
-            decoded = None
-        if isinstance(decoded, list):
-            return decoded
-    return value if isinstance(value, list) else [value]
 
 
 def _rows(table: Path) -> Iterator[_Row]:

@@ -13,6 +13,7 @@ from chronoprep.config import Settings
 from chronoprep.data import Pair
 from chronoprep.dataset import Entry
 from chronoprep.files import replacing
+from chronoprep.images.refs import of_path
 from chronoprep.rows import Rows
 from chronoprep.workflows.embeddings import embed_prompts, embed_run
 from chronoprep.workflows.label import brings_label, label_by_text, label_one, make_labels
@@ -87,7 +88,9 @@ def video_one(source: Path, target: Path, path: Path, settings: Settings) -> tup
     Raises:
         PairError: When an image can't be used or the video can't be read back.
     """
-    written = write_one(Pair(source.stem, str(source), str(target)), path, settings)
+    written = write_one(
+        Pair(source.stem, of_path(str(source)), of_path(str(target))), path, settings
+    )
     if written.not_copied:
         return (*written.notes, f"not copied but encoded lossless: {written.not_copied}")
     return written.notes

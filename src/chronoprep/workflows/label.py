@@ -12,7 +12,7 @@ from chronoprep.data import Frame, Outcome
 from chronoprep.dataset import Entry, Event, Failure, Label, State
 from chronoprep.engine import batched
 from chronoprep.errors import ConfigError, PairError
-from chronoprep.images.refs import parse
+from chronoprep.images.refs import of_path, parse
 from chronoprep.labels.labeller import Labelled, Labeller
 from chronoprep.labels.labeller import label_one as ask_one
 from chronoprep.labels.prompts import load_prompts
@@ -239,7 +239,7 @@ def label_one(
         raise ConfigError("--caption is empty.", hint="Give the edit instruction of the pair.")
     recipe = recipe_of(settings)
     recipe.model.check_fits()
-    task = LabelTask(source.stem, str(source), str(target), caption)
+    task = LabelTask(source.stem, of_path(str(source)), of_path(str(target)), caption)
     done = ask_one(recipe, task, with_cot=with_cot)
     return _label(task.key, done, recipe, State())
 

@@ -14,7 +14,7 @@ from chronoprep.dataset import write_table
 from chronoprep.engine import mapped
 from chronoprep.errors import ConfigError
 from chronoprep.files import replacing
-from chronoprep.images.refs import parse
+from chronoprep.images.refs import of_path, parse
 from chronoprep.rows import Rows
 from chronoprep.workflows.progress import Reporter, Silent
 
@@ -176,7 +176,7 @@ def _write_manifest(pairs: Rows[Pair], path: Path, report: PairReport) -> None:
         sizes = " → ".join(f"{width}×{height}" for width, height in (source, target))
         remark(key, f"other {kind}: {sizes}")
 
-    base = path.absolute().parent
+    base = of_path(str(path.absolute().parent))
 
     def linked(pair: Pair) -> tuple[str, ...]:
         texts = [_relative(ref, base) if not isinstance(parse(ref), Remote) else ref
@@ -189,8 +189,8 @@ def _write_manifest(pairs: Rows[Pair], path: Path, report: PairReport) -> None:
     write_table(table, path)
 
 
-def _relative(text: str, base: Path) -> str:
-    """A path as the manifest names it: relative where it lies below, so that both can move."""
-    full = os.path.abspath(text)  # noqa: PTH100
-    below = full.startswith(f"{base}{os.sep}")
-    return os.path.relpath(full, base) if below else full
+def _relative(ref: str, base: str) -> str:
+    """A reference as the manifest names it: relative where it lies below, so that both can move."""
+    path, mark, part = ref.partition("#")
+    full = os.path.abspath(path)  # noqa: PTH100
+    return full.removeprefix(f"{base}{os.sep}") + mark + part

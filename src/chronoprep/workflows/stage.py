@@ -22,7 +22,6 @@ from chronoprep.data import Finding, Outcome, Pair
 from chronoprep.dataset import Artefact, Dataset, Entry, Event, Failure, Files, State, renamed
 from chronoprep.engine import Keyed, Worker, mapped
 from chronoprep.errors import ConfigError, PairError
-from chronoprep.images.refs import place
 from chronoprep.pairs import Discovery
 from chronoprep.rows import Rows
 from chronoprep.workflows.progress import Reporter, Silent, Summary
@@ -306,7 +305,7 @@ def _require_origins(run: Run) -> None:
     """
     origins = set(run.dataset.index.entries().frame["origin"].unique())
     for origin in sorted(filter(None, origins)):
-        if "://" not in origin and not os.path.lexists(place(origin)):
+        if "://" not in origin and not os.path.lexists(origin):
             raise ConfigError(
                 f"{origin}: the pairs of {run.dataset.folder} are not there any more.",
                 hint="Name the place that they have moved to, before --dataset.",

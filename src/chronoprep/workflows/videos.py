@@ -123,8 +123,8 @@ def write_one(pair: Pair, path: Path, settings: Settings) -> Video:
         PairError: When an image can't be used or the video can't be read back.
         BackendError: When the disk is full or the folder can't be written.
     """
-    from chronoprep.images.load import content_hash, load_pair
-    from chronoprep.images.sources import files_stamp
+    from chronoprep.images.load import content_hash, load_pair, of_both
+    from chronoprep.images.sources import files_stamp, read_source
     from chronoprep.video import copy_video, write_video
 
     source, target = parse(pair.source), parse(pair.target)
@@ -144,21 +144,15 @@ def write_one(pair: Pair, path: Path, settings: Settings) -> Video:
     if settings.video.codec == "copy":
         not_copied = "no files of their own"
         if isinstance(source, Path) and isinstance(target, Path):
-            contents = [_content(source), _content(target)]
+            contents = [read_source(source), read_source(target)]
             not_copied = copy_video(contents, path, settings.video)
-        if not_copied is None:
-            return _video(pair.key, path, content_hash(pair), files, settings)
+            if not_copied is None:
+                images = of_both(*map(digest.of_bytes, contents))
+                return _video(pair.key, path, images, files, settings)
     loaded = load_pair(pair, settings.images)
     notes = write_video(loaded.source, loaded.target, path, settings.video)
     video = _video(pair.key, path, loaded.images, loaded.files, settings)
     return video.model_copy(update={"notes": (*loaded.notes, *notes), "not_copied": not_copied})
-
-
-def _content(path: Path) -> bytes:
-    from chronoprep.images.sources import open_source
-
-    with open_source(path) as file:
-        return file.read()
 
 
 def _video(key: str, path: Path, images: str, files: str | None, settings: Settings) -> Video:

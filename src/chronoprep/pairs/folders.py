@@ -69,9 +69,9 @@ def walk(*tops: str) -> Iterator[tuple[str, tuple[Listing, ...]]]:
         relative, above = pending.pop()
         sides, places = [], []
         for number, top in enumerate(tops):
-            folder = os.path.join(top, relative)  # noqa: PTH118 - strings on purpose
+            folder = os.path.join(top, relative)
             try:
-                status = os.stat(folder)  # noqa: PTH116
+                status = os.stat(folder)
             except (FileNotFoundError, NotADirectoryError):
                 sides.append(Listing([], [], []))
                 continue

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from chronoprep.data import Outcome, Pair
+from chronoprep.images.refs import of_path
 
 
 class Candidate(NamedTuple):
@@ -14,7 +15,7 @@ class Candidate(NamedTuple):
 
     Attributes:
         name: Relative name with `/` between folders.
-        source, target: References to images as text: a million of them stay cheap.
+        source, target: References to images.
         wider: A longer name, for when another pair has the same `name`.
     """
 
@@ -25,9 +26,13 @@ class Candidate(NamedTuple):
     prompt: str | None = None
     wider: str | None = None
 
+    @classmethod
+    def of_files(cls, name: str, source: str, target: str, caption: str | None = None) -> Candidate:
+        return cls(name, of_path(source), of_path(target), caption)
+
 
 @dataclass(slots=True)
-class Found:
+class Scan:
     """Candidates, read once; what lies beside them is known when they are all read.
 
     Attributes:
