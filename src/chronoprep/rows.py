@@ -26,7 +26,7 @@ class Rows(Sequence[R]):
         self._parts: list[polars.DataFrame] = []
         self._last: list[R] = []
         if frame is not None:
-            self._parts.append(frame.select(self._schema()))
+            self._parts.append(frame.select(list(self._schema())))
 
     def append(self, row: R) -> None:
         self._last.append(row)
