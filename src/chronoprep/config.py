@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import difflib
 import os
+import reprlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -29,6 +30,10 @@ else:
 CONFIG_NAME = "chronoprep.toml"
 ENV_PREFIX = "CHRONOPREP_"
 CONFIG_VARIABLE = "CHRONOPREP_CONFIG"
+MOST_BYTES = 1_000_000  # of a file of settings
+
+_REPR = reprlib.Repr()
+_REPR.maxstring = 200
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 UMT5Dtype = Literal["auto", "float32", "bfloat16"]  # float16 overflows in this encoder
@@ -39,10 +44,12 @@ Chroma = Literal["444", "420"]
 
 
 class Section(BaseModel):
+    """Settings that belong together; the title stands above them in the help."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class PairSettings(Section):
+class PairSettings(Section, title="Pairs"):
     """Which pairs to take."""
 
     layout: Layout = Field("auto", description="How the pairs lie in their folder.")
@@ -68,7 +75,7 @@ class PairSettings(Section):
     limit: int | None = Field(None, ge=1, description="Take only the first N pairs.")
 
 
-class ImageSettings(Section):
+class ImageSettings(Section, title="Images"):
     """How the model sees an image."""
 
     max_resolution: int = Field(1080, ge=16, description="Shortest edge in pixels, at most.")
@@ -82,7 +89,7 @@ class ImageSettings(Section):
     fit: Fit = Field("crop", description="How a target of another size meets the source's frame.")
 
 
-class VLMSettings(Section):
+class VLMSettings(Section, title="Model"):
     """The vision-language model that writes the labels."""
 
     model: str = Field("Qwen/Qwen3-VL-30B-A3B-Instruct", description="Registry name, id or folder.")
@@ -110,11 +117,13 @@ class VLMSettings(Section):
     max_new_tokens: int = Field(512, ge=1, description="Longest answer of a stage, in tokens.")
 
 
-class LabelSettings(Section):
+class LabelSettings(Section, title="Labels"):
     """How labels are asked for and which ones become prompts."""
 
     preset: str | None = Field(
-        None, description="Prompt templates for both stages; by default the model's own."
+        None,
+        description="Prompt templates: default, detail, lighting, video, compact; else the model's "
+        "own.",
     )
     caption_prompt: Path | None = Field(None, description="Own template for stage 1.")
     cot_prompt: Path | None = Field(None, description="Own template for stage 2.")
@@ -126,7 +135,7 @@ class LabelSettings(Section):
     )
 
 
-class VideoSettings(Section):
+class VideoSettings(Section, title="Videos"):
     """The 2-frame videos."""
 
     codec: Codec = Field(
@@ -141,12 +150,10 @@ class VideoSettings(Section):
     max_pixels: int | None = Field(
         None, ge=256, description="Larger frames are scaled down to so many pixels."
     )
-
     check: bool = Field(
         True,
         description="Decode every video back before it counts; without, its packets are counted.",
     )
-
     keep_clip: bool = Field(
         False, description="Of a clip: its own pictures, not encoded again, in place of two frames."
     )
@@ -159,7 +166,7 @@ class VideoSettings(Section):
         return self
 
 
-class UMT5Settings(Section):
+class UMT5Settings(Section, title="Embeddings"):
     """The text encoder of the editor."""
 
     # Its models_t5_umt5-xxl-enc-bf16.pth is the very file that ChronoEdit's own script reads, and
@@ -168,11 +175,11 @@ class UMT5Settings(Section):
         "Wan-AI/Wan2.1-T2V-1.3B",
         description="Id or folder of umt5, a diffusers pipeline or Wan, or Wan's .pth.",
     )
-    revision: str | None = None
+    revision: str | None = Field(None, description="Branch, tag or commit on the hub.")
     tokenizer: str | None = Field(
         None, description="Folder or tokenizer.json, if not beside the weights."
     )
-    dtype: UMT5Dtype = "bfloat16"
+    dtype: UMT5Dtype = Field("bfloat16", description="Of the computation.")
     device: str = Field(
         "auto", description="auto (all GPUs), cpu, cuda:N, or several: cuda:0,cuda:1."
     )
@@ -182,13 +189,14 @@ class UMT5Settings(Section):
 
 
 class Settings(Section):
-    """All settings of all commands."""
+    """All settings of all commands. A name that two sections have is the first's on the command
+    line."""
 
     pairs: PairSettings = PairSettings()
-    images: ImageSettings = ImageSettings()
     vlm: VLMSettings = VLMSettings()
     labels: LabelSettings = LabelSettings()
     video: VideoSettings = VideoSettings()
+    images: ImageSettings = ImageSettings()
     umt5: UMT5Settings = UMT5Settings()
 
     @model_validator(mode="after")
@@ -202,11 +210,21 @@ class Settings(Section):
         return self
 
 
+SECTIONS: dict[str, type[Section]] = {
+    name: type(section) for name, section in Settings() if isinstance(section, Section)
+}
+
+
+def variable(section: str, key: str) -> str:
+    """The environment variable of a setting."""
+    return f"{ENV_PREFIX}{section}_{key}".upper()
+
+
 class _Origin(NamedTuple):
-    """Where a value came from, for messages: `CHRONOPREP_VLM_MODEL`, `chronoprep.toml: [vlm]`."""
+    """Where values came from, for messages: the environment, `chronoprep.toml`."""
 
     name: str
-    values: dict[str, dict[str, Any]]
+    values: Mapping[str, Mapping[str, Any]]
 
 
 def load_settings(
@@ -228,20 +246,19 @@ def load_settings(
             value that doesn't fit, naming where it came from.
     """
     environ = os.environ if environ is None else environ
-    origins = [_from_file(config_file, environ), _from_environ(environ)]
-    given = {
-        section: {key: value for key, value in values.items() if value is not None}
-        for section, values in (flags or {}).items()
-    }
-    origins.append(_Origin("the command line", given))
-
+    origins = [
+        _from_file(config_file, environ),
+        _from_environ(environ),
+        _Origin("the command line", flags or {}),
+    ]
     merged: dict[str, dict[str, Any]] = {}
     source: dict[tuple[str, str], str] = {}
     for origin in origins:
         for section, values in origin.values.items():
             for key, value in values.items():
-                merged.setdefault(section, {})[key] = value
-                source[section, key] = origin.name
+                if value is not None:
+                    merged.setdefault(section, {})[key] = value
+                    source[section, key] = origin.name
     try:
         return Settings.model_validate(merged)
     except ValidationError as error:
@@ -252,22 +269,21 @@ def load_settings(
             ) from None
         section, key = str(first["loc"][0]), str(first["loc"][1])
         raise ConfigError(
-            f"{section}.{key} = {first['input']!r} (from {source.get((section, key), '?')}): "
-            f"{first['msg']}"
+            f"{section}.{key} = {_shown(first['input'])} "
+            f"(from {source.get((section, key), '?')}): {first['msg']}"
         ) from None
 
 
-def _sections() -> dict[str, list[str]]:
-    return {
-        name: list(field.annotation.model_fields)
-        for name, field in Settings.model_fields.items()
-        if isinstance(field.annotation, type) and issubclass(field.annotation, Section)
-    }
+def _shown(value: object) -> str:
+    """A value as a message shows it, however large or nested it is."""
+    try:
+        return _REPR.repr(value)
+    except ValueError:  # beyond what Python turns into decimals
+        return "a number of thousands of digits"
 
 
-def _nearest(word: str, valid: list[str]) -> str:
-    close = difflib.get_close_matches(word, valid, n=1, cutoff=0)
-    return close[0] if close else valid[0]
+def _nearest(word: str, valid: Iterable[str]) -> str:
+    return difflib.get_close_matches(word[:100], valid, n=1, cutoff=0)[0]
 
 
 def _from_file(config_file: Path | None, environ: Mapping[str, str]) -> _Origin:
@@ -275,45 +291,62 @@ def _from_file(config_file: Path | None, environ: Mapping[str, str]) -> _Origin:
         config_file = Path(environ[CONFIG_VARIABLE])
     if config_file is None:
         config_file = Path(CONFIG_NAME)
-        if not config_file.is_file():
+        if not config_file.exists():
             return _Origin(CONFIG_NAME, {})
-    try:
-        text = config_file.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{config_file}: can't read the configuration: {error}") from None
-    try:
-        tables = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{config_file}: not valid TOML: {error}") from None
-
-    sections = _sections()
     values: dict[str, dict[str, Any]] = {}
-    for name, table in tables.items():
-        if name not in sections or not isinstance(table, dict):
-            known = [s for s, keys in sections.items() if name.replace("-", "_") in keys]
+    for name, table in _tables(config_file).items():
+        if name not in SECTIONS or not isinstance(table, dict):
+            field = name.replace("-", "_")
+            known = [s for s, section in SECTIONS.items() if field in section.model_fields]
             hint = (
                 f"Put it under [{known[0]}]."
                 if known
-                else f"Did you mean [{_nearest(name, list(sections))}]?"
+                else f"Did you mean [{_nearest(name, SECTIONS)}]?"
             )
-            raise ConfigError(f"{config_file}: unknown table or key {name!r}.", hint=hint)
+            raise ConfigError(f"{config_file}: unknown table or key {_shown(name)}.", hint=hint)
+        keys = SECTIONS[name].model_fields
         for key, value in table.items():
             field = key.replace("-", "_")
-            if field not in sections[name]:
+            if field not in keys:
                 raise ConfigError(
-                    f"{config_file}: unknown key {key!r} in [{name}].",
-                    hint=f"Did you mean {_nearest(field, sections[name])!r}?",
+                    f"{config_file}: unknown key {_shown(key)} in [{name}].",
+                    hint=f"Did you mean {_nearest(field, keys)!r}?",
                 )
             values.setdefault(name, {})[field] = value
     return _Origin(str(config_file), values)
 
 
+def _tables(file: Path) -> dict[str, Any]:
+    """What a TOML file says.
+
+    Raises:
+        ConfigError: It is no regular file of at most `MOST_BYTES`, or no TOML.
+    """
+    try:
+        if file.exists() and not file.is_file():  # a pipe would be waited for
+            raise ConfigError(f"{file}: not a regular file.", hint="Give a TOML file of settings.")
+        with file.open("rb") as opened:
+            data = opened.read(MOST_BYTES + 1)
+        if len(data) > MOST_BYTES:
+            raise ConfigError(
+                f"{file}: larger than {MOST_BYTES / 1e6:.0f} MB, so no settings.",
+                hint="Give a TOML file of settings.",
+            )
+        tables: dict[str, Any] = tomllib.loads(data.decode("utf-8-sig"))
+        return tables
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: can't read the configuration: {error}") from None
+    except RecursionError:
+        raise ConfigError(f"{file}: not valid TOML: nested too deeply") from None
+    except ValueError as error:  # a number of thousands of digits, too
+        raise ConfigError(f"{file}: not valid TOML: {error}") from None
+
+
 def _from_environ(environ: Mapping[str, str]) -> _Origin:
-    sections = _sections()
     variables = {
-        f"{ENV_PREFIX}{section}_{key}".upper(): (section, key)
-        for section, keys in sections.items()
-        for key in keys
+        variable(section, key): (section, key)
+        for section, fields in SECTIONS.items()
+        for key in fields.model_fields
     }
     values: dict[str, dict[str, Any]] = {}
     for name, text in environ.items():
@@ -322,7 +355,7 @@ def _from_environ(environ: Mapping[str, str]) -> _Origin:
         if name not in variables:
             raise ConfigError(
                 f"Unknown environment variable {name}.",
-                hint=f"Did you mean {_nearest(name, list(variables))}?",
+                hint=f"Did you mean {_nearest(name, variables)}?",
             )
         section, key = variables[name]
         values.setdefault(section, {})[key] = text

@@ -3,9 +3,11 @@
 import io
 import sys
 
-from chronoprep.cli import commands as commands  # registers its commands
-from chronoprep.cli import pairing as pairing  # registers its command
-from chronoprep.cli.app import app
+try:
+    from chronoprep.cli.commands import app
+    from chronoprep.cli.render import written_out
+except KeyboardInterrupt:  # while the first imports run
+    raise SystemExit(130) from None
 
 
 def main() -> None:
@@ -14,7 +16,8 @@ def main() -> None:
         # A terminal that can't show a character must not end a run.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    app()
+    with written_out():
+        app()
 
 
 __all__ = ["app", "main"]

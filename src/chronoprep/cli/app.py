@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
+from rich.markup import escape
 
-from chronoprep.cli import options as o
-from chronoprep.cli import render
+from chronoprep.cli import options, render
 from chronoprep.config import Settings, load_settings
 from chronoprep.errors import ChronoprepError, ConfigError
 
 if TYPE_CHECKING:
     from chronoprep.workflows import Summary
+
+INDEX = "pairs.parquet"  # what tells a folder that is a dataset already
+
+# The reference captioning script's defaults: where its users' files lie.
+REFERENCE_INPUT = Path("./assets/images/input.jpg")
+REFERENCE_OUTPUT = Path("./assets/images/output.jpg")
 
 app = typer.Typer(
     name="chronoprep",
@@ -25,52 +30,172 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-F = TypeVar("F", bound=Callable[..., None])
+
+def run_option(*flags: str, help: str) -> Any:
+    """An option about the run, and not about what is made."""
+    return typer.Option(*flags, help=help, rich_help_panel="Run")
 
 
-def command(name: str) -> Callable[[F], F]:
-    """Register a command whose errors become one clear message and an exit code.
+PAIRS = "A folder of pairs, or a table of them (.csv, .jsonl, .parquet, …)."
+
+
+@dataclass
+class Call:
+    """A command as it was called: its settings, and the options that several commands have."""
+
+    name: str
+    settings: Settings
+    reporter: render.TerminalReporter
+    pairs: Annotated[Path | None, typer.Argument(metavar="PAIRS", help=PAIRS)] = None
+    dataset: Annotated[
+        Path | None, typer.Option("--dataset", "-d", help="The dataset folder to fill.")
+    ] = None
+    input_image: Annotated[Path | None, typer.Option(help="Source image of a single pair.")] = None
+    output_image: Annotated[Path | None, typer.Option(help="Target image of a single pair.")] = None
+    output_file: Annotated[
+        Path | None, typer.Option(help="Where a single pair's result goes; - is stdout.")
+    ] = None
+    dry_run: Annotated[bool, run_option(help="Say what would be done; write nothing.")] = False
+
+    def over_dataset(
+        self, workflow: Callable[..., list[Summary]], result: str, **more: Any
+    ) -> render.Answer:
+        """Run a workflow over PAIRS and the dataset, into which it writes `result`.
+
+        A dataset that knows its pairs may stand in the place of PAIRS.
+
+        Raises:
+            ConfigError: No dataset is named.
+        """
+        pairs, dataset = self.pairs, self.dataset
+        if dataset is None and pairs is not None and (pairs / INDEX).is_file():
+            pairs, dataset = None, pairs
+        if dataset is None:
+            raise ConfigError(
+                "Many pairs need a dataset folder to go to.",
+                hint=f"For example: chronoprep {self.name} {pairs or 'my-pairs'} "
+                "--dataset my-dataset",
+            )
+        more |= {"reporter": self.reporter, "dry_run": self.dry_run}
+        done = workflow(dataset, self.settings, pairs=pairs, **more)
+        return render.of_summaries(done, "" if self.dry_run else f"Result: {dataset / result}")
+
+    def single(self, *more: object) -> tuple[Path, Path] | None:
+        """The images of a single pair, with the reference script's defaults; None where the call is
+        about a dataset.
+
+        Raises:
+            ConfigError: It is about both (`more`: further options of a single pair), or an image
+                does not exist.
+        """
+        given = (self.input_image, self.output_image, self.output_file, *more)
+        if self.pairs is not None or self.dataset is not None:
+            if any(value is not None for value in given):
+                raise ConfigError(
+                    "Either PAIRS and --dataset, or the options of a single pair.",
+                    hint="Leave out one or the other; --input-image, --output-image, --output-file "
+                    "and --caption are of a single pair.",
+                )
+            return None
+        pair = (self.input_image or REFERENCE_INPUT, self.output_image or REFERENCE_OUTPUT)
+        for path in pair:
+            if not path.is_file():
+                raise ConfigError(
+                    f"{path}: no such image.",
+                    hint=f"One pair:   chronoprep {self.name} --input-image A.jpg --output-image "
+                    f"B.jpg\nMany pairs: chronoprep {self.name} FOLDER --dataset DATASET",
+                )
+        return pair
+
+
+F = TypeVar("F", bound=Callable[..., render.Answer | None])
+
+
+def command(name: str, shared: str = "", settings: str = "") -> Callable[[F], F]:
+    """Register a command: its answer is shown, its errors become one clear message.
 
     0 all good · 1 some pairs failed or the run stopped · 2 usage or configuration · 130 Ctrl-C.
-    A command that takes PAIRS gets the options that say how they lie, too.
+
+    Args:
+        shared: The options of `Call` that it takes.
+        settings: The settings that it takes, as `options.settings_named` reads them.
+
+    The function gets a `Call` and its own options. Its docstring's first paragraph is its help, the
+    second one has two examples.
     """
+    taken = options.settings_named(settings)
 
     def register(function: F) -> F:
-        signature = inspect.signature(function, eval_str=True)
-        shared = o.PAIR_OPTIONS if "pairs" in signature.parameters else {}
+        of_call = inspect.signature(Call, eval_str=True).parameters
+        own = [*inspect.signature(function, eval_str=True).parameters.values()][1:]
 
-        @functools.wraps(function)
-        def guarded(*args: Any, **kwargs: Any) -> None:
-            for option in shared:
-                kwargs.pop(option)
+        def guarded(
+            config: Annotated[
+                Path | None, run_option(help="Settings of this file, else of chronoprep.toml.")
+            ] = None,
+            json: Annotated[bool, run_option(help="The result as JSON on stdout.")] = False,
+            quiet: Annotated[
+                bool, run_option("--quiet", "-q", help="Errors and results only.")
+            ] = False,
+            debug: Annotated[bool, run_option(help="Show the traceback of an error.")] = False,
+            **given: Any,
+        ) -> None:
+            reporter = render.TerminalReporter(quiet=quiet)
             try:
-                function(*args, **kwargs)
+                values = options.flags_of(taken, given)
+                _no_dataset(values.get("labels", {}).get("preset"))
+                chosen = load_settings(values, config_file=config) if taken else Settings()
+                common = {key: given[key] for key in shared.split()}
+                call = Call(name, chosen, reporter, **common)
+                answer = function(call, **{option.name: given[option.name] for option in own})
             except ChronoprepError as error:
-                if kwargs.get("debug"):
+                if debug:
                     raise
+                reporter.close()
                 render.show_error(error)
                 raise typer.Exit(2 if isinstance(error, ConfigError) else 1) from None
             except KeyboardInterrupt:
-                sys.stderr.write("Stopped. What was done is kept; run it again to go on.\n")
+                reporter.close()
+                reporter.console.print("Stopped. What was done is kept; run it again to go on.")
                 raise typer.Exit(130) from None
+            finally:
+                reporter.close()
+            if answer is not None:
+                render.show(answer, as_json=json)
+                raise typer.Exit(int(answer.failed))
 
+        everywhere = [*inspect.signature(guarded, eval_str=True).parameters.values()][:-1]
         parameters = [
-            *signature.parameters.values(),
-            *(
-                inspect.Parameter(
-                    option, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind
-                )
-                for option, kind in shared.items()
-            ),
+            *(of_call[option] for option in shared.split()),
+            *own,
+            *options.parameters(taken),
+            *(option for option in everywhere if taken or option.name != "config"),
         ]
-        guarded.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
-        app.command(name)(guarded)
+        guarded.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+            [option.replace(kind=inspect.Parameter.KEYWORD_ONLY) for option in parameters]
+        )
+        text, examples = (inspect.getdoc(function) or "").split("\n\n")
+        app.command(name, help=text, epilog=f"Examples:\n\n{escape(examples)}")(guarded)
         return function
 
     return register
+
+
+def _no_dataset(preset: str | None) -> None:
+    """Tell apart the two things that are chosen by a name."""
+    if preset is None:
+        return
+    from chronoprep.pairs.columns import PRESETS
+
+    if preset in PRESETS:
+        raise ConfigError(
+            f"--preset chooses prompt templates; {preset} is a dataset.",
+            hint=f"--columns {preset}",
+        )
 
 
 def _version(value: bool) -> None:
@@ -88,44 +213,3 @@ def _app(
     ] = False,
 ) -> None:
     pass
-
-
-def settings_of(ctx: typer.Context, section: str = "vlm") -> Settings:
-    preset = ctx.params.get("preset")
-    if preset is not None:
-        from chronoprep.pairs.columns import PRESETS
-
-        if preset in PRESETS:
-            raise ConfigError(
-                f"--preset chooses prompt templates; {preset} is a dataset.",
-                hint=f"--columns {preset}",
-            )
-    return load_settings(
-        o.flags_of(ctx.params, section=section), config_file=ctx.params.get("config")
-    )
-
-
-def run(
-    ctx: typer.Context,
-    work: Callable[[render.TerminalReporter], Sequence[Summary]],
-    where: str = "",
-) -> None:
-    """Run a workflow, show its summaries, exit 1 if anything failed."""
-    reporter = render.TerminalReporter(quiet=ctx.params["quiet"])
-    try:
-        summaries = work(reporter)
-    finally:
-        reporter.close()
-    dry = ctx.params.get("dry_run")
-    render.show_summaries(summaries, "" if dry else where, as_json=ctx.params["as_json"])
-    if any(summary.failed for summary in summaries):
-        raise typer.Exit(1)
-
-
-def needs_dataset(dataset: Path | None, ctx: typer.Context, example: str) -> Path:
-    if dataset is None:
-        raise ConfigError(
-            "Many pairs need a dataset folder to go to.",
-            hint=f"For example: chronoprep {ctx.info_name} {example} --dataset my-dataset",
-        )
-    return dataset

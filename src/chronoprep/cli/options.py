@@ -1,266 +1,117 @@
-"""The options, once: how each is spelled, what it says, and which setting it sets.
+"""Options made from the fields of `Settings`.
 
-An option's default is None, "not given", so that the environment and `chronoprep.toml` can speak;
-the help shows the default of `Settings`.
+An option's default is None, "not given", so that the environment and
+`chronoprep.toml` can speak; the help shows the default of `Settings`.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Any
+import inspect
+from collections.abc import Iterator, Mapping
+from types import NoneType
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 
 import typer
+from pydantic.fields import FieldInfo
+from rich.markup import escape
 
-from chronoprep.config import Chroma, Codec, Dtype, Fit, Layout, Settings, UMT5Dtype
+from chronoprep.config import SECTIONS, variable
 
-DEFAULTS = Settings()
-
-# Parameter → (section, key) of Settings. `umt5` remaps the ones that its own section holds.
-FLAGS: dict[str, tuple[str, str]] = {
-    "strict": ("pairs", "strict"),
-    "limit": ("pairs", "limit"),
-    "layout": ("pairs", "layout"),
-    "source_glob": ("pairs", "source_glob"),
-    "target_glob": ("pairs", "target_glob"),
-    "regex": ("pairs", "regex"),
-    "columns": ("pairs", "columns"),
-    "frames": ("pairs", "frames"),
-    "keep_clip": ("video", "keep_clip"),
-    "allow_urls": ("pairs", "allow_urls"),
-    "max_resolution": ("images", "max_resolution"),
-    "max_long_edge": ("images", "max_long_edge"),
-    "background": ("images", "background"),
-    "fit": ("images", "fit"),
-    "model": ("vlm", "model"),
-    "revision": ("vlm", "revision"),
-    "backend": ("vlm", "backend"),
-    "endpoint": ("vlm", "endpoint"),
-    "concurrency": ("vlm", "concurrency"),
-    "request_timeout": ("vlm", "request_timeout"),
-    "dtype": ("vlm", "dtype"),
-    "device": ("vlm", "device"),
-    "batch_size": ("vlm", "batch_size"),
-    "max_new_tokens": ("vlm", "max_new_tokens"),
-    "preset": ("labels", "preset"),
-    "caption_prompt": ("labels", "caption_prompt"),
-    "cot_prompt": ("labels", "cot_prompt"),
-    "prompt": ("labels", "prompt"),
-    "guard": ("labels", "guard"),
-    "retries": ("labels", "retries"),
-    "allow_caption_as_prompt": ("labels", "allow_caption_as_prompt"),
-    "codec": ("video", "codec"),
-    "chroma": ("video", "chroma"),
-    "crf": ("video", "crf"),
-    "max_pixels": ("video", "max_pixels"),
-    "check": ("video", "check"),
-    "umt5_model": ("umt5", "model"),
-    "tokenizer": ("umt5", "tokenizer"),
-    "batch_tokens": ("umt5", "batch_tokens"),
-}
+# Among a command's own options, which come first; the others stand in the panel of their section.
+COMMON = {"vlm.model", "vlm.endpoint", "labels.preset", "labels.prompt", "pairs.limit"}
 
 
-def flags_of(params: dict[str, Any], *, section: str = "vlm") -> dict[str, dict[str, Any]]:
-    """Command parameters as settings; the model's options go to `section`."""
+class Setting(NamedTuple):
+    """A setting, and the parameter of a command that sets it."""
+
+    parameter: str
+    section: str
+    key: str
+
+    @property
+    def field(self) -> FieldInfo:
+        return SECTIONS[self.section].model_fields[self.key]
+
+
+def settings_named(names: str) -> list[Setting]:
+    """The settings that a command takes, in the order of `Settings`.
+
+    Args:
+        names: Sections and single settings, such as "vlm labels.guard".
+
+    A name that an earlier section has, too, is led by its own section's (`--umt5-model`), unless
+    the command takes but one section.
+    """
+    wanted = set(names.split())
+    several = len({name.split(".")[0] for name in wanted}) > 1
+    taken: set[str] = set()
+    chosen = []
+    for section, kind in SECTIONS.items():
+        for key, field in kind.model_fields.items():
+            parameter = f"{section}_{key}" if several and key in taken else key
+            if {section, f"{section}.{key}"} & wanted and get_origin(field.annotation) is not dict:
+                chosen.append(Setting(parameter, section, key))
+        taken |= set(kind.model_fields)
+    return chosen
+
+
+def parameters(settings: list[Setting]) -> Iterator[inspect.Parameter]:
+    """The settings as parameters that typer makes options of."""
+    several = len({setting.section for setting in settings}) > 1
+    for setting in settings:
+        section, key = setting.section, setting.key
+        kind = _type(setting.field)
+        flag = "--" + setting.parameter.replace("_", "-")
+        limits = {
+            name: getattr(bound, attribute)
+            for bound in setting.field.metadata
+            for name, attribute in (("min", "ge"), ("max", "le"))
+            if hasattr(bound, attribute)
+        }
+        option = typer.Option(
+            f"{flag}/--no-{flag[2:]}" if kind is bool else flag,
+            help=_help(setting),
+            metavar="CHOICE" if get_origin(kind) is Literal else None,
+            rich_help_panel=SECTIONS[section].model_config["title"]
+            if several and f"{section}.{key}" not in COMMON
+            else None,
+            **limits,
+        )
+        yield inspect.Parameter(
+            setting.parameter,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None,
+            annotation=Annotated[kind | None, option],
+        )
+
+
+def flags_of(settings: list[Setting], given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """What a command was given, by section and key."""
     values: dict[str, dict[str, Any]] = {}
-    for name, value in params.items():
-        if name in FLAGS:
-            place, key = FLAGS[name]
-            values.setdefault(section if place == "vlm" else place, {})[key] = value
+    for parameter, section, key in settings:
+        values.setdefault(section, {})[key] = given[parameter]
     return values
 
 
-def _option(section: str, key: str, *names: str, help: str | None = None, **extra: Any) -> Any:
-    """A typer option that shows the default and the description of its setting."""
-    group = getattr(DEFAULTS, section)
-    default = getattr(group, key)
-    text = help or type(group).model_fields[key].description
-    shown = "off" if default is False else "on" if default is True else str(default)
-    return typer.Option(
-        *names, help=text, show_default=False if default is None else shown, **extra
-    )
+def _type(field: FieldInfo) -> Any:
+    """A field's type, without None."""
+    parts = get_args(field.annotation)
+    if NoneType not in parts:
+        return field.annotation
+    (kind,) = (part for part in parts if part is not NoneType)
+    return kind
 
 
-PAIRS, MODEL, IMAGES, LABELS = "Pairs", "Model", "Images", "Labels"
-VIDEO, RUN = "Videos", "Run"
-
-PairsArg = Annotated[
-    Path | None,
-    typer.Argument(
-        metavar="[PAIRS]", help="A folder of pairs, or a table of them (.csv, .jsonl, .parquet, …)."
-    ),
-]
-PairsRequired = Annotated[
-    Path,
-    typer.Argument(
-        metavar="PAIRS", help="A folder of pairs, or a table of them (.csv, .jsonl, .parquet, …)."
-    ),
-]
-DatasetOpt = Annotated[
-    Path | None, typer.Option("--dataset", "-d", help="The dataset folder to fill.")
-]
-DatasetRequired = Annotated[
-    Path, typer.Option("--dataset", "-d", help="The dataset folder to fill.")
-]
-InputImage = Annotated[
-    Path | None, typer.Option("--input-image", help="Source image of a single pair.")
-]
-OutputImage = Annotated[
-    Path | None, typer.Option("--output-image", help="Target image of a single pair.")
-]
-OutputFile = Annotated[
-    Path | None,
-    typer.Option("--output-file", help="Where a single pair's result goes; - is stdout."),
-]
-GenerateCot = Annotated[
-    bool, typer.Option("--generate-cot", help="Both stages: the caption and its CoT prompt.")
-]
-
-Model = Annotated[str | None, _option("vlm", "model", "--model", rich_help_panel=MODEL)]
-Revision = Annotated[str | None, _option("vlm", "revision", "--revision", rich_help_panel=MODEL)]
-Backend = Annotated[
-    str | None,
-    _option(
-        "vlm",
-        "backend",
-        "--backend",
-        help="transformers, vllm, openai; auto: openai where an endpoint is given, else the first.",
-        rich_help_panel=MODEL,
-    ),
-]
-Endpoint = Annotated[str | None, _option("vlm", "endpoint", "--endpoint", rich_help_panel=MODEL)]
-Concurrency = Annotated[
-    int | None, _option("vlm", "concurrency", "--concurrency", rich_help_panel=MODEL)
-]
-RequestTimeout = Annotated[
-    float | None, _option("vlm", "request_timeout", "--request-timeout", rich_help_panel=MODEL)
-]
-DtypeOpt = Annotated[Dtype | None, _option("vlm", "dtype", "--dtype", rich_help_panel=MODEL)]
-Device = Annotated[str | None, _option("vlm", "device", "--device", rich_help_panel=MODEL)]
-BatchSize = Annotated[
-    int | None, _option("vlm", "batch_size", "--batch-size", rich_help_panel=MODEL)
-]
-MaxNewTokens = Annotated[
-    int | None, _option("vlm", "max_new_tokens", "--max-new-tokens", rich_help_panel=MODEL)
-]
-MaxResolution = Annotated[
-    int | None, _option("images", "max_resolution", "--max-resolution", rich_help_panel=IMAGES)
-]
-MaxLongEdge = Annotated[
-    int | None, _option("images", "max_long_edge", "--max-long-edge", rich_help_panel=IMAGES)
-]
-Background = Annotated[
-    str | None, _option("images", "background", "--background", rich_help_panel=IMAGES)
-]
-FitOpt = Annotated[Fit | None, _option("images", "fit", "--fit", rich_help_panel=IMAGES)]
-Preset = Annotated[
-    str | None,
-    _option(
-        "labels",
-        "preset",
-        "--preset",
-        help="Prompt templates: default, detail, lighting, video, compact; else the model's own.",
-        rich_help_panel=LABELS,
-    ),
-]
-CaptionPrompt = Annotated[
-    Path | None,
-    _option("labels", "caption_prompt", "--caption-prompt", rich_help_panel=LABELS),
-]
-CotPrompt = Annotated[
-    Path | None, _option("labels", "cot_prompt", "--cot-prompt", rich_help_panel=LABELS)
-]
-FixedPrompt = Annotated[str | None, _option("labels", "prompt", "--prompt", rich_help_panel=LABELS)]
-Guard = Annotated[
-    bool | None, _option("labels", "guard", "--guard/--no-guard", rich_help_panel=LABELS)
-]
-Retries = Annotated[int | None, _option("labels", "retries", "--retries", rich_help_panel=LABELS)]
-AllowCaption = Annotated[
-    bool | None,
-    _option(
-        "labels",
-        "allow_caption_as_prompt",
-        "--allow-caption-as-prompt/--no-allow-caption-as-prompt",
-        rich_help_panel=LABELS,
-    ),
-]
-KeepClip = Annotated[
-    bool | None,
-    _option("video", "keep_clip", "--keep-clip/--no-keep-clip", rich_help_panel=VIDEO),
-]
-CodecOpt = Annotated[Codec | None, _option("video", "codec", "--codec", rich_help_panel=VIDEO)]
-ChromaOpt = Annotated[Chroma | None, _option("video", "chroma", "--chroma", rich_help_panel=VIDEO)]
-Crf = Annotated[int | None, _option("video", "crf", "--crf", rich_help_panel=VIDEO)]
-MaxPixels = Annotated[
-    int | None, _option("video", "max_pixels", "--max-pixels", rich_help_panel=VIDEO)
-]
-Check = Annotated[
-    bool | None, _option("video", "check", "--check/--no-check", rich_help_panel=VIDEO)
-]
-UMT5Model = Annotated[
-    str | None, _option("umt5", "model", "--umt5-model", rich_help_panel="Embeddings")
-]
-UMT5ModelHere = Annotated[str | None, _option("umt5", "model", "--model", rich_help_panel=MODEL)]
-UMT5DtypeOpt = Annotated[
-    UMT5Dtype | None,
-    _option("umt5", "dtype", "--dtype", help="Of the computation.", rich_help_panel=MODEL),
-]
-UMT5Device = Annotated[
-    str | None,
-    _option("umt5", "device", "--device", rich_help_panel=MODEL),
-]
-BatchTokens = Annotated[
-    int | None, _option("umt5", "batch_tokens", "--batch-tokens", rich_help_panel=MODEL)
-]
-Tokenizer = Annotated[
-    str | None, _option("umt5", "tokenizer", "--tokenizer", rich_help_panel="Embeddings")
-]
-
-Strict = Annotated[
-    bool | None, _option("pairs", "strict", "--strict/--no-strict", rich_help_panel=RUN)
-]
-Limit = Annotated[int | None, _option("pairs", "limit", "--limit", rich_help_panel=RUN)]
-DryRun = Annotated[
-    bool,
-    typer.Option("--dry-run", help="Say what would be done; write nothing.", rich_help_panel=RUN),
-]
-Json = Annotated[
-    bool,
-    typer.Option("--json", help="The result as JSON on stdout.", rich_help_panel=RUN),
-]
-Config = Annotated[
-    Path | None,
-    typer.Option(
-        "--config",
-        help="A TOML file of settings.",
-        show_default="chronoprep.toml",
-        rich_help_panel=RUN,
-    ),
-]
-Quiet = Annotated[
-    bool, typer.Option("--quiet", "-q", help="Errors and results only.", rich_help_panel=RUN)
-]
-Debug = Annotated[
-    bool, typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel=RUN)
-]
-
-# Of every command that takes PAIRS: it need not repeat them, they arrive through the context.
-PAIR_OPTIONS: dict[str, Any] = {
-    "layout": Annotated[
-        Layout | None, _option("pairs", "layout", "--layout", rich_help_panel=PAIRS)
-    ],
-    "source_glob": Annotated[
-        str | None, _option("pairs", "source_glob", "--source-glob", rich_help_panel=PAIRS)
-    ],
-    "target_glob": Annotated[
-        str | None, _option("pairs", "target_glob", "--target-glob", rich_help_panel=PAIRS)
-    ],
-    "regex": Annotated[str | None, _option("pairs", "regex", "--regex", rich_help_panel=PAIRS)],
-    "frames": Annotated[str | None, _option("pairs", "frames", "--frames", rich_help_panel=PAIRS)],
-    "columns": Annotated[
-        str | None, _option("pairs", "columns", "--columns", rich_help_panel=PAIRS)
-    ],
-    "allow_urls": Annotated[
-        bool | None,
-        _option("pairs", "allow_urls", "--allow-urls/--no-allow-urls", rich_help_panel=PAIRS),
-    ],
-}
+def _help(setting: Setting) -> str:
+    """What a setting does, its choices, its default and its environment variable."""
+    default = setting.field.default
+    if isinstance(default, bool):
+        default = "on" if default else "off"
+    parts = [escape(setting.field.description or "")]
+    kind = _type(setting.field)
+    if get_origin(kind) is Literal:
+        parts.append(f"[yellow]{', '.join(get_args(kind))}[/]")
+    if default is not None:
+        parts.append(f"[dim]\\[default: {escape(str(default))}][/]")
+    parts.append(f"[dim]\\[env: {variable(setting.section, setting.key)}][/]")
+    return " ".join(parts)

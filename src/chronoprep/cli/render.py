@@ -1,4 +1,4 @@
-"""What the terminal shows: progress, summaries, errors.
+"""What the terminal shows: progress, answers, errors.
 
 Messages go to stderr, results to stdout.
 """
@@ -6,10 +6,14 @@ Messages go to stderr, results to stdout.
 from __future__ import annotations
 
 import json
+import os
+import re
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rich.console import Console
 from rich.markup import escape
@@ -18,19 +22,93 @@ from chronoprep.errors import ChronoprepError
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
+    from rich.text import Text
 
-    from chronoprep.data import Status
+    from chronoprep.data import Finding, Status
+    from chronoprep.workflows.pairing import PairReport
     from chronoprep.workflows.progress import Summary
 
-SHOWN_FAILURES = 8
+SHOWN = 5  # findings of a kind, and failures of a stage
 PLAIN_INTERVAL = 10.0  # seconds between progress lines when nobody watches a terminal
+
+# What the kinds of findings are called; another code is its own title.
+TITLES = {
+    "unusable": "can't be used",
+    "unmatched": "without a partner",
+    "identical": "target is the source",
+    "duplicate": "the same images",
+    "near-duplicate": "look the same",
+    "other-size": "another size",
+    "other-shape": "another shape",
+    "renamed-key": "keys made safe",
+}
+COLOURS = {"error": "red", "warning": "yellow", "note": "dim"}
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+class Terminal(Console):
+    """Where all text is printed: it shows the control characters of a file's name or of an answer,
+    for a terminal would obey them."""
+
+    def __init__(self, *, stderr: bool = False) -> None:
+        super().__init__(stderr=stderr, highlight=False, soft_wrap=True, emoji=False)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(_CONTROL.sub(_spelled, text), **options)
+
+    def on_broken_pipe(self) -> None:
+        raise
+
+
+def _spelled(control: re.Match[str]) -> str:
+    return f"\\u{ord(control[0]):04x}"
+
+
+class Answer(NamedTuple):
+    """What a command has to say.
+
+    Attributes:
+        as_json: Makes its JSON.
+        draw: Shows it on a terminal.
+        failed: Whether some of it makes the command exit with 1.
+    """
+
+    as_json: Callable[[], object]
+    draw: Callable[[Console], None]
+    failed: bool = False
+
+
+def show(answer: Answer, *, as_json: bool) -> None:
+    """Print an answer; exits with 1 if stdout doesn't take it."""
+    with written_out():
+        if as_json:
+            text = json.dumps(answer.as_json(), ensure_ascii=False, indent=2)
+            print(_CONTROL.sub(_spelled, text))  # noqa: T201
+        else:
+            answer.draw(Terminal())
+
+
+@contextmanager
+def written_out() -> Iterator[None]:
+    """What is printed meanwhile has reached stdout in the end; if it can't, this exits with 1."""
+    try:
+        yield
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError as error:
+        # Python writes what is left once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        reason = error.strerror or error
+        Terminal(stderr=True).print(f"[bold red]Error:[/] can't write to stdout: {reason}")
+        raise SystemExit(1) from None
 
 
 class TerminalReporter:
     """A progress bar on a terminal, plain lines elsewhere."""
 
     def __init__(self, *, quiet: bool = False) -> None:
-        self.console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self.console = Terminal(stderr=True)
         self.quiet = quiet
         self._progress: Progress | None = None
         self._task: TaskID | None = None
@@ -43,25 +121,17 @@ class TerminalReporter:
         self._began = self._printed = time.monotonic()
         if self.quiet or not self.console.is_terminal:
             return
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            SpinnerColumn,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-        )
+        from rich import progress
 
-        self._progress = Progress(
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]}"),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            TextColumn("[red]{task.fields[failed]}"),
+        self._progress = progress.Progress(
+            progress.SpinnerColumn(),
+            progress.TextColumn("{task.description}"),
+            progress.BarColumn(),
+            progress.MofNCompleteColumn(),
+            progress.TextColumn("{task.fields[rate]}"),
+            progress.TimeElapsedColumn(),
+            progress.TimeRemainingColumn(),
+            progress.TextColumn("[red]{task.fields[failed]}"),
             console=self.console,
             transient=True,
         )
@@ -101,81 +171,50 @@ class TerminalReporter:
 
 
 def show_error(error: ChronoprepError) -> None:
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console = Terminal(stderr=True)
     console.print(f"[bold red]Error:[/] {escape(error.message)}")
     if error.hint:
-        console.print(escape(error.hint))
+        console.print(error.hint, markup=False)
 
 
-def show_summaries(summaries: Sequence[Summary], where: str, *, as_json: bool) -> None:
-    """The result of a run: a table with the first failures, or JSON with all of them."""
-    if as_json:
-        print_json([summary_json(summary) for summary in summaries])
-        return
-    console = Console(highlight=False, soft_wrap=True)
-    from rich.table import Table
+def of_summaries(summaries: Sequence[Summary], where: str = "") -> Answer:
+    """The result of a run: a table and what is worth knowing; in JSON, all of it.
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    columns = ("", "done", "no change", "failed", "up to date", "seconds")
-    for name in columns:
-        table.add_column(name, justify="left" if not name else "right")
-    planned = any(summary.todo is not None for summary in summaries)
-    if planned:
-        table.add_column("to do", justify="right")
-    for summary in summaries:
-        failed = f"[red]{summary.failed}[/]" if summary.failed else "0"
-        row = [
-            summary.what,
-            str(summary.done),
-            str(summary.no_change),
-            failed,
-            str(summary.skipped),
-            f"{summary.seconds:.1f}",
+    Args:
+        where: A last line for people: where the result lies.
+    """
+
+    def draw(console: Console) -> None:
+        planned = any(summary.todo is not None for summary in summaries)
+        names = ["", "done", "no change", "failed", "up to date", "seconds"]
+        rows = [
+            [
+                s.what,
+                s.done,
+                s.no_change,
+                f"[red]{s.failed}[/]" if s.failed else 0,
+                s.skipped,
+                f"{s.seconds:.1f}",
+                "" if s.todo is None else s.todo,
+            ]
+            for s in summaries
         ]
-        if planned:
-            row.append("" if summary.todo is None else str(summary.todo))
-        table.add_row(*row)
-    console.print(table)
-    for summary in summaries:
-        for note in summary.notes:
-            console.print(f"  {summary.what}: {note}", markup=False)
-    failures = [(s.what, key, why) for s in summaries for key, why in s.failures]
-    for what, key, why in failures[:SHOWN_FAILURES]:
-        console.print(f"  [red]failed[/] {escape(f'{what} {key}: {why}')}")
-    if len(failures) > SHOWN_FAILURES:
-        console.print(
-            f"  … and {len(failures) - SHOWN_FAILURES} more: all with --json; failed labels also "
-            f"stand in labels.jsonl",
-            markup=False,
-        )
-    if where:
-        console.print(where, markup=False)
+        _table(console, [*names, "to do"] if planned else names, rows)
+        for summary in summaries:
+            for note in summary.notes:
+                console.print(f"  {summary.what}: {note}", markup=False)
+            _list(console, f"{summary.what} failed", "red", [
+                (f"{key}: {why}", None) for key, why in summary.failures
+            ])  # fmt: skip
+            _findings(console, summary.findings)
+        if where:
+            console.print(where, markup=False)
+
+    failed = any(summary.failed or _errors(summary.findings) for summary in summaries)
+    return Answer(lambda: [_summary_json(summary) for summary in summaries], draw, failed)
 
 
-def show_models(models: Sequence[dict[str, Any]], *, as_json: bool) -> None:
-    """The registry as a table, or as JSON."""
-    if as_json:
-        print_json(list(models))
-        return
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("name", "hub id", "needs", "runs here on", "cached"):
-        table.add_column(name, justify="right" if name == "needs" else "left")
-    for model in models:
-        table.add_row(
-            model["name"],
-            model["id"],
-            f"{model['memory_gb']:.0f} GB" if model["memory_gb"] >= 1 else "< 1 GB",
-            model["runs_on"] or "too large",
-            "yes" if model["cached"] else "",
-        )
-    console = Console(highlight=False, soft_wrap=True)
-    console.print(table)
-    console.print("--model also takes any other image-text-to-text hub id, or a folder.")
-
-
-def summary_json(summary: Summary) -> dict[str, Any]:
+def _summary_json(summary: Summary) -> dict[str, Any]:
     values = asdict(summary)
     del values["started"]
     values["failed"] = summary.failed
@@ -183,5 +222,87 @@ def summary_json(summary: Summary) -> dict[str, Any]:
     return values
 
 
-def print_json(value: object) -> None:
-    print(json.dumps(value, ensure_ascii=False, indent=2))  # noqa: T201
+def of_report(report: PairReport) -> Answer:
+    """What `pairs` found."""
+
+    def draw(console: Console) -> None:
+        captions = f", {report.captions} with a caption or prompt" if report.captions else ""
+        console.print(f"[bold]{report.pairs} pairs[/] ({escape(report.layout)}){captions}")
+        _findings(console, report.findings)
+        if not report.looked:
+            console.print("The images were not opened.")
+
+    return Answer(report.as_json, draw, _errors(report.findings))
+
+
+def of_models(models: Sequence[dict[str, Any]]) -> Answer:
+    """The registry."""
+
+    def draw(console: Console) -> None:
+        rows = [
+            [
+                model["name"],
+                model["id"],
+                f"{model['memory_gb']:.0f} GB" if model["memory_gb"] >= 1 else "< 1 GB",
+                model["runs_on"] or "too large",
+                "yes" if model["cached"] else "",
+            ]
+            for model in models
+        ]
+        _table(console, ["name", "hub id", "needs", "runs here on", "cached"], rows, left=5)
+        console.print("--model also takes any other image-text-to-text hub id, or a folder.")
+
+    return Answer(lambda: list(models), draw)
+
+
+def of_text(text: str, value: object) -> Answer:
+    """A text for people, a value for JSON."""
+    return Answer(lambda: value, lambda console: console.print(text, markup=False))
+
+
+def _table(console: Console, names: list[str], rows: list[list[Any]], *, left: int = 1) -> None:
+    """A table whose columns are set to the right, but the first `left` ones."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for place, name in enumerate(names):
+        table.add_column(name, justify="left" if place < left else "right")
+    for row in rows:
+        table.add_row(*map(str, row[: len(names)]))
+    console.print(table)
+
+
+def _errors(findings: Sequence[Finding]) -> bool:
+    return any(finding.severity == "error" for finding in findings)
+
+
+def _findings(console: Console, findings: Sequence[Finding]) -> None:
+    """Findings by kind, the worst first."""
+    kinds: dict[tuple[int, str], list[Finding]] = {}
+    for finding in findings:
+        rank = list(COLOURS).index(finding.severity)
+        kinds.setdefault((rank, finding.code), []).append(finding)
+    for (_, code), alike in sorted(kinds.items(), key=lambda kind: kind[0][0]):
+        title = TITLES.get(code, code.replace("-", " "))
+        lines = [
+            (finding.message if finding.key is None else f"{finding.key}: {finding.message}",
+             finding.remedy)
+            for finding in alike
+        ]  # fmt: skip
+        _list(console, title, COLOURS[alike[0].severity], lines)
+
+
+def _list(
+    console: Console, title: str, colour: str, lines: Sequence[tuple[str, str | None]]
+) -> None:
+    """The first few of some lines; a remedy stands below the last of those that it is for."""
+    if not lines:
+        return
+    console.print(f"[{colour}]{escape(title)}: {len(lines)}[/]")
+    shown = lines[:SHOWN]
+    for (line, remedy), (_, following) in zip(shown, [*shown[1:], ("", None)], strict=True):
+        console.print(f"  {line}", markup=False)
+        if remedy is not None and remedy != following:
+            console.print(f"    {remedy}", markup=False)
+    if len(lines) > SHOWN:
+        console.print(f"  … and {len(lines) - SHOWN} more: all with --json", markup=False)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from datetime import datetime, timezone
 from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
@@ -62,7 +63,7 @@ class Dataset:
         return self.folder / "umt5" / f"{key}.pkl"
 
     def append(self, events: Iterable[Event]) -> None:
-        """Add events to the journal: on disk when this returns.
+        """Add events to the journal, with the time: on disk when this returns.
 
         Raises:
             BackendError: When the disk is full or the folder can't be written.
@@ -71,7 +72,8 @@ class Dataset:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise unwritable(self.folder, error) from None
-        self.journal.append(events)
+        now = {"time": datetime.now(timezone.utc).isoformat(timespec="seconds")}
+        self.journal.append(event.model_copy(update=now) for event in events)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -150,7 +152,9 @@ class Dataset:
             # First what it holds, then the file: one that a crash keeps from its place is known.
             self.index.set_rows(prompts)
             self.index.save()
-            self.append([_described(temporary)])
+            table = _described(temporary)
+            if table.content not in self.journal.tables:
+                self.append([table])
 
 
 A = TypeVar("A", bound=Artefact)

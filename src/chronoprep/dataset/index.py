@@ -88,6 +88,7 @@ class Index:
         self._frame: polars.DataFrame | None = None
         if os.path.lexists(self.path):
             self._frame = _read(self.path)
+        self._saved = self._frame
 
     @property
     def exists(self) -> bool:
@@ -109,9 +110,11 @@ class Index:
         Raises:
             BackendError: When the disk is full or the folder can't be written.
         """
-        if self._frame is not None:
-            with replacing(self.path) as temporary:
-                self._frame.write_parquet(temporary)
+        if self._frame is None or (self._saved is not None and self._frame.equals(self._saved)):
+            return
+        with replacing(self.path) as temporary:
+            self._frame.write_parquet(temporary)
+        self._saved = self._frame
 
     def update(
         self,

@@ -190,7 +190,7 @@ def _share(run: Run, shared: Sequence[tuple[Embedding, _Row]], summary: Summary)
             events.append(
                 made.model_copy(update={"key": row.key, "prompt": row.mark, "mtime": mtime})
             )
-        run.write(events)
+        run.dataset.append(events)
         summary.done += len(events)
     if shared:
         summary.notes.append(f"{len(shared)} row(s) share a file with rows of the same prompt")

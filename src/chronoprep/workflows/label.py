@@ -86,7 +86,7 @@ def label_by_model(
             summary.skipped += 1
             at_once += [task] if task is not None else []
     if not run.dry_run:
-        run.write(at_once)
+        run.dataset.append(at_once)
         if tasks:
             recipe.model.check_fits()
             run.reporter.say(f"Loading {run.settings.vlm.model} …")

@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from chronoprep import pairs as rooms_pairs
 from chronoprep.config import Settings
-from chronoprep.data import Outcome, Pair, Remote
+from chronoprep.data import Finding, Outcome, Pair, Remote
 from chronoprep.dataset import write_table
 from chronoprep.engine import mapped
 from chronoprep.errors import ConfigError
 from chronoprep.files import replacing
-from chronoprep.images.refs import of_path, parse
+from chronoprep.images.refs import parse
+from chronoprep.pairs import Discovery, discover
 from chronoprep.rows import Rows
 from chronoprep.workflows.progress import Reporter, Silent
 
 SHEET_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 SHEET_PAIRS = 1500  # so many fit on a WebP
+
+FITTED = {
+    "other-size": "The target is resized to the source's frame, unless --fit says otherwise.",
+    "other-shape": "The target is cropped to the source's frame, unless --fit says otherwise.",
+}
+KEEP_ONE = "Keep one of them, or the editor sees it more often than others."
 
 
 @dataclass
@@ -30,40 +38,22 @@ class PairReport:
         layout: How the pairs lie, as it was recognised.
         pairs: How many pairs a run would take.
         captions: How many of them bring a caption or a prompt.
-        unmatched, ambiguous: Files that become no pair.
-        renamed: (name on disk, key) where the key differs.
-        unusable: (key, reason) of what can't be a pair: colliding keys, rows without an image.
-        unreadable: (key, reason) of pairs whose images can't be used.
-        identical: Keys of pairs whose target is the source.
-        duplicates: Keys of pairs with the same images, byte for byte.
-        near_duplicates: Keys of pairs that look the same: saved again or resized.
-        mismatched: (key, source's size, target's size, "size" or "aspect").
         looked: Whether the images were opened.
     """
 
     layout: str
     pairs: int
     captions: int
-    unmatched: list[str] = field(default_factory=list)
-    ambiguous: list[str] = field(default_factory=list)
-    renamed: list[tuple[str, str]] = field(default_factory=list)
-    unusable: list[tuple[str, str]] = field(default_factory=list)
-    unreadable: list[tuple[str, str]] = field(default_factory=list)
-    identical: list[str] = field(default_factory=list)
-    duplicates: list[list[str]] = field(default_factory=list)
-    near_duplicates: list[tuple[str, str]] = field(default_factory=list)
-    mismatched: list[tuple[str, tuple[int, int], tuple[int, int], str]] = field(
-        default_factory=list
-    )
-    looked: bool = True
+    looked: bool
+    findings: list[Finding] = field(default_factory=list)
 
     @property
-    def failed(self) -> bool:
-        """Whether some pairs can't be used at all."""
-        return bool(self.unusable or self.unreadable)
+    def counts(self) -> dict[str, int]:
+        """How many findings there are of each code."""
+        return dict(Counter(finding.code for finding in self.findings))
 
     def as_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return {**asdict(self), "counts": self.counts}
 
 
 def report_pairs(
@@ -99,7 +89,7 @@ def report_pairs(
             hint="Give the new table another name.",
         )
     reporter = reporter or Silent()
-    found = rooms_pairs.discover(where, settings.pairs)
+    found = discover(where, settings.pairs)
     count = min(sheet_pairs, len(found.pairs))
     if sheet is not None and count > SHEET_PAIRS:
         raise ConfigError(
@@ -110,14 +100,11 @@ def report_pairs(
         layout=found.layout,
         pairs=len(found.pairs),
         captions=sum(bool(pair.caption or pair.prompt) for pair in found.pairs),
-        unmatched=list(map(str, found.unmatched)),
-        ambiguous=list(found.ambiguous),
-        renamed=list(found.renamed),
-        unusable=[(bad.key, _reason(bad)) for bad in found.bad],
         looked=look,
+        findings=list(_of_names(found)),
     )
     if look:
-        _look(found.pairs, settings, report, reporter)
+        report.findings += _of_images(found.pairs, settings, reporter)
     if sheet is not None:
         from chronoprep.images.sheet import save_sheet
 
@@ -126,57 +113,69 @@ def report_pairs(
             save_sheet(chosen, settings.images, temporary.with_suffix(sheet.suffix))
             temporary.with_suffix(sheet.suffix).replace(temporary)
     if manifest is not None:
-        _write_manifest(found.pairs, manifest, report)
+        _write_manifest(found.pairs, manifest, report.findings)
     return report
 
 
-def _look(pairs: Rows[Pair], settings: Settings, report: PairReport, reporter: Reporter) -> None:
+def _of_names(found: Discovery) -> Iterator[Finding]:
+    for bad in found.bad:
+        yield _fault("unusable", bad)
+    for path in found.unmatched:
+        yield Finding(
+            "unmatched", "warning", None, str(path), "Each pair has a source and a target."
+        )
+    for line in found.ambiguous:
+        yield Finding("ambiguous", "warning", None, line, "Leave one file of each role and key.")
+    for name, key in found.renamed:
+        yield Finding("renamed-key", "note", key, f"made of {name}")
+
+
+def _of_images(pairs: Rows[Pair], settings: Settings, reporter: Reporter) -> Iterator[Finding]:
     from chronoprep.images.inspection import Lookalikes, inspect
 
     alike = Lookalikes()
     reporter.start("looking", len(pairs))
     for seen in mapped(lambda pair: inspect(pair, settings.images), pairs, key=lambda p: p.key):
         if seen.value is None:
-            report.unreadable.append((seen.key, _reason(seen)))
+            yield _fault("unreadable", seen)
             reporter.advance("failed")
             continue
         reporter.advance("ok")
         alike.add(seen.key, seen.value)
         if seen.value.identical:
-            report.identical.append(seen.key)
+            yield Finding(
+                "identical", "warning", seen.key, "source and target are the same",
+                "Nothing is to be learnt from it: leave it out.",
+            )  # fmt: skip
         if seen.value.mismatch:
-            report.mismatched.append((seen.key, *seen.value.sizes, seen.value.mismatch))
-    report.duplicates = alike.equal()
-    report.near_duplicates = alike.near()
+            kind = {"size": "other-size", "aspect": "other-shape"}[seen.value.mismatch]
+            sizes = " → ".join(f"{width}×{height}" for width, height in seen.value.sizes)
+            yield Finding(kind, "warning", seen.key, sizes, FITTED[kind])
+    for first, *others in alike.equal():
+        for key in others:
+            yield Finding("duplicate", "warning", key, f"same images as {first}", KEEP_ONE)
+    for first, key in alike.near():
+        yield Finding("near-duplicate", "warning", key, f"looks like {first}", KEEP_ONE)
 
 
-def _reason(outcome: Outcome[Any]) -> str:
-    return outcome.error.reason if outcome.error is not None else ""
+def _fault(code: str, outcome: Outcome[Any]) -> Finding:
+    error = outcome.error
+    message, hint = (error.message, error.hint) if error is not None else ("", None)
+    return Finding(code, "error", outcome.key, message, hint or "Repair it or leave it out.")
 
 
-def _write_manifest(pairs: Rows[Pair], path: Path, report: PairReport) -> None:
+def _write_manifest(pairs: Rows[Pair], path: Path, findings: list[Finding]) -> None:
     """A table of the pairs; what was remarked stands in a column that is not read back."""
     import polars
 
     remarks: dict[str, str] = {}
+    for finding in findings:
+        if finding.key is not None and finding.severity != "note":
+            text = f"{finding.code}: {finding.message}"
+            before = remarks.get(finding.key)
+            remarks[finding.key] = text if before is None else f"{before}; {text}"
 
-    def remark(key: str, text: str) -> None:
-        remarks[key] = f"{remarks[key]}; {text}" if key in remarks else text
-
-    for key, reason in report.unreadable:
-        remark(key, f"unreadable: {reason}")
-    for key in report.identical:
-        remark(key, "source and target are the same")
-    for group in report.duplicates:
-        for key in group[1:]:
-            remark(key, f"same images as {group[0]}")
-    for one, other in report.near_duplicates:
-        remark(other, f"looks like {one}")
-    for key, source, target, kind in report.mismatched:
-        sizes = " → ".join(f"{width}×{height}" for width, height in (source, target))
-        remark(key, f"other {kind}: {sizes}")
-
-    base = of_path(str(path.absolute().parent))
+    base = path.absolute().parent
 
     def linked(pair: Pair) -> tuple[str, ...]:
         texts = [_relative(ref, base) if not isinstance(parse(ref), Remote) else ref
@@ -189,8 +188,8 @@ def _write_manifest(pairs: Rows[Pair], path: Path, report: PairReport) -> None:
     write_table(table, path)
 
 
-def _relative(ref: str, base: str) -> str:
-    """A reference as the manifest names it: relative where it lies below, so that both can move."""
-    path, mark, part = ref.partition("#")
-    full = os.path.abspath(path)  # noqa: PTH100
-    return full.removeprefix(f"{base}{os.sep}") + mark + part
+def _relative(text: str, base: Path) -> str:
+    """A path as the manifest names it: relative where it lies below, so that both can move."""
+    full = os.path.abspath(text)  # noqa: PTH100
+    below = full.startswith(f"{base}{os.sep}")
+    return os.path.relpath(full, base) if below else full

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import TypeVar
 
@@ -83,16 +82,11 @@ class Run:
                     waiting += events
                     self.reporter.advance(summary.count(events))
                 if time.monotonic() - written > _SECONDS:
-                    self.write(waiting)
+                    self.dataset.append(waiting)
                     waiting, written = [], time.monotonic()
         finally:
-            self.write(waiting)
+            self.dataset.append(waiting)
         return summary.finish()
-
-    def write(self, events: Iterable[Event]) -> None:
-        """Add events to the journal, with the time."""
-        now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        self.dataset.append(event.model_copy(update={"time": now}) for event in events)
 
     def found_again(self, files: Files, touched: list[tuple[A, K]]) -> Iterator[K]:
         """The tasks of files that are not what was written after all.
@@ -114,7 +108,7 @@ class Run:
             else:
                 same.append(outcome.value)
         if not self.dry_run:
-            self.write(same)
+            self.dataset.append(same)
 
     def looked(
         self, entries: Iterable[Entry] | None = None
