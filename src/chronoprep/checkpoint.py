@@ -378,7 +378,7 @@ def _connect(endpoint: str) -> None:
     url = urlsplit(endpoint)
     if not {"all", url.scheme} & getproxies().keys():
         port = url.port or (80 if url.scheme == "http" else 443)
-        socket.create_connection((url.hostname, port)).close()
+        socket.create_connection((url.hostname, port), CONNECT_SECONDS).close()
 
 
 def _within(seconds: float, function: Callable[[], T]) -> T:

@@ -30,6 +30,7 @@ _NUMBER = re.compile(
     re.IGNORECASE,
 )
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _FORBIDDEN = re.compile(r'[<>:"/\\|?*]|\.{2,}')
 _WINDOWS_DEVICE = re.compile(
     r"(?:con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[0-9¹²³])\s*(?:\..*)?",
@@ -52,7 +53,13 @@ def pandas_reads_as_text(text: str) -> bool:
         return False
     if _NUMBER.fullmatch(stripped):
         return False
-    return not any(0xD800 <= ord(char) <= 0xDFFF for char in text)
+    return is_unicode(text)
+
+
+def is_unicode(text: str) -> bool:
+    """Whether UTF-8 can hold a text: not where a name has bytes that are none, or JSON writes one
+    half of a UTF-16 pair."""
+    return _SURROGATE.search(text) is None
 
 
 def safe_key(name: str) -> str:

@@ -120,8 +120,8 @@ class _Columnar:
             else:
                 self._frame = polars.scan_ipc(glob.escape(str(path)))
             self._schema = self._frame.collect_schema()
-            count = self._frame.select(polars.len()).collect().item()
-            self.ahead = max(1, _AHEAD * count // path.stat().st_size)
+            self._count: int = self._frame.select(polars.len()).collect().item()
+            self.ahead = max(1, _AHEAD * self._count // path.stat().st_size)
         except (polars.exceptions.PolarsError, OSError) as error:
             raise _unreadable(path, error) from None
 
@@ -129,13 +129,11 @@ class _Columnar:
         import polars
 
         columns, embedded, mixed = self._light()
-        frame = self._frame.select(columns)
-        first = 0
         # Telling rows apart may take their bytes through memory.
         step = 1000 if mixed else 50_000
-        while True:
+        for first in range(0, self._count, step):
             try:
-                part = frame.slice(first, step).collect()
+                part = self._frame.slice(first, step).select(columns).collect()
             except polars.exceptions.PolarsError as error:
                 raise _unreadable(self._path, error) from None
             for row in part.iter_rows(named=True):
@@ -145,9 +143,6 @@ class _Columnar:
                 for name in mixed:
                     row[name] = _bytes_or_path(row[name])
                 yield row
-            if part.height < step:
-                return
-            first += step
 
     def images(self, column: str, first: int) -> list[Any]:
         import polars
@@ -186,9 +181,8 @@ class _Columnar:
                 mixed.add(name)
                 continue
             embedded.add(name)
-            columns.append(
-                pl.col(name).list.len() if lists else pl.lit(None, dtype=pl.UInt32).alias(name)
-            )
+            nothing = pl.repeat(None, pl.len(), dtype=pl.UInt32).alias(name)
+            columns.append(pl.col(name).list.len() if lists else nothing)
         return columns, embedded, mixed
 
 

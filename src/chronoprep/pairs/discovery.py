@@ -9,14 +9,13 @@ from __future__ import annotations
 import re
 import unicodedata
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from chronoprep.config import PairSettings
 from chronoprep.data import Outcome, Pair
 from chronoprep.errors import ConfigError, PairError
-from chronoprep.keys import safe_key
+from chronoprep.keys import is_unicode, safe_key
 from chronoprep.pairs.folders import listing
 from chronoprep.pairs.hub import fetched, is_address
 from chronoprep.pairs.layouts import UNDERSTOOD, find_in_folder, refuse_unknown, role_folders
@@ -29,7 +28,6 @@ from chronoprep.rows import Rows
 if TYPE_CHECKING:
     import polars
 
-_CHUNK = 50_000
 # As the hub names the files of a split.
 _PART = re.compile(r"(?P<split>.+)-\d{5}-of-\d{5}\.")
 
@@ -148,30 +146,17 @@ def _one_split(folder: Path, parts: list[str]) -> list[str]:
 
 def _in_columns(found: Scan) -> polars.DataFrame:
     """All candidates; those whose names are no Unicode, which columns can't hold, are bad."""
-    import polars
-
-    schema = dict.fromkeys(Candidate._fields, polars.String)
-    chunks = [polars.DataFrame(schema=schema)]
-    rest = iter(found.candidates)
-    while rows := list(islice(rest, _CHUNK)):
-        try:
-            chunk = polars.DataFrame(rows, schema=schema, orient="row")
-        except UnicodeEncodeError:
-            good = [row for row in rows if _is_unicode(row)]
-            for row in rows:
-                if not _is_unicode(row):
-                    error = PairError(
-                        f"{row.source!r} → {row.target!r}: the name is not valid UTF-8.",
-                        hint="Rename the files.",
-                    )
-                    found.bad.append(Outcome(safe_key(row.name.replace("/", "__")), error=error))
-            chunk = polars.DataFrame(good, schema=schema, orient="row")
-        chunks.append(chunk)
-    return polars.concat(chunks)
-
-
-def _is_unicode(row: Candidate) -> bool:
-    return not any(0xD800 <= ord(char) <= 0xDFFF for text in row if text for char in text)
+    rows = Rows(Candidate)
+    for row in found.candidates:
+        if is_unicode("".join(filter(None, row))):
+            rows.append(row)
+        else:
+            error = PairError(
+                f"{row.source!r} → {row.target!r}: the name is not valid UTF-8.",
+                hint="Rename the files.",
+            )
+            found.bad.append(Outcome(safe_key(row.name.replace("/", "__")), error=error))
+    return rows.frame
 
 
 def _with_keys(frame: polars.DataFrame, found: Scan) -> polars.DataFrame:
@@ -229,11 +214,9 @@ def _with_captions(
     sidecars = Sidecars(str(where))
     kept: list[int] = []
     texts: list[tuple[str | None, str | None]] = []
-    rows = frame.select(Candidate._fields).iter_rows(buffer_size=10_000)
-    for number, row in enumerate(rows):
-        if limit is not None and len(kept) == limit:
+    for number, candidate in enumerate(Rows(Candidate, frame)):
+        if len(kept) == limit:
             break
-        candidate = Candidate(*row)
         try:
             caption, prompt = sidecars.read(candidate)
         except PairError as error:
@@ -241,10 +224,8 @@ def _with_captions(
             continue
         kept.append(number)
         texts.append((caption or candidate.caption, prompt or candidate.prompt))
-    return frame[polars.Series(kept, dtype=polars.UInt32)].with_columns(
-        polars.Series("caption", [caption for caption, _ in texts], dtype=polars.String),
-        polars.Series("prompt", [prompt for _, prompt in texts], dtype=polars.String),
-    )
+    columns = {"caption": polars.String, "prompt": polars.String}
+    return frame[kept].with_columns(polars.DataFrame(texts, schema=columns, orient="row"))
 
 
 def _problems(discovery: Discovery) -> list[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 
@@ -249,9 +249,8 @@ def _grouped(slots: list[str], found: Scan) -> Iterator[tuple[str, str | None, s
         for slot in group:
             _, side, path = slot.split("\0")
             sides[side].append(path)
-        clashes = [files for files in sides.values() if len(files) > 1]
-        if clashes:
-            found.ambiguous.append(clash(clashes))
+        if max(map(len, sides.values())) > 1:
+            found.refuse(*sides.values())
         else:
             yield root, *(files[0] if files else None for files in sides.values())
 
@@ -342,7 +341,7 @@ def _match_root(
         for slot in afters:
             after = by_word[slot]
             if len(before) > 1 or len(after) > 1:
-                found.ambiguous.append(clash([f for f in (before, after) if len(f) > 1]))
+                found.refuse(before, after)
                 continue
             found.layouts.add(
                 f"a folder a pair: {source_word} → {target_word}"
@@ -399,10 +398,3 @@ def _edit(path: str) -> str | None:
     if not isinstance(edit, str):
         raise PairError(f"{path}: `edit` is not text.", hint='Write {"edit": "add a hat"}.')
     return edit.strip() or None
-
-
-def clash(sides: Iterable[list[str]]) -> str:
-    """Says that files of one side and one root exclude each other."""
-    return "; ".join(
-        " and ".join(sorted(files)) + " differ only in their suffix: keep one" for files in sides
-    )

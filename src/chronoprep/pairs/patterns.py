@@ -11,7 +11,6 @@ from pathlib import Path
 from chronoprep.config import PairSettings
 from chronoprep.errors import ConfigError
 from chronoprep.pairs.folders import stem, walk
-from chronoprep.pairs.layouts import clash
 from chronoprep.pairs.scan import Candidate, Scan
 
 # Path below PAIRS → (what pairs share, what tells targets of one source apart, side), or None.
@@ -70,7 +69,7 @@ def _match(found: Scan, where: str, classify: _Classify) -> Iterator[Candidate]:
         else:
             for edit, files in targets.items():
                 if len(files) > 1:
-                    found.ambiguous.append(clash([files]))
+                    found.refuse(files)
                     continue
                 name = "/".join(part for part in (root, edit) if part)
                 name = name or stem(os.path.basename(files[0]))

@@ -48,3 +48,11 @@ class Scan:
     bad: list[Outcome[Pair]] = field(default_factory=list)
     ordered: bool = False
     sidecars: bool = True
+
+    def refuse(self, *sides: list[str]) -> None:
+        """Note that several files are one side of one pair."""
+        self.ambiguous += [
+            " and ".join(sorted(files)) + " differ only in their suffix: keep one"
+            for files in sides
+            if len(files) > 1
+        ]

@@ -5,17 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import unicodedata
 from pathlib import Path
 
 from chronoprep.errors import PairError
 from chronoprep.images.refs import file_of
+from chronoprep.keys import is_unicode
 from chronoprep.pairs.folders import stem
 from chronoprep.pairs.scan import Candidate
-
-# JSON can write one half of a UTF-16 pair, which is no character: UTF-8 can't hold it.
-_HALF = re.compile("[\ud800-\udfff]")
 
 
 class Sidecars:
@@ -84,7 +81,7 @@ def _read_sidecar(path: str) -> tuple[str | None, str | None]:
         value = record.get(name)
         if value is not None and not isinstance(value, str):
             raise PairError(f"{path}: {name!r} is not text.", hint=hint)
-        if value and _HALF.search(value):
+        if value and not is_unicode(value):
             raise PairError(f"{path}: {name!r} holds half a character.", hint=hint)
         values.append((value or "").strip() or None)
     return values[0], values[1]

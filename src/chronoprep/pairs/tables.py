@@ -249,42 +249,28 @@ def _rows(table: Path) -> Iterator[_Row]:
 
 
 def _read_csv(path: Path) -> Iterator[_Row]:
-    import polars as pl
-
-    try:
-        table = pl.read_csv(path, infer_schema=False, glob=False)
-    except (pl.exceptions.PolarsError, OSError) as error:
-        rows = _ragged_csv(path)
-        if rows is None:
-            reason = str(error).strip().splitlines()[0].rstrip(".")
-            raise ConfigError(f"{path}: not a readable CSV table: {reason}.", hint=_CSV) from None
-        yield from rows
-        return
-    for number, cells in enumerate(table.iter_rows(named=True, buffer_size=10_000)):
-        yield _Row(f"{path}: row {number + 1}", number, cells)
-    if table.is_empty():
-        raise ConfigError(f"{path}: the table has no rows.", hint="Write a row a pair.")
-
-
-def _ragged_csv(path: Path) -> list[_Row] | None:
-    """The rows of a table of which some have too many cells, each of these an error; None where
-    that isn't all that is wrong with it, or no row is right."""
-    rows = []
+    right = 0
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             # Strict: a quote that is never closed would swallow the rows after it.
-            head, *lines = filter(None, csv.reader(file, strict=True))
-    except (OSError, ValueError, csv.Error):
-        return None
-    for number, line in enumerate(lines):
-        error = None
-        if len(line) > len(head):
-            error = (
-                f"{len(line)} cells for {len(head)} columns: does a text with commas lack quotes?"
-            )
-        cells = dict(zip_longest(head, [cell or None for cell in line[: len(head)]]))
-        rows.append(_Row(f"{path}: row {number + 1}", number, cells, error))
-    return rows if any(row.error is None for row in rows) else None
+            lines = filter(None, csv.reader(file, strict=True))
+            head = next(lines, [])
+            if len(set(head)) < len(head):
+                raise ValueError("two columns have one name")
+            for number, line in enumerate(lines):
+                error = None
+                if len(line) > len(head):
+                    error = (
+                        f"{len(line)} cells for {len(head)} columns: does a text with commas lack "
+                        "quotes?"
+                    )
+                cells = dict(zip_longest(head, [cell or None for cell in line[: len(head)]]))
+                right += error is None
+                yield _Row(f"{path}: row {number + 1}", number, cells, error)
+    except (OSError, ValueError, csv.Error) as error:
+        raise ConfigError(f"{path}: not a readable CSV table: {error}.", hint=_CSV) from None
+    if not right:
+        raise ConfigError(f"{path}: no rows, or none with as many cells as columns.", hint=_CSV)
 
 
 def _read_jsonl(path: Path) -> Iterator[_Row]:

@@ -144,7 +144,7 @@ class Model:
         }
 
     @property
-    def memory(self) -> int | None:
+    def memory_needed(self) -> int | None:
         """Bytes that it takes; None where that is a server's affair, or shows when it is here."""
         if self.backend == "openai":
             return None
@@ -161,8 +161,8 @@ class Model:
         Raises:
             ConfigError: Saying what it needs and the ways out.
         """
-        if self.memory is not None:
-            memory.check(self.memory, self.settings.device, self.name)
+        if (needed := self.memory_needed) is not None:
+            memory.check(needed, self.settings.device, self.name)
 
     def load(self) -> VLM:
         """Load it; downloads it first if need be.
@@ -232,7 +232,7 @@ def _vllm(model: Model) -> VLM:
         max_new_tokens=settings.max_new_tokens,
         # The other half is being prepared or waits: a place that falls free is taken at once.
         at_once=max(model.in_flight // 2, 1),
-        gpus=_gpus(model.memory or 0),
+        gpus=_gpus(model.memory_needed or 0),
         options=settings.vllm,
     )
 
