@@ -102,6 +102,13 @@ def fault_server() -> Iterator[Callable[..., str]]:
         process.communicate()
 
 
+def label_of(folder: Path | str, key: str) -> Any:
+    """The label of a pair that a dataset's journal ends with."""
+    from chronoprep.dataset import Dataset
+
+    return Dataset(Path(folder)).journal.state(key).label
+
+
 def photo(seed: int, size: tuple[int, int] = (96, 72)) -> Image.Image:
     """A smooth random picture, different for every seed."""
     rng = np.random.default_rng(seed)

@@ -12,13 +12,11 @@ import numpy as np
 import pytest
 
 from chronoprep.config import ImageSettings
-from chronoprep.data import Frame, Label
-from chronoprep.dataset import Dataset
+from chronoprep.data import Frame
 from chronoprep.errors import ConfigError, PairError
 from chronoprep.images.clips import keep_clip
 from chronoprep.images.load import content_hash, load_image
 from chronoprep.images.refs import parse
-from chronoprep.labels.recipe import Seen, looked_up
 from chronoprep.video import read_frames
 from test_cli import Run
 from test_pairs import find, make
@@ -180,27 +178,25 @@ def test_clips_become_a_dataset(run: Run, tmp_path: Path, tiny: Callable[[str], 
     assert [sample.key for sample in samples] == ["a", "b"]
     for seed, sample in enumerate(samples):
         assert np.array_equal(sample.frames, [pictures(seed)[0], pictures(seed)[-1]])
-    assert str(Dataset(Path("data")).labels()["a"].caption_prompt).startswith("video@")
+    assert str(label_of("data", "a").caption_prompt).startswith("video@")
     assert run("caption", "clips", "-d", "default", "--preset", "default", *options).code == 1
-    assert str(Dataset(Path("default")).labels()["a"].caption_prompt).startswith("default@")
+    assert str(label_of("default", "a").caption_prompt).startswith("default@")
     report = run("pairs", "clips", "--json", "--link-manifest", "m.csv")
-    assert [key for key, _ in report.json["unreadable"]] == ["broken"]
+    assert [f["key"] for f in report.json["findings"] if f["code"] == "unreadable"] == ["broken"]
     linked = find(Path("m.csv"))
     assert content_hash(linked.pairs[0]) == content_hash(find(Path("clips")).pairs[0])
 
 
 def test_clips_are_not_read_again_however_their_times_are_spelled(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, tmp_path: Path, tiny: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_clip(tmp_path / "clips/a.mp4", "libx264rgb", "rgb24", qp="0")
-    pairs, dataset = find(tmp_path / "clips", frames="1,1.50").pairs, Dataset(tmp_path / "data")
-    ((_, _, seen),) = looked_up(pairs, dataset.labels(), read_new=True)
-    assert isinstance(seen, Seen)
-    dataset.append([Label(key="a", status="ok", images=seen.images, files=seen.files)])
-
+    options = ("clips", "-d", "data", "--frames", "1,1.50", "--model", tiny("qwen3_vl"))
+    assert run("prepare", *options, "--max-new-tokens", 8, "--no-guard").code == 0
     monkeypatch.setattr("chronoprep.images.load.content_hash", None)
-    ((_, _, again),) = looked_up(pairs, dataset.labels(), read_new=True)
-    assert again == seen
+    monkeypatch.setattr("chronoprep.images.clips.load_frame", None)
+    again = run("prepare", *options, "--max-new-tokens", 8, "--no-guard", "--json")
+    assert [summary["skipped"] for summary in again.json[1:3]] == [1, 1]
 
 
 def test_kept_clips_are_whole_upright_and_resumed(run: Run, tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from chronoprep.images.load import load_pair, pictures
 from chronoprep.vlm import openai_backend
 from chronoprep.vlm.endpoint import ServedModel, base_url, choose
 from chronoprep.vlm.openai_backend import IMAGE_BYTES, OpenAIVLM, data_url
-from conftest import Result, photo, write_pairs
+from conftest import Result, label_of, photo, write_pairs
 from fault_server import DECLINED, FATAL, FILTERED, LONG, REFUSED, caption_of, cot_of, fingerprint
 
 LIMIT = {"finish_reason": "length"}
@@ -50,10 +50,11 @@ def pixels(pairs: Path, key: str) -> str:
 def check_labels(pairs: Path, data: Path, count: int) -> None:
     """Every pair has its own label, once."""
     records = [json.loads(line) for line in (data / "labels.jsonl").read_text().splitlines()]
-    finished = Counter(record["key"] for record in records if record["status"] == "ok")
+    finished = Counter(record["key"] for record in records if record["kind"] == "label")
     assert len(finished) == count
     assert set(finished.values()) == {1}, "labelled twice"
-    for label in Dataset(data).labels().values():
+    for key in finished:
+        label = label_of(data, key)
         own = pixels(pairs, label.key)
         assert label.caption == caption_of(own)
         assert label.caption_cot == cot_of(own)
@@ -82,7 +83,7 @@ def test_faults_and_a_server_that_dies_cost_no_pair(tmp_path: Path, fault_server
     assert stopped.returncode == 1
     assert "the server fails" in stopped.stderr
     assert "run it again" in stopped.stderr
-    done = len(Dataset(data).labels())
+    done = len(Dataset(data).journal)
     assert 0 < done < 500
     again = chronoprep(*ask, fault_server("--faults", 0.2), "--json")
     assert again.returncode == 0, again.stderr

@@ -30,7 +30,7 @@ from chronoprep.dataset import Dataset
 from chronoprep.errors import BackendError, PairError
 from chronoprep.labels.captioning import View, label
 from chronoprep.labels.prompts import load_prompts
-from conftest import photo, write_pairs
+from conftest import label_of, photo, write_pairs
 from tiny_checkpoints import build_vlm
 
 pytestmark = [
@@ -107,8 +107,8 @@ def labels(pairs: Path, data: Path, *options: object) -> dict[str, Label]:
     summary = json.loads(result.stdout)[1]
     assert [failure["key"] for failure in summary["failures"]] == ["strip"], result.stdout
     assert summary["done"] + summary["no_change"] == len(NAMES)
-    found = Dataset(data).labels().values()
-    return {x.key: (x.caption, x.caption_cot) for x in found if x.status != "failed"}
+    journal = Dataset(data).journal
+    return {key: tuple(journal.state(key).text) for key in journal if journal.state(key).label}
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +165,7 @@ def test_so_does_its_server(
         endpoint = f"http://127.0.0.1:{port}/v1"
         options = ("--endpoint", endpoint, "--concurrency", 16)
         ours = labels(pairs("qwen3_vl"), tmp_path / "d", *options)
-        assert Dataset(tmp_path / "d").labels()["p00"].model == "tiny"
+        assert label_of(tmp_path / "d", "p00").model == "tiny"
     finally:
         server.terminate()
         server.wait()

@@ -20,12 +20,11 @@ from safetensors.torch import load_file, save_file
 from chronoprep import vlm
 from chronoprep.config import LabelSettings, VLMSettings
 from chronoprep.data import Chat, Picture, Sampling
-from chronoprep.dataset import Dataset
 from chronoprep.errors import BackendError
 from chronoprep.labels.captioning import View, label
 from chronoprep.labels.guard import clean
 from chronoprep.labels.prompts import load_prompts, parse
-from conftest import Result, photo, write_pairs
+from conftest import Result, label_of, photo, write_pairs
 from tiny_checkpoints import FAMILIES
 
 TOKENS = 24
@@ -128,7 +127,7 @@ def test_the_command_is_token_exact_in_both_stages(
         "--max-new-tokens", TOKENS, "--batch-size", 5, "--device", "cpu",
     )  # fmt: skip
     assert result.code == 0, result.stderr
-    labels = list(Dataset(Path("data")).labels().values())
+    labels = [label_of("data", name) for name in names]
     prompts = load_prompts(LabelSettings())
     images = [(picture(2 * i), picture(2 * i + 1)) for i in range(16)]
     captions = plain_loop(tiny(family), [prompts.caption.fill(*pair) for pair in images])
