@@ -16,8 +16,9 @@ import pytest
 from PIL import Image
 
 from bad_inputs import write_bad_inputs
-from chronoprep import vlm
+from chronoprep import vlm, workflows
 from chronoprep.checkpoint import Checkpoint
+from chronoprep.cli.app import INDEX
 from chronoprep.config import Settings
 from chronoprep.data import Label
 from chronoprep.dataset import Dataset
@@ -466,13 +467,15 @@ def test_a_dry_run_writes_nothing(run: Run, tmp_path: Path, model: Model) -> Non
         (["prepare", "pairs", "-d", "d", "--model", "Qwen/Qwen3-VL-4B-Instruct"], "--prompt"),
         (["prepare", "pairs", "-d", "d", "--prompt", " "], "--prompt"),
         (["prepare", "pairs", "-d", "d", "--preset", "nope"], "nope"),
-        (["prepare", "pairs", "-d", "d", "--max-resolution", "3"], "max_resolution"),
+        (["prepare", "pairs", "-d", "d", "--max-resolution", "3"], "--max-resolution"),
         (["prepare", "pairs", "-d", "d", "--codec", "vhs"], "vhs"),
         (["prepare", "pairs", "-d", "d", "--backend", "vhs"], "vhs"),
         (["caption", "pairs"], "--dataset"),
         (["caption", "pairs", "-d", "d", "--input-image", "x.png"], "Either"),
         (["cot", "--input-image", "x.png"], "x.png"),
         (["umt5", "--csv", "nowhere.csv"], "nowhere.csv"),
+        (["umt5"], "one dataset folder"),
+        (["umt5", "d", "--csv", "d/metadata.csv"], "one dataset folder"),
         (["prepare", "pairs"], "--dataset"),
         (["frobnicate"], "frobnicate"),
     ],
@@ -522,6 +525,33 @@ def test_a_wrong_setting_names_the_right_one(
     assert "chronoprep.toml" in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("content", "part"),
+    [
+        (b"[vlm]\nmodel = " + b"[" * 5000 + b"]" * 5000, "nested too deeply"),
+        (b"[vlm]\nbatch_size = " + b"9" * 5000, "not valid TOML"),
+        (b"[vlm]\nmodel = 0x" + b"f" * 5000, "vlm.model"),
+        (b"[vlm]\nmodel." + b"a." * 5000 + b"b = 1", "vlm.model"),
+        (b"# " * 600_000, "1 MB"),
+        (b"\xff", "can't read"),
+        (None, "regular file"),
+    ],
+)
+def test_a_file_that_holds_no_settings_is_refused(
+    content: bytes | None, part: str, run: Run, tmp_path: Path
+) -> None:
+    file = tmp_path / "settings.toml"
+    if content is None:
+        os.mkfifo(file)
+    else:
+        file.write_bytes(content)
+    result = run("pairs", tmp_path, "--config", file)
+    assert result.code == 2
+    assert part in result.stderr
+    assert file.name in result.stderr
+    assert len(result.stderr) < 1000
+
+
 def test_an_unknown_variable_names_the_nearest(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -543,6 +573,74 @@ def test_help_imports_nothing_heavy() -> None:
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
+
+
+def test_a_name_cannot_speak_to_the_terminal(run: Run, tmp_path: Path) -> None:
+    pairs = write_pairs(tmp_path / "pairs", ["a"])
+    red = "\x1b[31mred\x1b]0;title\x07\x9b"
+    photo(1).save(pairs / f"input/{red}.png")
+    photo(2).save(pairs / f"input/{red}2.png")
+    (pairs / f"output/{red}2.png").write_bytes(b"no image")
+    for command in (["pairs", pairs], ["pair2video", pairs, "-d", red]):
+        for form in ([], ["--json"]):
+            result = run(*command, *form)
+            assert result.code == 1
+            assert "[31mred" in result.stdout
+            assert not {"\x1b", "\x07", "\x9b"} & set(result.stdout + result.stderr)
+    refused = run("pairs", tmp_path / red)
+    assert "\\u001b[31mred" in refused.stderr
+    assert not {"\x1b", "\x07", "\x9b"} & set(refused.stderr)
+
+
+def test_a_dataset_that_knows_its_pairs_stands_for_them(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[object, ...]] = []
+
+    def add_cot(*arguments: object, **_: object) -> list[workflows.Summary]:
+        seen.append(arguments)
+        return []
+
+    monkeypatch.setattr(workflows, "add_cot", add_cot)
+    (tmp_path / "known").mkdir()
+    refused = run("cot", "known")
+    assert refused.code == 2
+    assert "--dataset" in refused.stderr
+    (tmp_path / "known" / INDEX).touch()
+    for arguments in (["known"], ["--dataset", "known"]):
+        assert run("cot", *arguments).code == 0
+    assert [Path("known") in arguments for arguments in seen] == [True, True]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("words", [["models"], ["models", "--json"], ["--help"]])
+def test_a_result_that_nobody_takes_is_one_message(words: list[str]) -> None:
+    reader, closed = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "chronoprep", *words]
+    for place in (os.open("/dev/full", os.O_WRONLY), closed):
+        result = subprocess.run(command, stdout=place, stderr=subprocess.PIPE, text=True)
+        os.close(place)
+        assert result.returncode == 1
+        assert "Traceback" not in result.stderr
+        assert "Exception ignored" not in result.stderr
+        if words != ["--help"]:
+            assert "can't write to stdout" in result.stderr
+
+
+def test_ctrl_c_during_the_first_imports_is_quiet() -> None:
+    script = """if True:
+        import sys
+        class Stopped:
+            def find_spec(self, name, *_):
+                if name == "typer":
+                    raise KeyboardInterrupt
+        sys.meta_path.insert(0, Stopped())
+        from chronoprep.cli import main
+        main()
+    """
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (130, "")
 
 
 def test_ctrl_c_keeps_what_is_done(run: Run, tmp_path: Path, model: Model) -> None:

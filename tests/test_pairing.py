@@ -54,25 +54,45 @@ def test_the_report_names_every_trouble(run: Run, messy: Path) -> None:
     assert report["pairs"] == 14
     assert report["captions"] == 1
     assert report["layout"] == "two folders: input/ → output/"
-    assert report["unmatched"] == [str(messy / "input/alone.png")]
-    assert "twice.jpg" in report["ambiguous"][0]
-    assert report["renamed"] == [["0007", "pair-0007"]]
-    ((key, reason),) = report["unreadable"]
-    assert key == "broken"
-    assert "output/broken.png: the image is damaged" in reason
-    assert report["identical"] == ["same"]
-    assert report["duplicates"] == [["copy", "good0"]]
-    assert report["near_duplicates"] == [["again", "good1"]]
-    assert report["mismatched"] == [
-        ["shape", [128, 96], [96, 128], "aspect"],
-        ["small", [128, 96], [64, 48], "size"],
+    assert report["counts"] == {
+        "unmatched": 1, "ambiguous": 1, "renamed-key": 1, "unreadable": 1, "identical": 1,
+        "duplicate": 1, "near-duplicate": 1, "other-size": 1, "other-shape": 1,
+    }  # fmt: skip
+    found = {finding["code"]: finding for finding in report["findings"]}
+    assert found["unmatched"]["message"] == str(messy / "input/alone.png")
+    assert "twice.jpg" in found["ambiguous"]["message"]
+    broken = found["unreadable"]
+    assert (broken["key"], broken["severity"]) == ("broken", "error")
+    assert "output/broken.png: the image is damaged" in broken["message"]
+    assert {code: finding["key"] for code, finding in found.items()} == {
+        "unmatched": None, "ambiguous": None, "renamed-key": "pair-0007", "unreadable": "broken",
+        "identical": "same", "duplicate": "good0", "near-duplicate": "good1",
+        "other-size": "small", "other-shape": "shape",
+    }  # fmt: skip
+    assert [code for code, finding in found.items() if finding["severity"] == "error"] == [
+        "unreadable"
     ]
+    assert all(finding["remedy"] for code, finding in found.items() if code != "renamed-key")
     shown = run("pairs", messy).stdout
     for part in ("14 pairs", "unreadable: 1", "without a partner: 1", "ambiguous: 1",
-                 "target is the source: 1", "copy = good0", "again ~ good1",
-                 "shape: 128×96 → 96×128", "small: 128×96 → 64×48",
-                 "0007 → pair-0007"):  # fmt: skip
+                 "target is the source: 1", "good0: same images as copy", "good1: looks like again",
+                 "shape: 128×96 → 96×128", "small: 128×96 → 64×48", "--fit says otherwise",
+                 "pair-0007: made of 0007"):  # fmt: skip
         assert part in shown
+    assert shown.index("unreadable") < shown.index("without a partner"), "the worst first"
+
+
+def test_a_long_list_is_cut_and_its_remedy_said_once(run: Run, tmp_path: Path) -> None:
+    write_pairs(tmp_path / "pairs", ["a"])
+    for number in range(9):
+        photo(number).save(tmp_path / f"pairs/input/alone{number}.png")
+    result = run("pairs", "pairs", "--names-only")
+    assert result.code == 0, "a warning is no failure"
+    assert "without a partner: 9" in result.stdout
+    assert result.stdout.count("alone") == 5
+    assert "and 4 more: all with --json" in result.stdout
+    assert result.stdout.count("a source and a target") == 1
+    assert len(run("pairs", "pairs", "--names-only", "--json").json["findings"]) == 9
 
 
 def test_names_only_opens_nothing(run: Run, messy: Path) -> None:
@@ -94,10 +114,10 @@ def test_a_linked_manifest_is_corrected_and_taken(run: Run, messy: Path) -> None
     lines = manifest.read_text("utf-8").splitlines()
     assert '"pairs/input/shape.png"' in "".join(lines), "relative, so that both can move"
     remarks = {line.split('"')[1]: line.split('"')[-2] for line in lines[1:]}
-    assert remarks["good0"] == "same images as copy"
-    assert remarks["good1"] == "looks like again"
-    assert remarks["shape"] == "other aspect: 128×96 → 96×128"
-    assert remarks["same"] == "source and target are the same"
+    assert remarks["good0"] == "duplicate: same images as copy"
+    assert remarks["good1"] == "near-duplicate: looks like again"
+    assert remarks["shape"] == "other-shape: 128×96 → 96×128"
+    assert remarks["same"] == "identical: source and target are the same"
     assert remarks["good3"] == ""
     assert remarks["broken"].startswith("unreadable")
     kept = [line for line in lines[1:] if line.endswith(',""')]
@@ -116,7 +136,7 @@ def test_a_linked_manifest_names_files_that_begin_or_end_with_a_space(
         photo(number).save(tmp_path / f" a_{side}.png")
     assert run("pairs", tmp_path, "--link-manifest", "pairs.csv").code == 0
     (pair,) = find(tmp_path / "pairs.csv").pairs
-    assert pair.source == tmp_path / " a_before.png"
+    assert pair.source == str(tmp_path / " a_before.png")
 
 
 def test_the_sheet_shows_pairs_side_by_side(run: Run, messy: Path) -> None:

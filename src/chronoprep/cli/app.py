@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -59,7 +60,9 @@ class Call:
     output_file: Annotated[
         Path | None, typer.Option(help="Where a single pair's result goes; - is stdout.")
     ] = None
-    dry_run: Annotated[bool, run_option(help="Say what would be done; write nothing.")] = False
+    dry_run: Annotated[
+        bool, run_option("--dry-run", help="Say what would be done; write nothing.")
+    ] = False
 
     def over_dataset(
         self, workflow: Callable[..., list[Summary]], result: str, **more: Any
@@ -137,35 +140,37 @@ def command(name: str, shared: str = "", settings: str = "") -> Callable[[F], F]
             config: Annotated[
                 Path | None, run_option(help="Settings of this file, else of chronoprep.toml.")
             ] = None,
-            json: Annotated[bool, run_option(help="The result as JSON on stdout.")] = False,
+            as_json: Annotated[
+                bool, run_option("--json", help="The result as JSON on stdout.")
+            ] = False,
             quiet: Annotated[
                 bool, run_option("--quiet", "-q", help="Errors and results only.")
             ] = False,
-            debug: Annotated[bool, run_option(help="Show the traceback of an error.")] = False,
+            debug: Annotated[
+                bool, run_option("--debug", help="Show the traceback of an error.")
+            ] = False,
             **given: Any,
         ) -> None:
-            reporter = render.TerminalReporter(quiet=quiet)
             try:
                 values = options.flags_of(taken, given)
                 _no_dataset(values.get("labels", {}).get("preset"))
                 chosen = load_settings(values, config_file=config) if taken else Settings()
-                common = {key: given[key] for key in shared.split()}
-                call = Call(name, chosen, reporter, **common)
-                answer = function(call, **{option.name: given[option.name] for option in own})
+                common = {option: given[option] for option in shared.split()}
+                with closing(render.TerminalReporter(quiet=quiet)) as reporter:
+                    call = Call(name, chosen, reporter, **common)
+                    answer = function(call, **{option.name: given[option.name] for option in own})
             except ChronoprepError as error:
                 if debug:
                     raise
-                reporter.close()
                 render.show_error(error)
                 raise typer.Exit(2 if isinstance(error, ConfigError) else 1) from None
             except KeyboardInterrupt:
-                reporter.close()
-                reporter.console.print("Stopped. What was done is kept; run it again to go on.")
+                render.Terminal(stderr=True).print(
+                    "Stopped. What was done is kept; run it again to go on."
+                )
                 raise typer.Exit(130) from None
-            finally:
-                reporter.close()
             if answer is not None:
-                render.show(answer, as_json=json)
+                render.show(answer, as_json=as_json)
                 raise typer.Exit(int(answer.failed))
 
         everywhere = [*inspect.signature(guarded, eval_str=True).parameters.values()][:-1]

@@ -18,17 +18,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from rich.console import Console
 from rich.markup import escape
 
+from chronoprep.data import Finding
 from chronoprep.errors import ChronoprepError
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
     from rich.text import Text
 
-    from chronoprep.data import Finding, Status
+    from chronoprep.data import Status
     from chronoprep.workflows.pairing import PairReport
     from chronoprep.workflows.progress import Summary
 
-SHOWN = 5  # findings of a kind, and failures of a stage
+SHOWN = 5  # findings of a kind
 PLAIN_INTERVAL = 10.0  # seconds between progress lines when nobody watches a terminal
 
 # What the kinds of findings are called; another code is its own title.
@@ -203,15 +204,19 @@ def of_summaries(summaries: Sequence[Summary], where: str = "") -> Answer:
         for summary in summaries:
             for note in summary.notes:
                 console.print(f"  {summary.what}: {note}", markup=False)
-            _list(console, f"{summary.what} failed", "red", [
-                (f"{key}: {why}", None) for key, why in summary.failures
-            ])  # fmt: skip
-            _findings(console, summary.findings)
+        _findings(console, findings)
         if where:
             console.print(where, markup=False)
 
-    failed = any(summary.failed or _errors(summary.findings) for summary in summaries)
-    return Answer(lambda: [_summary_json(summary) for summary in summaries], draw, failed)
+    findings = [
+        finding
+        for summary in summaries
+        for finding in [
+            *(Finding(f"{summary.what} failed", "error", *why) for why in summary.failures),
+            *summary.findings,
+        ]
+    ]
+    return Answer(lambda: list(map(_summary_json, summaries)), draw, _errors(findings))
 
 
 def _summary_json(summary: Summary) -> dict[str, Any]:
@@ -277,32 +282,19 @@ def _errors(findings: Sequence[Finding]) -> bool:
 
 
 def _findings(console: Console, findings: Sequence[Finding]) -> None:
-    """Findings by kind, the worst first."""
-    kinds: dict[tuple[int, str], list[Finding]] = {}
-    for finding in findings:
-        rank = list(COLOURS).index(finding.severity)
-        kinds.setdefault((rank, finding.code), []).append(finding)
-    for (_, code), alike in sorted(kinds.items(), key=lambda kind: kind[0][0]):
-        title = TITLES.get(code, code.replace("-", " "))
-        lines = [
-            (finding.message if finding.key is None else f"{finding.key}: {finding.message}",
-             finding.remedy)
-            for finding in alike
-        ]  # fmt: skip
-        _list(console, title, COLOURS[alike[0].severity], lines)
-
-
-def _list(
-    console: Console, title: str, colour: str, lines: Sequence[tuple[str, str | None]]
-) -> None:
-    """The first few of some lines; a remedy stands below the last of those that it is for."""
-    if not lines:
-        return
-    console.print(f"[{colour}]{escape(title)}: {len(lines)}[/]")
-    shown = lines[:SHOWN]
-    for (line, remedy), (_, following) in zip(shown, [*shown[1:], ("", None)], strict=True):
-        console.print(f"  {line}", markup=False)
-        if remedy is not None and remedy != following:
-            console.print(f"    {remedy}", markup=False)
-    if len(lines) > SHOWN:
-        console.print(f"  … and {len(lines) - SHOWN} more: all with --json", markup=False)
+    """The first few findings of each kind, the worst kind first; a remedy stands below the last of
+    those that it is for."""
+    kinds: dict[str, list[Finding]] = {}
+    for finding in sorted(findings, key=lambda finding: list(COLOURS).index(finding.severity)):
+        kinds.setdefault(finding.code, []).append(finding)
+    for code, alike in kinds.items():
+        colour, title = COLOURS[alike[0].severity], TITLES.get(code, code.replace("-", " "))
+        console.print(f"[{colour}]{title}: {len(alike)}[/]")
+        shown = alike[:SHOWN]
+        for finding, after in zip(shown, [*shown[1:], None], strict=True):
+            key = "" if finding.key is None else f"{finding.key}: "
+            console.print(f"  {key}{finding.message}", markup=False)
+            if finding.remedy and (after is None or finding.remedy != after.remedy):
+                console.print(f"    {finding.remedy}", markup=False)
+        if len(alike) > SHOWN:
+            console.print(f"  … and {len(alike) - SHOWN} more: all with --json", markup=False)
