@@ -109,6 +109,13 @@ def label_of(folder: Path | str, key: str) -> Any:
     return Dataset(Path(folder)).journal.state(key).label
 
 
+def text_of(folder: Path | str, key: str) -> tuple[str | None, str | None]:
+    """The caption and the prompt of a pair that a dataset's journal ends with."""
+    from chronoprep.dataset import Dataset
+
+    return tuple(Dataset(Path(folder)).journal.state(key).text)
+
+
 def photo(seed: int, size: tuple[int, int] = (96, 72)) -> Image.Image:
     """A smooth random picture, different for every seed."""
     rng = np.random.default_rng(seed)

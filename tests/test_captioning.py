@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
+from chronoprep import digest
 from chronoprep.config import LabelSettings
 from chronoprep.data import GREEDY, Chat, Completion, Sampling
 from chronoprep.errors import BackendError, ConfigError
@@ -42,6 +45,21 @@ class Queue:
 
 
 PROMPTS = load_prompts(LabelSettings())
+
+# What the model is shown and held to: labels of another wording are stale, and the little model
+# of the tests was trained on `compact`.
+RENDERED = {
+    ("compact", "caption"): "7bd0139a174eb949f89d500d",
+    ("compact", "cot"): "06a4120eae9a10097e90ef1f",
+    ("default", "caption"): "43688a8cb147b4f3c1a36435",
+    ("default", "cot"): "dc7214f3738afa63677fde83",
+    ("detail", "caption"): "f0df7494ffad2be5c54d642e",
+    ("detail", "cot"): "41a336cff49975f8199d8155",
+    ("lighting", "caption"): "ec2c95b117544b807a814028",
+    ("lighting", "cot"): "3371af205293302a2633c117",
+    ("video", "caption"): "f04228897776037f66c0ad7e",
+    ("video", "cot"): "f9640ce8ad1713fee91bc318",
+}
 
 
 def view(caption: str | None = None) -> View:
@@ -267,6 +285,50 @@ def test_a_plain_text_file_is_a_system_prompt_before_the_images(tmp_path: Path) 
     assert (user.role, user.parts) == ("user", (source, target))
 
 
+def test_the_packaged_prompts_keep_their_wording() -> None:
+    rendered = {}
+    for preset in presets():
+        prompts = load_prompts(LabelSettings(preset=preset))
+        for stage, template in (("caption", prompts.caption), ("cot", prompts.cot)):
+            rendered[preset, stage] = digest.of_values(template.turns, asdict(template.form))
+            assert template.version == f"{preset}@{rendered[preset, stage][:12]}"
+    assert rendered == RENDERED
+
+
+def test_an_own_template_may_include_what_the_packaged_ones_share() -> None:
+    text = "[[include caption]]\n- Name colours.\n[[answer]]\nwords: 5-9\n"
+    template = parse(text, "mine.txt", "caption")
+    (system, _), (user, body) = template.turns
+    assert (system, user) == ("system", "user")
+    assert body.startswith("{source}\n{target}\nWrite the edit instruction")
+    assert body.endswith("- Name colours.")
+    assert template.form == replace(PROMPTS.caption.form, words=(5, 9))
+    spelled_out = "".join(f"[[{role}]]\n{text}\n" for role, text in template.turns)
+    same = parse(f"{spelled_out}[[answer]]\nwords: 5-9\nlanguage: English\nimages: no",
+                 "mine.txt", "caption")  # fmt: skip
+    assert same.version == template.version
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder", "link", "large", "latin", "missing"])
+def test_what_is_no_template_is_refused_unread(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "mine.txt"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path = Path("/dev/zero")
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "link":
+        path.symlink_to("/dev/zero")
+    elif kind == "large":
+        path.write_text("Say it. " * 200_000)
+    elif kind == "latin":
+        path.write_bytes("Ändere".encode("latin-1"))
+    with pytest.raises(ConfigError) as caught:
+        load_prompts(LabelSettings(caption_prompt=path))
+    assert str(path) in caught.value.message
+
+
 def test_a_template_is_versioned_by_its_content() -> None:
     one = parse("[[user]]\n{source}{target} Say it.", "a", "caption")
     two = parse("[[user]]\n{source}{target} Say it!", "a", "caption")
@@ -286,6 +348,10 @@ def test_a_template_is_versioned_by_its_content() -> None:
         ("[[system]]\n{source}{target}\n[[user]]\n{source}{target} Say", "caption", "user turn"),
         ("   ", "caption", "empty"),
         ("Say it.\n[[answer]]\nwords: many", "caption", "words: many"),
+        ("Say it.\n[[answer]]\nwords: 9999-1", "caption", "9999-1"),
+        ("Say it.\n[[answer]]\nwords: 0-0", "caption", "0-0"),
+        ("Say it.\n[[include nothing]]", "caption", "nothing"),
+        ("[[user]]\n{source}\n{target}\n", "caption", "empty"),
     ],
 )
 def test_a_broken_template_says_what_it_lacks(text: str, stage: str, part: str) -> None:

@@ -20,11 +20,10 @@ from chronoprep import vlm, workflows
 from chronoprep.checkpoint import Checkpoint
 from chronoprep.cli.app import INDEX
 from chronoprep.config import Settings
-from chronoprep.data import Label
-from chronoprep.dataset import Dataset
+from chronoprep.dataset import Dataset, Review
 from chronoprep.labels.prompts import load_prompts
 from chronoprep.labels.recipe import Recipe
-from conftest import EXAMPLES, Result, photo, write_pairs
+from conftest import EXAMPLES, Result, label_of, photo, text_of, write_pairs
 from degenerate import COT
 from test_captioning import Queue
 from trainer import read_dataset, read_video
@@ -80,13 +79,12 @@ def test_prepare_with_a_real_checkpoint(
     samples = read_dataset(tmp_path / "data")
     assert [s.key for s in samples] == NAMES
     assert len({s.prompt for s in samples}) > 1
-    labels = Dataset(tmp_path / "data").labels()
     for number, sample in enumerate(samples):
         assert np.array_equal(sample.frames[0], np.asarray(photo(2 * number)))
-        assert sample.prompt.strip('"') == labels[sample.key].caption_cot
-        label = labels[sample.key]
-        assert (label.model, label.status) == (family, "ok")
-        assert label.revision.startswith("folder-")  # type: ignore[union-attr]
+        label = label_of(tmp_path / "data", sample.key)
+        assert sample.prompt.strip('"') == label.caption_cot
+        assert label.model == family
+        assert label.revision.startswith("folder-")
         assert str(label.caption_prompt).startswith("default@")
 
 
@@ -133,10 +131,9 @@ def test_the_order_of_batches_does_not_change_the_labels(
             "--model", tiny("qwen3_vl"), "--max-new-tokens", 12, "--no-guard",
             "--batch-size", size,
         )  # fmt: skip
-        labels = Dataset(tmp_path / f"d{size}").labels().values()
-        texts.append([(label.caption, label.caption_cot) for label in labels])
+        texts.append([text_of(tmp_path / f"d{size}", name) for name in NAMES])
     assert texts[0] == texts[1]
-    assert len(texts[0]) == len(NAMES)
+    assert len(set(texts[0])) > 1
 
 
 def test_a_second_run_asks_nothing(run: Run, tmp_path: Path, model: Model) -> None:
@@ -212,10 +209,9 @@ def test_what_passed_without_the_guard_is_labelled_again_with_it(
     model.answer = poisoned
     options = (pairs, "-d", "data", "--json", "--batch-size", 6)
     assert counts(run("prepare", *options, "--no-guard")) == (6, 0, 0)
-    labels = Dataset(Path("data")).labels()
-    assert labels["p00"].faults == {"caption": "meta talk (Sure!)"}
-    assert labels["p03"].faults == {"cot": "loop ('the')"}
-    assert labels["p01"].faults is None
+    assert label_of("data", "p00").faults == {"caption": "meta talk (Sure!)"}
+    assert label_of("data", "p03").faults == {"cot": "loop ('the')"}
+    assert label_of("data", "p01").faults is None
     assert counts(run("prepare", *options, "--no-guard")) == (0, 6, 0)
     model.answer = good
     refused = run("cot", *options).json[1]["failures"]
@@ -224,37 +220,42 @@ def test_what_passed_without_the_guard_is_labelled_again_with_it(
     assert model.calls == {"caption": 6, "cot": 7}, "the looped prompt alone was asked for again"
     assert counts(run("prepare", *options)) == (1, 5, 0)
     assert model.calls == {"caption": 7, "cot": 8}
-    assert not any(label.faults for label in Dataset(Path("data")).labels().values())
+    assert not any(label_of("data", name).faults for name in NAMES)
     assert counts(run("prepare", *options)) == (0, 6, 0)
 
 
 @pytest.mark.usefixtures("model")
-def test_a_human_edit_is_never_overwritten(run: Run, tmp_path: Path) -> None:
+def test_a_humans_words_are_never_written_over(run: Run, tmp_path: Path) -> None:
     pairs = write_pairs(tmp_path / "pairs", NAMES)
     run("prepare", pairs, "-d", "data")
-    edited = Label(key="p01", status="ok", caption="Mine", caption_cot="My own words.",
-                   edited_by_human=True)  # fmt: skip
-    Dataset(Path("data")).append([edited])
-    photo(99).save(pairs / "output" / "p01.png")
-    run("prepare", pairs, "-d", "data", "--preset", "detail")
-    run("prepare", pairs, "-d", "data", "--prompt", "Fixed.")
-    labels = Dataset(Path("data")).labels()
-    assert labels["p01"].caption_cot == "My own words."
-    assert labels["p02"].caption_cot == "Fixed."
+    images = label_of("data", "p01").images
+    mine = Review(key="p01", verdict="edit", caption="Mine", caption_cot="My own.", images=images)
+    Dataset(Path("data")).append([mine])
+    for options in (("--preset", "detail"), ("--prompt", "Fixed."), ("--preset", "lighting")):
+        run("prepare", pairs, "-d", "data", *options)
+        assert text_of("data", "p01") == ("Mine", "My own."), options
+        prompts = {sample.key: sample.prompt for sample in read_dataset(Path("data"))}
+        assert prompts["p01"] == "My own."
+        assert (prompts["p02"] == "Fixed.") == ("Fixed." in options)
 
 
-def test_a_human_caption_of_other_images_gets_no_cot(
-    run: Run, tmp_path: Path, model: Model
-) -> None:
+def test_a_humans_words_are_of_their_images(run: Run, tmp_path: Path, model: Model) -> None:
     pairs = write_pairs(tmp_path / "pairs", ["a"])
-    run("caption", pairs, "-d", "data")
-    data = Dataset(Path("data"))
-    edited = data.labels()["a"].model_copy(update={"caption": "Mine", "edited_by_human": True})
-    data.append([edited])
-    photo(99).save(pairs / "output/a.png")
-    result = run("cot", pairs, "-d", "data", "--json").json[1]
-    assert "images changed after a human" in result["failures"][0]["reason"]
-    assert model.calls["cot"] == 0
+    run("prepare", pairs, "-d", "data")
+    images = label_of("data", "a").images
+    Dataset(Path("data")).append([Review(key="a", verdict="edit", caption="Mine", images=images)])
+    target = pairs / "output/a.png"
+    before = target.read_bytes()
+    photo(99).save(target)
+    run("prepare", pairs, "-d", "data")
+    assert text_of("data", "a")[0] != "Mine"
+    assert model.calls == {"caption": 2, "cot": 2}
+    target.write_bytes(before)
+    run("prepare", pairs, "-d", "data")
+    caption, cot = text_of("data", "a")
+    assert caption == "Mine", "with the images the words are back"
+    assert cot, "and completed"
+    assert model.calls == {"caption": 2, "cot": 3}
 
 
 def test_cot_goes_on_from_the_caption_that_the_model_wrote(
@@ -265,7 +266,7 @@ def test_cot_goes_on_from_the_caption_that_the_model_wrote(
     for _ in range(2):
         run("caption", pairs, "-d", "data")
         run("cot", pairs, "-d", "data")
-    assert Dataset(Path("data")).labels()["a"].caption != "Brought with the data"
+    assert text_of("data", "a")[0] != "Brought with the data"
     assert model.calls == {"caption": 1, "cot": 1}
 
 
@@ -355,8 +356,8 @@ def test_a_brought_caption_is_stage_1(run: Run, tmp_path: Path, model: Model) ->
         "pairs/input/b.png,pairs/output/b.png,\n"
     )
     assert run("prepare", manifest, "-d", "data").code == 0
-    labels = Dataset(Path("data")).labels()
-    assert (labels["a"].caption, labels["a"].origin) == ("Paint it red", "brought")
+    label = label_of("data", "a")
+    assert (label.caption, label.origin) == ("Paint it red", "brought")
     assert model.calls == {"caption": 1, "cot": 2}
     run("prepare", manifest, "-d", "data")
     assert model.calls == {"caption": 1, "cot": 2}
@@ -376,8 +377,8 @@ def test_bad_pairs_are_named_and_the_good_ones_done(run: Run, tmp_path: Path) ->
         assert part in reasons[key], key
     assert "alone.png" in str(result.json[0]["notes"])
     assert [s.key for s in read_dataset(Path("data"))] == NAMES
-    journal = Dataset(Path("data")).labels()
-    assert all(journal[key].status == "failed" and journal[key].error for key in expected)
+    journal = Dataset(Path("data")).journal
+    assert all(journal.state(key).status == "failed" for key in expected)
     # The same with a fixed prompt: the videos find them.
     fixed = run("prepare", pairs, "-d", "fixed", "--prompt", "Do it.", "--json")
     assert fixed.code == 1
@@ -497,7 +498,7 @@ def test_settings_come_from_flags_then_environment_then_file(
     pairs = write_pairs(tmp_path / "pairs", ["a"])
 
     def prompt() -> str | None:
-        return Dataset(Path("data")).labels()["a"].caption_cot
+        return label_of("data", "a").caption_cot
 
     Path("chronoprep.toml").write_text('[labels]\nprompt = "From the file."\n')
     run("prepare", pairs, "-d", "data")
@@ -655,7 +656,7 @@ def test_ctrl_c_keeps_what_is_done(run: Run, tmp_path: Path, model: Model) -> No
     model.answer = stop_at_the_third
     result = run("prepare", pairs, "-d", "data", "--batch-size", 2)
     assert result.code == 130
-    assert len(Dataset(Path("data")).labels()) == 2
+    assert len(Dataset(Path("data")).journal) == 2
     model.answer = good
     assert counts(run("prepare", pairs, "-d", "data", "--json")) == (4, 2, 0)
 

@@ -18,6 +18,7 @@ from chronoprep.images.clips import keep_clip
 from chronoprep.images.load import content_hash, load_image
 from chronoprep.images.refs import parse
 from chronoprep.video import read_frames
+from conftest import label_of
 from test_cli import Run
 from test_pairs import find, make
 from trainer import read_dataset, read_video

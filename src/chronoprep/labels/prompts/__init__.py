@@ -5,8 +5,12 @@ A template is a text file whose turns begin with a line `[[system]]`, `[[user]]`
 of stage 1 goes; every other brace is plain text. A file without such lines is one system prompt,
 followed by a user turn that holds only the two images: the order of ChronoEdit's own script.
 
+A line `[[include images]]` stands for the text of `templates/shared/images.txt`: what the packaged
+templates have in common is written there once, and a user's own template may take it from there.
+
 A block `[[answer]]` is no turn: it says what the prompt asks of the answer, and the guard holds
-answers against it. Without it an answer may open, run on and speak as it likes.
+answers against it. Without it an answer may open, run on and speak as it likes. Of several, the
+last word counts: a template may change what an included one asks.
 
     [[answer]]
     begins: The user wants to
@@ -21,22 +25,26 @@ the stage: an engine that caches prefixes can then reuse the images of stage 1 i
 
 from __future__ import annotations
 
-import hashlib
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any, Literal, cast
 
+from chronoprep import digest
 from chronoprep.config import LabelSettings
 from chronoprep.data import FREE_FORM, Chat, Form, Picture, Role, Turn
 from chronoprep.errors import ConfigError
 
 Stage = Literal["caption", "cot"]
 
+_LARGEST = 1_000_000  # bytes; more is no prompt, whatever else it is
+_INCLUDE = re.compile(r"^\[\[include(.*)\]\][ \t]*$", re.MULTILINE)
 _MARKER = re.compile(r"^\[\[(\w+)\]\][ \t]*$", re.MULTILINE)
 _RANGE = re.compile(r"(\d{1,4})\s*(?:-|–|to)\s*(\d{1,4})")
-_SLOT = re.compile(r"(\{source\}|\{target\}|\{caption\})")
+_IMAGE = re.compile(r"(\{source\}|\{target\})")
 
 
 @dataclass(frozen=True)
@@ -44,29 +52,37 @@ class Template:
     """A prompt of one stage.
 
     Attributes:
-        version: Name and digest of the content, for example `default@1f0c9a2b7d3e`.
+        name: Of the preset or the file.
         turns: Role and text of each turn, with its placeholders.
         form: What it asks of the answer.
     """
 
-    version: str
+    name: str
     turns: tuple[tuple[Role, str], ...]
     form: Form = FREE_FORM
 
+    @cached_property
+    def version(self) -> str:
+        """Name and digest of what the model is shown and held to: `default@1f0c9a2b7d3e`."""
+        return f"{self.name}@{digest.of_values(self.turns, asdict(self.form))[:12]}"
+
     def fill(self, source: Picture, target: Picture, caption: str = "") -> Chat:
-        """Put two pictures and a caption into the placeholders.
+        """Put two pictures and a caption into the placeholders; the line breaks around an image
+        go.
 
         The caption is inserted as it is: take special tokens out of it first.
         """
-        slots: dict[str, str | Picture] = {
-            "{source}": source,
-            "{target}": target,
-            "{caption}": caption,
-        }
-        return tuple(
-            Turn(role, _join([slots.get(p, p) for p in _SLOT.split(text)]))
-            for role, text in self.turns
-        )
+        images: dict[str, str | Picture] = {"{source}": source, "{target}": target}
+        chat = []
+        for role, text in self.turns:
+            parts = (
+                images[piece]
+                if piece in images
+                else piece.strip("\n").replace("{caption}", caption)
+                for piece in _IMAGE.split(text)
+            )
+            chat.append(Turn(role, tuple(part for part in parts if part != "")))
+        return tuple(chat)
 
 
 @dataclass(frozen=True)
@@ -79,8 +95,7 @@ class Prompts:
 
 def presets() -> list[str]:
     """Names of the packaged presets."""
-    names = (entry.name for entry in (files(__package__) / "templates").iterdir())
-    return sorted(name.removesuffix(".caption.txt") for name in names if ".caption." in name)
+    return _names(".caption.txt")
 
 
 def load_prompts(settings: LabelSettings, default: str = "default") -> Prompts:
@@ -104,12 +119,20 @@ def load_prompts(settings: LabelSettings, default: str = "default") -> Prompts:
 
 def _load(preset: str, stage: Stage, path: Path | None) -> Template:
     if path is None:
-        resource = files(__package__) / "templates" / f"{preset}.{stage}.txt"
-        return parse(resource.read_text(encoding="utf-8"), preset, stage)
+        return parse(_packaged(f"{preset}.{stage}"), preset, stage)
     try:
+        # Before it is opened: a pipe would wait for its other end, a device has no end.
+        status = path.stat()
+        if not S_ISREG(status.st_mode):
+            raise ValueError("it is no regular file")
+        if status.st_size > _LARGEST:
+            raise ValueError(f"it has {status.st_size:,} bytes")
         text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: can't read the prompt template: {error}") from None
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"{path}: can't read the prompt template: {error}",
+            hint="A template is a text file in UTF-8, of 1 MB at most.",
+        ) from None
     return parse(text, path.name, stage)
 
 
@@ -117,60 +140,79 @@ def parse(text: str, name: str, stage: Stage) -> Template:
     """Read a template from text.
 
     Raises:
-        ConfigError: When a role is unknown, an image is missing or named twice, the answer's form
-            is not understood, or a stage-2 template has no place for the caption.
+        ConfigError: When a role or an included text is unknown, an image is missing or named twice,
+            the answer's form is not understood, or a stage-2 template has no place for the caption.
     """
-    version = f"{name}@{hashlib.blake2b(text.encode(), digest_size=6).hexdigest()}"
-    pieces = _MARKER.split(text)
-    form = FREE_FORM
-    if "answer" in pieces[1::2]:
-        at = 2 * pieces[1::2].index("answer") + 1
-        form = _form(pieces[at + 1], name)
-        del pieces[at : at + 2]
-    if len(pieces) == 1:
-        turns: tuple[tuple[Role, str], ...] = (
-            ("system", pieces[0].strip()),
-            ("user", "{source}{target}"),
-        )
-    else:
-        if pieces[0].strip():
-            raise ConfigError(f"{name}: text before the first [[role]] line.")
-        for role in pieces[1::2]:
-            if role not in ("system", "user", "assistant"):
-                raise ConfigError(
-                    f"{name}: unknown role [[{role}]].",
-                    hint="Use system, user or assistant, and one [[answer]] at most.",
-                )
-        turns = tuple(
-            (cast("Role", role), body.strip())
-            for role, body in zip(pieces[1::2], pieces[2::2], strict=True)
-        )
-    if not "".join(body for _, body in turns).replace("{source}{target}", "").strip():
+    head, *rest = _MARKER.split(_with_shared(text, name))
+    blocks = [(kind, body.strip()) for kind, body in zip(rest[::2], rest[1::2], strict=True)]
+    asked = "\n".join(body for kind, body in blocks if kind == "answer")
+    turns = tuple((cast("Role", kind), body) for kind, body in blocks if kind != "answer")
+    for role, _ in turns:
+        if role not in ("system", "user", "assistant"):
+            raise ConfigError(
+                f"{name}: unknown role [[{role}]].",
+                hint="Use system, user, assistant or answer.",
+            )
+    if not turns:
+        turns = (("system", head.strip()), ("user", "{source}{target}"))
+    elif head.strip():
+        raise ConfigError(f"{name}: text before the first [[role]] line.")
+
+    if not any(_IMAGE.sub("", body).strip() for _, body in turns):
         raise ConfigError(f"{name}: the prompt template is empty.")
     for image in ("{source}", "{target}"):
-        if sum(body.count(image) for role, body in turns if role == "user") != 1:
+        if [role for role, body in turns for _ in range(body.count(image))] != ["user"]:
             raise ConfigError(
                 f"{name}: {image} must stand exactly once, in a user turn.",
                 hint="Or leave all [[role]] lines out: the images then follow your text.",
             )
-    if any(image in body for image in ("{source}", "{target}") for r, body in turns if r != "user"):
-        raise ConfigError(f"{name}: images belong in a user turn.")
     if stage == "cot" and not any("{caption}" in body for _, body in turns):
         raise ConfigError(
             f"{name}: a stage-2 template needs {{caption}} where the edit instruction goes."
         )
-    return Template(version, turns, form)
+    return Template(name, turns, _form(asked, name))
 
 
-def _form(block: str, name: str) -> Form:
-    """The lines of an `[[answer]]` block."""
+def _packaged(name: str) -> str:
+    return (files(__package__) / "templates" / f"{name}.txt").read_text(encoding="utf-8")
+
+
+def _names(suffix: str, folder: str = "") -> list[str]:
+    """Names of packaged texts, without their suffix."""
+    entries = (files(__package__) / "templates" / folder).iterdir()
+    return sorted(e.name.removesuffix(suffix) for e in entries if e.name.endswith(suffix))
+
+
+def _with_shared(text: str, name: str) -> str:
+    """A template with the texts that it includes in their places."""
+
+    def shared(line: re.Match[str]) -> str:
+        included, known = line[1].strip(), _names(".txt", "shared")
+        if included not in known:
+            raise ConfigError(
+                f"{name}: there is no text {included!r} to include.",
+                hint=f"There are: {', '.join(known)}.",
+            )
+        return _with_shared(_packaged(f"shared/{included}"), name).rstrip("\n")
+
+    return _INCLUDE.sub(shared, text)
+
+
+def _form(asked: str, name: str) -> Form:
+    """What the lines of `[[answer]]` blocks ask for; of two that differ, the later one counts."""
     values: dict[str, Any] = {}
-    for line in block.strip().splitlines():
+    for line in asked.splitlines():
         key, _, value = (part.strip() for part in line.partition(":"))
         if key == "begins" and value:
             values["begins"] = value
         elif key == "words" and (range_ := _RANGE.fullmatch(value)):
-            values["words"] = (int(range_.group(1)), int(range_.group(2)))
+            fewest, most = int(range_[1]), int(range_[2])
+            if not 0 < most >= fewest:
+                raise ConfigError(
+                    f"{name}: [[answer]] asks for {value!r} words, which no answer can have.",
+                    hint="Write the fewest first, then the most: `words: 80-100`.",
+                )
+            values["words"] = (fewest, most)
         elif key == "language" and value.casefold() == "english":
             values["english"] = True
         elif key in ("markdown", "images") and value in ("yes", "no"):
@@ -183,23 +225,3 @@ def _form(block: str, name: str) -> Form:
                 "`images: no`.",
             )
     return Form(**values)
-
-
-def _join(parts: list[str | Picture]) -> tuple[str | Picture, ...]:
-    """Join neighbouring texts, and drop the line breaks around images."""
-    joined: list[str | Picture] = []
-    for part in parts:
-        if isinstance(part, str) and joined and isinstance(joined[-1], str):
-            joined[-1] += part
-        elif part != "":
-            joined.append(part)
-    trimmed: list[str | Picture] = []
-    for i, part in enumerate(joined):
-        if isinstance(part, str):
-            if i > 0:
-                part = part.lstrip("\n")
-            if i + 1 < len(joined):
-                part = part.rstrip("\n")
-        if part != "":
-            trimmed.append(part)
-    return tuple(trimmed)
