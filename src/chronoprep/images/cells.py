@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from chronoprep.data import Cell
 from chronoprep.errors import ConfigError, PairError
-from chronoprep.images.sources import read_file
+from chronoprep.images.sources import read_file, reason
 
 if TYPE_CHECKING:
     import polars
@@ -254,8 +254,6 @@ def import_datasets() -> Any:
 
 
 def _unreadable(path: Path, error: Exception) -> ConfigError:
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
     return ConfigError(
-        f"{path}: can't read the table: {reason}.",
-        hint="Copy or download it again.",
+        f"{path}: can't read the table: {reason(error)}.", hint="Copy or download it again."
     )

@@ -18,7 +18,7 @@ from chronoprep import digest
 from chronoprep.data import Remote
 from chronoprep.errors import BackendError, PairError
 from chronoprep.images.load import is_image
-from chronoprep.images.sources import cache, sniff
+from chronoprep.images.sources import cache, reason, sniff
 
 _TIMEOUT = 30.0  # seconds to connect, and without a byte
 _DEADLINE = 600.0  # seconds of one download
@@ -62,9 +62,8 @@ def _fetched(url: str) -> bytes:
             data = portal.call(_fetch, url)
     except (OSError, ValueError, httpx2.HTTPError, httpx2.InvalidURL) as error:
         late = isinstance(error, TimeoutError) and f"not done after {_DEADLINE:.0f} seconds"
-        reason = late or str(error).partition("\n")[0].rstrip(".") or type(error).__name__
         raise PairError(
-            f"{url}: can't download it: {reason}.",
+            f"{url}: can't download it: {late or reason(error)}.",
             hint="Check the address, and run it again to try again.",
         ) from None
     if not is_image(data):

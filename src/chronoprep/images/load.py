@@ -29,6 +29,7 @@ from chronoprep.images.sources import (
     content_digest,
     files_stamp,
     read_source,
+    reason,
     sniff,
 )
 
@@ -129,8 +130,7 @@ def load_image(ref: ImageRef, settings: ImageSettings) -> LoadedImage:
     except Exception as error:
         # Pillow's plugins answer bad data with nearly any exception: SyntaxError,
         # struct.error, zlib.error, ValueError, EOFError, IndexError, ...
-        reason = str(error).strip().rstrip(".") or type(error).__name__
-        raise PairError(f"{ref}: the image is damaged: {reason}.", hint=AGAIN) from error
+        raise PairError(f"{ref}: the image is damaged: {reason(error)}.", hint=AGAIN) from error
 
 
 def _decoded(

@@ -120,6 +120,11 @@ def require_file(path: Path) -> None:
         raise PairError(f"{path}: the file is empty (0 bytes).", hint=AGAIN)
 
 
+def reason(error: Exception) -> str:
+    """The first line of an error, or its kind where it says nothing."""
+    return str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
+
+
 def _unreadable(path: Path, error: OSError | ValueError) -> PairError:
     return PairError(
         f"{path}: can't read the file: {getattr(error, 'strerror', None) or error}.",

@@ -20,7 +20,7 @@ from chronoprep import digest
 from chronoprep.config import PairSettings
 from chronoprep.errors import BackendError, ConfigError
 from chronoprep.images.cells import import_datasets
-from chronoprep.images.sources import cache
+from chronoprep.images.sources import cache, reason
 from chronoprep.pairs.columns import Roles, roles_of
 
 # `hf://datasets/OWNER/NAME@REVISION/CONFIG:SPLIT`; a path folds the two slashes into one.
@@ -72,7 +72,7 @@ def open_stream(path: str, **arguments: Any) -> Any:
         return datasets.load_dataset(path, streaming=True, **arguments).decode(False)
     except Exception as error:  # the library's, the hub's and the network's
         raise ConfigError(
-            f"{path}: can't open the dataset: {_reason(error)}",
+            f"{path}: can't open the dataset: {reason(error)}.",
             hint="Check its name, the split (`…:dev`) and, for a gated one, `hf auth login`.",
         ) from None
 
@@ -149,13 +149,9 @@ def _received(stream: Iterable[dict[str, Any]], where: Path) -> Iterator[dict[st
 
 def _broken_off(where: Path, error: Exception) -> BackendError:
     return BackendError(
-        f"{where}: the stream broke off: {_reason(error)}.",
+        f"{where}: the stream broke off: {reason(error)}.",
         hint="Run it again to go on; --limit N takes the first N rows only.",
     )
-
-
-def _reason(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 def _record(

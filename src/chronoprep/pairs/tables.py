@@ -103,8 +103,8 @@ class _Texts:
         self._lists_as_json = table.suffix.lower() == ".csv"
         cells = [row.cells[column] for column in roles.get("key", ())]
         parts = ["" if cell is None else str(cell).strip() for cell in cells]
-        self.keyed = bool(parts) and all(parts)
-        self.name = "_".join(parts) if self.keyed else self._stem()
+        keyed = bool(parts) and all(parts)
+        self.name, self._wider = ("_".join(parts), None) if keyed else self._named()
 
     def candidates(self) -> Iterator[Candidate]:
         """The row's pairs: one, or one a target.
@@ -119,7 +119,6 @@ class _Texts:
                 hint="Remove the row, or give each source image a row of its own.",
             )
         captions, prompts = (self._texts(role, len(targets)) for role in ("caption", "prompt"))
-        wider = None if self.keyed else self._wider()
         for number, target in enumerate(targets):
             if sources[0] == target:
                 raise PairError(
@@ -133,28 +132,21 @@ class _Texts:
                 target,
                 captions[number],
                 prompts[number],
-                wider + end if wider else None,
+                self._wider + end if self._wider else None,
             )
 
-    def _stem(self) -> str:
-        """The name of a row without a key: its source's, or the table's and the row's."""
+    def _named(self) -> tuple[str, str | None]:
+        """The name of a row without a key, its source's or the table's and the row's; and one with
+        folders, for sources whose stem is not unique."""
         for value in self._items("source"):
             path = value.get("path") if isinstance(value, dict) else value
             if isinstance(path, str) and path.strip():
-                return Path(file_of(path.strip())).stem
+                full = os.path.join(self._base, file_of(path.strip()))
+                parts = Path(os.path.relpath(full, self._base)).with_suffix("").parts
+                return Path(full).stem, "/".join(part for part in parts if part != "..")
             if value is EMBEDDED:
-                return f"{self._table.stem}-{self._row.number:06}"
-        return ""
-
-    def _wider(self) -> str | None:
-        """The name with its folders, for sources whose stem is not unique."""
-        for value in self._items("source"):
-            if isinstance(value, str):
-                path = Path(
-                    os.path.relpath(os.path.join(self._base, file_of(value.strip())), self._base)
-                )
-                return "/".join(part for part in path.with_suffix("").parts if part != "..")
-        return None
+                return f"{self._table.stem}-{self._row.number:06}", None
+        return "", None
 
     def _images(self, role: str) -> list[str]:
         items = self._items(role)
