@@ -45,6 +45,10 @@ _LOOP = re.compile(
 _MOST_COMPRESSION = 2.4
 
 _LONGEST_NO_CHANGE = 40  # words
+_SAID_AGAIN = (
+    "(?:(?:the |final )*(?:answer|caption|instruction|output) (?:is )?)?"
+    r"(?:(?:{})(?: (?:and|as|because|since|so))?(?: |\Z)){1,3}"
+)
 
 _MARKDOWN = re.compile(
     r"^\s{0,3}#{1,6}\s+\S"  # heading
@@ -88,15 +92,12 @@ def _words(name: str) -> frozenset[str]:
 
 
 @cache
-def _phrases(name: str) -> re.Pattern[str]:
-    """One pattern of a list of them, whatever the case; `{clause}` stands for the piece `clause`."""
-    pattern = "|".join(_lines(name))
+def _phrases(name: str, frame: str = "{}") -> re.Pattern[str]:
+    """A pattern of any phrase of a list, whatever the case; `{clause}` stands for that piece."""
+    pattern = frame.replace("{}", "|".join(_lines(name)))
     for line in _lines("pieces"):
         piece, _, meaning = line.partition(" = ")
         pattern = pattern.replace(f"{{{piece}}}", meaning)
-    if name == "no_change":
-        heading = "(?:(?:the |final )*(?:answer|caption|instruction|output) (?:is )?)?"
-        pattern = rf"{heading}(?:(?:{pattern})(?: (?:and|as|because|since|so))?(?: |\Z)){{1,3}}"
     return re.compile(pattern, re.IGNORECASE)
 
 
@@ -107,7 +108,7 @@ def is_no_change(text: str) -> bool:
     words = re.findall(r"[^\W_]+", letters)
     if len(words) > _LONGEST_NO_CHANGE:
         return False
-    return _phrases("no_change").fullmatch(" ".join(words)) is not None
+    return _phrases("no_change", _SAID_AGAIN).fullmatch(" ".join(words)) is not None
 
 
 def find_fault(answer: Completion, form: Form) -> Fault | None:
@@ -189,7 +190,7 @@ def _not_english(text: str) -> str | None:
     words = re.findall(r"[^\W\d_]+", text.casefold())
     english = sum(word in _words("english") for word in words)
     edits = [word for word in words if word in _words("foreign_edits")]
-    foreign = [word for word in words if word in _words("foreign") | _words("foreign_edits")]
+    foreign = [word for word in words if word in _words("foreign") or word in edits]
     # An edit counts twice, for the shortest instruction is one and a noun.
     if len(foreign) + len(edits) > english:
         return ", ".join(dict.fromkeys(foreign[:5]))
