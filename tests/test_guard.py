@@ -12,7 +12,7 @@ from chronoprep.data import FREE_FORM, Completion
 from chronoprep.labels.guard import clean, find_fault
 from chronoprep.labels.prompts import load_prompts, presets
 from conftest import EXAMPLES
-from degenerate import CAPTION_FAULTS, COT, COT_FAULTS, GOOD_CAPTIONS
+from degenerate import CAPTION_FAULTS, COT, COT_FAULTS, GOOD_CAPTIONS, INNOCENT_CAPTIONS
 from languages import ENGLISH, FOREIGN
 
 PROMPTS = load_prompts(LabelSettings())
@@ -62,6 +62,12 @@ def test_each_degenerate_cot_is_named(name: str, text: str) -> None:
 @pytest.mark.parametrize("text", GOOD_CAPTIONS)
 def test_a_good_caption_passes(text: str) -> None:
     assert find_fault(answer(text), PROMPTS.caption.form) is None
+
+
+@pytest.mark.parametrize("text", INNOCENT_CAPTIONS)
+def test_an_edit_may_be_of_what_a_refusal_speaks_of(text: str) -> None:
+    assert find_fault(answer(text), PROMPTS.caption.form) is None
+    assert find_fault(answer(f"{COT} {text}"), PROMPTS.cot.form) is None
 
 
 @pytest.mark.parametrize("text", FOREIGN)
