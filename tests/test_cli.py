@@ -588,9 +588,10 @@ def test_a_name_cannot_speak_to_the_terminal(run: Run, tmp_path: Path) -> None:
             assert result.code == 1
             assert "[31mred" in result.stdout
             assert not {"\x1b", "\x07", "\x9b"} & set(result.stdout + result.stderr)
-    refused = run("pairs", tmp_path / red)
-    assert "\\u001b[31mred" in refused.stderr
-    assert not {"\x1b", "\x07", "\x9b"} & set(refused.stderr)
+    for words in ([tmp_path / red], ["a", red], ["a", "--limit", red], [f"--{red}"]):
+        refused = run("pairs", *words)
+        assert refused.code == 2
+        assert not {"\x1b", "\x07", "\x9b"} & set(refused.stderr)
 
 
 def test_a_dataset_that_knows_its_pairs_stands_for_them(

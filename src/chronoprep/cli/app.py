@@ -115,7 +115,7 @@ class Call:
         return pair
 
 
-F = TypeVar("F", bound=Callable[..., render.Answer | None])
+F = TypeVar("F", bound=Callable[..., render.Answer])
 
 
 def command(name: str, shared: str = "", settings: str = "") -> Callable[[F], F]:
@@ -169,9 +169,8 @@ def command(name: str, shared: str = "", settings: str = "") -> Callable[[F], F]
                     "Stopped. What was done is kept; run it again to go on."
                 )
                 raise typer.Exit(130) from None
-            if answer is not None:
-                render.show(answer, as_json=as_json)
-                raise typer.Exit(int(answer.failed))
+            render.show(answer, as_json=as_json)
+            raise typer.Exit(int(answer.failed))
 
         everywhere = [*inspect.signature(guarded, eval_str=True).parameters.values()][:-1]
         parameters = [

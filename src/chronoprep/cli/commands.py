@@ -83,7 +83,7 @@ def prepare(
 def caption(
     call: Call,
     generate_cot: Annotated[bool, typer.Option("--generate-cot", help="Both stages.")] = False,
-) -> Answer | None:
+) -> Answer:
     """Write the edit instruction of one pair, or of all pairs into a dataset's journal.
 
     chronoprep caption my-pairs --dataset my-dataset --generate-cot
@@ -95,8 +95,7 @@ def caption(
     if images is None:
         return call.over_dataset(workflows.caption_pairs, "labels.jsonl", with_cot=generate_cot)
     if call.dry_run:
-        call.reporter.say(f"Would caption {images[0]} → {images[1]}.")
-        return None
+        return render.of_text(f"Would caption {images[0]} → {images[1]}.", {"todo": 1})
     label = workflows.label_one(*images, call.settings, with_cot=generate_cot)
     return _written(label, call, with_cot=generate_cot)
 
@@ -107,7 +106,7 @@ def cot(
     caption: Annotated[
         str | None, typer.Option(help="The edit instruction of a single pair.")
     ] = None,
-) -> Answer | None:
+) -> Answer:
     """Expand captions that exist into chain-of-thought prompts (stage 2 alone).
 
     chronoprep cot my-pairs --dataset my-dataset
@@ -124,8 +123,7 @@ def cot(
             hint="`chronoprep caption --generate-cot` writes the caption and the CoT at once.",
         )
     if call.dry_run:
-        call.reporter.say(f"Would expand {caption!r}.")
-        return None
+        return render.of_text(f"Would expand {caption!r}.", {"todo": 1})
     label = workflows.label_one(*images, call.settings, with_cot=True, caption=caption)
     return _written(label, call, with_cot=True)
 
@@ -147,7 +145,7 @@ def _written(label: Label, call: Call, *, with_cot: bool) -> Answer:
 
 
 @command("pair2video", f"{MANY} {ONE}", f"pairs video {FRAMES}")
-def pair2video(call: Call) -> Answer | None:
+def pair2video(call: Call) -> Answer:
     """Write 2-frame videos: frame 1 the source, frame 2 the target, 1 fps.
 
     chronoprep pair2video my-pairs --dataset my-dataset --codec copy
@@ -164,8 +162,7 @@ def pair2video(call: Call) -> Answer | None:
             hint=f"Given was {file}." if file else None,
         )
     if call.dry_run:
-        call.reporter.say(f"Would write {file}.")
-        return None
+        return render.of_text(f"Would write {file}.", {"todo": 1})
     for note in workflows.video_one(*images, file, call.settings):
         call.reporter.say(note)
     return render.of_text(

@@ -22,7 +22,7 @@ from chronoprep.data import Finding
 from chronoprep.errors import ChronoprepError
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
+    from rich.progress import Progress
     from rich.text import Text
 
     from chronoprep.data import Status
@@ -48,6 +48,11 @@ COLOURS = {"error": "red", "warning": "yellow", "note": "dim"}
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
+def visible(text: str) -> str:
+    """A text whose control characters, but tabs and ends of lines, are spelled out."""
+    return _CONTROL.sub(lambda control: f"\\u{ord(control[0]):04x}", text)
+
+
 class Terminal(Console):
     """Where all text is printed: it shows the control characters of a file's name or of an answer,
     for a terminal would obey them."""
@@ -56,14 +61,10 @@ class Terminal(Console):
         super().__init__(stderr=stderr, highlight=False, soft_wrap=True, emoji=False)
 
     def render_str(self, text: str, **options: Any) -> Text:
-        return super().render_str(_CONTROL.sub(_spelled, text), **options)
+        return super().render_str(visible(text), **options)
 
     def on_broken_pipe(self) -> None:
         raise
-
-
-def _spelled(control: re.Match[str]) -> str:
-    return f"\\u{ord(control[0]):04x}"
 
 
 class Answer(NamedTuple):
@@ -85,7 +86,7 @@ def show(answer: Answer, *, as_json: bool) -> None:
     with written_out():
         if as_json:
             text = json.dumps(answer.as_json(), ensure_ascii=False, indent=2)
-            print(_CONTROL.sub(_spelled, text))  # noqa: T201
+            print(visible(text))  # noqa: T201
         else:
             answer.draw(Terminal())
 
@@ -112,7 +113,6 @@ class TerminalReporter:
         self.console = Terminal(stderr=True)
         self.quiet = quiet
         self._progress: Progress | None = None
-        self._task: TaskID | None = None
         self._what, self._total, self._done, self._failed = "", 0, 0, 0
         self._began = self._printed = 0.0
 
@@ -136,27 +136,26 @@ class TerminalReporter:
             console=self.console,
             transient=True,
         )
-        self._task = self._progress.add_task(what, total=total, rate="", failed="")
+        self._progress.add_task(what, total=total, rate="", failed="")
         self._progress.start()
 
     def advance(self, status: Status) -> None:
         self._done += 1
         self._failed += status == "failed"
         rate = self._done / max(time.monotonic() - self._began, 1e-6)
-        if self._progress is not None and self._task is not None:
-            failed = f"{self._failed} failed" if self._failed else ""
-            self._progress.update(self._task, advance=1, rate=f"{rate:.1f}/s", failed=failed)
+        failed = f"{self._failed} failed" if self._failed else ""
+        if self._progress is not None:
+            (task,) = self._progress.task_ids
+            self._progress.update(task, advance=1, rate=f"{rate:.1f}/s", failed=failed)
         elif not self.quiet:
-            self._plain(rate)
+            self._plain(rate, failed and f", {failed}")
 
-    def _plain(self, rate: float) -> None:
-        now = time.monotonic()
-        if now - self._printed < PLAIN_INTERVAL and self._done < self._total:
+    def _plain(self, rate: float, failed: str) -> None:
+        now, left = time.monotonic(), self._total - self._done
+        if now - self._printed < PLAIN_INTERVAL and left > 0:
             return
         self._printed = now
-        left = (self._total - self._done) / max(rate, 1e-6)
-        failed = f", {self._failed} failed" if self._failed else ""
-        eta = f", {left:.0f} s left" if self._done < self._total else ""
+        eta = f", {left / rate:.0f} s left" if left > 0 else ""
         self.console.print(
             f"{self._what}: {self._done}/{self._total}{failed}, {rate:.1f}/s{eta}", markup=False
         )
@@ -168,7 +167,7 @@ class TerminalReporter:
     def close(self) -> None:
         if self._progress is not None:
             self._progress.stop()
-        self._progress = self._task = None
+        self._progress = None
 
 
 def show_error(error: ChronoprepError) -> None:
@@ -186,8 +185,7 @@ def of_summaries(summaries: Sequence[Summary], where: str = "") -> Answer:
     """
 
     def draw(console: Console) -> None:
-        planned = any(summary.todo is not None for summary in summaries)
-        names = ["", "done", "no change", "failed", "up to date", "seconds"]
+        counts = "done|no change|failed|up to date|seconds|to do"
         rows = [
             [
                 s.what,
@@ -200,7 +198,7 @@ def of_summaries(summaries: Sequence[Summary], where: str = "") -> Answer:
             ]
             for s in summaries
         ]
-        _table(console, [*names, "to do"] if planned else names, rows)
+        _table(console, f"|{counts}", rows, right=counts)
         for summary in summaries:
             for note in summary.notes:
                 console.print(f"  {summary.what}: {note}", markup=False)
@@ -254,7 +252,7 @@ def of_models(models: Sequence[dict[str, Any]]) -> Answer:
             ]
             for model in models
         ]
-        _table(console, ["name", "hub id", "needs", "runs here on", "cached"], rows, left=5)
+        _table(console, "name|hub id|needs|runs here on|cached", rows, right="needs")
         console.print("--model also takes any other image-text-to-text hub id, or a folder.")
 
     return Answer(lambda: list(models), draw)
@@ -265,15 +263,15 @@ def of_text(text: str, value: object) -> Answer:
     return Answer(lambda: value, lambda console: console.print(text, markup=False))
 
 
-def _table(console: Console, names: list[str], rows: list[list[Any]], *, left: int = 1) -> None:
-    """A table whose columns are set to the right, but the first `left` ones."""
+def _table(console: Console, names: str, rows: list[list[Any]], *, right: str = "") -> None:
+    """A table of columns named in `names`; those in `right` are set to the right."""
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for place, name in enumerate(names):
-        table.add_column(name, justify="left" if place < left else "right")
+    for name in names.split("|"):
+        table.add_column(name, justify="right" if name in right.split("|") else "left")
     for row in rows:
-        table.add_row(*map(str, row[: len(names)]))
+        table.add_row(*map(str, row))
     console.print(table)
 
 
