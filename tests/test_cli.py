@@ -55,7 +55,7 @@ class Model:
 def model(monkeypatch: pytest.MonkeyPatch, tiny: Callable[[str], Path]) -> Model:
     """A counted stand-in behind a real checkpoint folder: what is asked is the point here."""
     counted = Model()
-    monkeypatch.setattr(vlm, "load", lambda *_: counted)
+    monkeypatch.setattr(vlm.Model, "load", lambda _: counted)
     monkeypatch.setenv("CHRONOPREP_VLM_MODEL", str(tiny("qwen3_vl")))
     return counted
 
@@ -293,7 +293,8 @@ def test_what_changes_no_text_makes_no_label_stale(
 def test_what_changes_the_text_makes_a_label_stale() -> None:
     def ids(**settings: object) -> str:
         all_of_it = Settings.model_validate({"vlm": settings})
-        recipe = Recipe(Checkpoint("m", None, "r", {}), load_prompts(all_of_it.labels), all_of_it)
+        model = vlm.Model(all_of_it.vlm, Checkpoint("m", None, "r", {}))
+        recipe = Recipe(model, load_prompts(all_of_it.labels), all_of_it)
         assert recipe.generation["backend"] == settings["backend"]
         return recipe.caption_id("images")
 
@@ -797,6 +798,6 @@ def test_a_label_tells_which_images_the_model_saw(
         photo(7, (40, 30)).save(pairs / "input/b.png")
         return model
 
-    monkeypatch.setattr(vlm, "load", load)
+    monkeypatch.setattr(vlm.Model, "load", load)
     assert run("caption", pairs, "-d", "data").code == 0
     assert counts(run("caption", pairs, "-d", "data", "--json")) == (0, 2, 0)

@@ -110,14 +110,15 @@ class Labeller:
             retries=labels.retries,
         )
         seconds = round((time.monotonic() - began) / max(len(good), 1), 3)
-        bad = [Outcome[Labelled](task.key, error=o.error) for task, o in batch if o.error]
-        return bad + [
-            Outcome(
-                task.key,
-                Labelled(task.caption, answer, loaded.images, loaded.files, loaded.notes, seconds),
-            )
-            for (task, loaded), answer in zip(good, answers, strict=True)
+        done: list[Outcome[Labelled]] = [
+            Outcome(task.key, error=outcome.error) for task, outcome in batch if outcome.error
         ]
+        for (task, loaded), answer in zip(good, answers, strict=True):
+            value = Labelled(
+                task.caption, answer, loaded.images, loaded.files, loaded.notes, seconds
+            )
+            done.append(Outcome(task.key, value))
+        return done
 
 
 def label_one(recipe: Recipe, task: LabelTask, *, with_cot: bool) -> Labelled:

@@ -6,6 +6,8 @@ for, has to be named once: from then on the dataset knows them. None prints or e
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -42,44 +44,89 @@ __all__ = [
 ]
 
 
-def caption_pairs(
-    dataset: Path,
-    settings: Settings,
-    *,
-    pairs: Path | None = None,
-    with_cot: bool = False,
-    reporter: Reporter | None = None,
-    dry_run: bool = False,
-) -> list[Summary]:
+def _over_a_dataset(
+    work: Callable[..., list[Summary]],
+) -> Callable[..., list[Summary]]:
+    """A workflow over a `Run`, as one that opens the dataset itself.
+
+    What it takes then: `dataset`, a folder; `settings`; and by keyword `pairs` (where to look for
+    pairs; without, those that the dataset knows), `reporter`, `dry_run` (write nothing) and its
+    own arguments. It returns a summary of the pairs and one of each stage.
+
+    Raises (each):
+        ConfigError: As `stage.opened`.
+        BackendError: Another run holds the dataset, or the machine or the model can't go on.
+    """
+
+    @functools.wraps(work)
+    def opening(
+        dataset: Path,
+        settings: Settings,
+        *,
+        pairs: Path | None = None,
+        reporter: Reporter | None = None,
+        dry_run: bool = False,
+        **more: Any,
+    ) -> list[Summary]:
+        # Without PAIRS, a table is made of what is there: it needs no images.
+        look = pairs is not None or work.__name__ != "build_csv"
+        with opened(
+            dataset, settings, pairs=pairs, reporter=reporter, dry_run=dry_run, look=look
+        ) as run:
+            return [run.summary, *work(run, **more)]
+
+    return opening
+
+
+@_over_a_dataset
+def caption_pairs(run: Run, *, with_cot: bool = False) -> list[Summary]:
     """Caption all pairs into the dataset's journal; with `with_cot`, both stages."""
-    with opened(dataset, settings, pairs=pairs, reporter=reporter, dry_run=dry_run) as run:
-        return [run.summary, *make_labels(run, "model", with_cot=with_cot)]
+    return make_labels(run, "model", with_cot=with_cot)
 
 
-def add_cot(
-    dataset: Path,
-    settings: Settings,
-    *,
-    pairs: Path | None = None,
-    reporter: Reporter | None = None,
-    dry_run: bool = False,
-) -> list[Summary]:
+@_over_a_dataset
+def add_cot(run: Run) -> list[Summary]:
     """Stage 2 alone, from the captions that the data brings or the journal holds."""
-    with opened(dataset, settings, pairs=pairs, reporter=reporter, dry_run=dry_run) as run:
-        return [run.summary, *make_labels(run, "existing", with_cot=True)]
+    return make_labels(run, "existing", with_cot=True)
 
 
-def write_videos(
-    dataset: Path,
-    settings: Settings,
-    *,
-    pairs: Path | None = None,
-    reporter: Reporter | None = None,
-    dry_run: bool = False,
-) -> list[Summary]:
+@_over_a_dataset
+def write_videos(run: Run) -> list[Summary]:
     """Write a 2-frame video of every pair."""
-    with opened(dataset, settings, pairs=pairs, reporter=reporter, dry_run=dry_run) as run:
-        return [run.summary, run_videos(run, run.entries)]
+    return [run_videos(run, run.entries)]
+
+
+@_over_a_dataset
+def build_csv(run: Run) -> list[Summary]:
+    """metadata.csv, with no model. Prompts come from the journal, the data itself (a column,
+    sidecars) or one fixed text.
+
+    With `pairs`, missing videos are written first; without, nothing but the table is: it follows
+    from the index, the journal and the files that are there.
+    """
+    journal, fixed = run.dataset.journal, run.settings.labels.prompt
+    brought = run.entries.where(
+        lambda entry: fixed is not None or brings_label(entry, journal.state(entry.key))
+    )
+    done = [label_by_text(run, brought)] if brought else []
+    coming = {entry.key for entry in brought} if run.dry_run else set()
+    return [*done, *_artefacts(run, coming, videos=run.looked_at)]
+
+
+@_over_a_dataset
+def prepare(run: Run, *, with_umt5: bool = False) -> list[Summary]:
+    """Everything: labels, videos, metadata.csv and, if asked for, embeddings. Resumable."""
+    if with_umt5:
+        # Found missing now, and not after hours of captioning.
+        from chronoprep import umt5
+
+        umt5.find_encoder(run.settings.umt5)
+    done = make_labels(run, "brought", with_cot=True)
+    coming = {entry.key for entry in run.entries} if run.dry_run else set()
+    done += _artefacts(run, coming, videos=True)
+    if with_umt5 and not run.dry_run:
+        done += embed_run(run)
+    return done
 
 
 def video_one(source: Path, target: Path, path: Path, settings: Settings) -> tuple[str, ...]:
@@ -94,57 +141,6 @@ def video_one(source: Path, target: Path, path: Path, settings: Settings) -> tup
     if written.not_copied:
         return (*written.notes, f"not copied but encoded lossless: {written.not_copied}")
     return written.notes
-
-
-def build_csv(
-    dataset: Path,
-    settings: Settings,
-    *,
-    pairs: Path | None = None,
-    reporter: Reporter | None = None,
-    dry_run: bool = False,
-) -> list[Summary]:
-    """metadata.csv, with no model. Prompts come from the journal, the data itself (a column,
-    sidecars) or one fixed text.
-
-    With `pairs`, missing videos are written first; without, nothing but the table is: it follows
-    from the index, the journal and the files that are there.
-    """
-    look = pairs is not None
-    with opened(
-        dataset, settings, pairs=pairs, reporter=reporter, dry_run=dry_run, look=look
-    ) as run:
-        journal, fixed = run.dataset.journal, settings.labels.prompt
-        brought = run.entries.where(
-            lambda entry: fixed is not None or brings_label(entry, journal.state(entry.key))
-        )
-        done = [label_by_text(run, brought)] if brought else []
-        coming = {entry.key for entry in brought} if dry_run else set()
-        return [run.summary, *done, *_artefacts(run, coming, videos=look)]
-
-
-def prepare(
-    dataset: Path,
-    settings: Settings,
-    *,
-    pairs: Path | None = None,
-    with_umt5: bool = False,
-    reporter: Reporter | None = None,
-    dry_run: bool = False,
-) -> list[Summary]:
-    """Everything: labels, videos, metadata.csv and, if asked for, embeddings. Resumable."""
-    with opened(dataset, settings, pairs=pairs, reporter=reporter, dry_run=dry_run) as run:
-        if with_umt5:
-            # Found missing now, and not after hours of captioning.
-            from chronoprep import umt5
-
-            umt5.find_encoder(settings.umt5)
-        done = [run.summary, *make_labels(run, "brought", with_cot=True)]
-        coming = {entry.key for entry in run.entries} if dry_run else set()
-        done += _artefacts(run, coming, videos=True)
-        if with_umt5 and not dry_run:
-            done += embed_run(run)
-        return done
 
 
 def _artefacts(run: Run, coming: set[str], *, videos: bool) -> list[Summary]:

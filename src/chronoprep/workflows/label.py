@@ -56,9 +56,10 @@ def recipe_of(settings: Settings, *, clips: bool = False) -> Recipe:
     Raises:
         ConfigError: The model is not to be had, or the templates are none.
     """
-    model = vlm.resolve(settings.vlm)
-    preset = "video" if clips and model.preset == "default" else model.preset
-    return Recipe(model, load_prompts(settings.labels, preset), settings)
+    preset = vlm.preset(settings.vlm)
+    preset = "video" if clips and preset == "default" else preset
+    prompts = load_prompts(settings.labels, preset)  # a mistake there shows at once
+    return Recipe(vlm.resolve(settings.vlm), prompts, settings)
 
 
 def label_by_model(

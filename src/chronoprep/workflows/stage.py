@@ -41,6 +41,7 @@ class Run:
     Attributes:
         entries: The pairs that the run is about.
         dry_run: Whether it only says what it would do.
+        looked_at: Whether how the pairs' files look is as of now.
         summary: Of the pairs.
     """
 
@@ -48,6 +49,7 @@ class Run:
     settings: Settings
     reporter: Reporter
     dry_run: bool
+    looked_at: bool
     entries: Rows[Entry] = field(default_factory=lambda: Rows(Entry))
     summary: Summary = field(default_factory=lambda: Summary("pairs"))
 
@@ -186,7 +188,7 @@ def opened(
         ConfigError: As `discover`; or the dataset knows no pairs, or their place is gone.
         BackendError: Another run holds the dataset, or it can't be written.
     """
-    run = Run(Dataset(folder), settings, reporter or Silent(), dry_run)
+    run = Run(Dataset(folder), settings, reporter or Silent(), dry_run, look)
     found = pairing.discover(pairs, settings.pairs) if pairs is not None else None
     if found is None and not foreign and not run.dataset.index.exists:
         raise ConfigError(
