@@ -55,7 +55,7 @@ class Model:
 def model(monkeypatch: pytest.MonkeyPatch, tiny: Callable[[str], Path]) -> Model:
     """A counted stand-in behind a real checkpoint folder: what is asked is the point here."""
     counted = Model()
-    monkeypatch.setattr(vlm, "load", lambda *_: counted)
+    monkeypatch.setattr(vlm.Model, "load", lambda *_: counted)
     monkeypatch.setenv("CHRONOPREP_VLM_MODEL", str(tiny("qwen3_vl")))
     return counted
 
@@ -697,6 +697,6 @@ def test_a_label_tells_which_images_the_model_saw(
         photo(7, (40, 30)).save(pairs / "input/b.png")
         return model
 
-    monkeypatch.setattr(vlm, "load", load)
+    monkeypatch.setattr(vlm.Model, "load", load)
     assert run("caption", pairs, "-d", "data").code == 0
     assert counts(run("caption", pairs, "-d", "data", "--json")) == (0, 2, 0)
