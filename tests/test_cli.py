@@ -291,7 +291,8 @@ def test_what_changes_no_text_makes_no_label_stale(
 def test_what_changes_the_text_makes_a_label_stale() -> None:
     def ids(**settings: object) -> str:
         all_of_it = Settings.model_validate({"vlm": settings})
-        recipe = Recipe(Checkpoint("m", None, "r", {}), load_prompts(all_of_it.labels), all_of_it)
+        found = vlm.Model(all_of_it.vlm, Checkpoint("m", None, "r", {}))
+        recipe = Recipe(found, load_prompts(all_of_it.labels), all_of_it)
         assert recipe.generation["backend"] == settings["backend"]
         return recipe.caption_id("images")
 
