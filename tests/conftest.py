@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from degenerate import COT
+
 # Before any library reads them.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -100,6 +102,38 @@ def fault_server() -> Iterator[Callable[..., str]]:
     for process in processes:
         process.kill()
         process.communicate()
+
+
+class Model:
+    """What `prepare` asks of the model in one run: chats, counted by stage."""
+
+    def __init__(self, *, answer: Callable[[str], str] | None = None) -> None:
+        self.calls = {"caption": 0, "cot": 0}
+        self.answer = answer or (lambda stage: "Add a hat" if stage == "caption" else COT)
+
+    def generate(self, chats: list, *sampling: object) -> list:  # type: ignore[type-arg]
+        from test_captioning import Queue
+
+        queue = Queue()
+        for chat in chats:
+            text = str(chat[-1].parts[-1])
+            stage = "cot" if text.startswith("The edit that leads") else "caption"
+            self.calls[stage] += 1
+            queue.answers.append(self.answer(stage))
+        return queue.generate(chats, *sampling)
+
+    def close(self) -> None: ...
+
+
+@pytest.fixture
+def model(monkeypatch: pytest.MonkeyPatch, tiny: Callable[[str], Path]) -> Model:
+    """A counted stand-in behind a real checkpoint folder: what is asked is the point here."""
+    from chronoprep import vlm
+
+    counted = Model()
+    monkeypatch.setattr(vlm.Model, "load", lambda _: counted)
+    monkeypatch.setenv("CHRONOPREP_VLM_MODEL", str(tiny("qwen3_vl")))
+    return counted
 
 
 def label_of(folder: Path | str, key: str) -> Any:

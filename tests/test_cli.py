@@ -23,41 +23,11 @@ from chronoprep.config import Settings
 from chronoprep.dataset import Dataset, Review
 from chronoprep.labels.prompts import load_prompts
 from chronoprep.labels.recipe import Recipe
-from conftest import EXAMPLES, Result, label_of, photo, text_of, write_pairs
-from degenerate import COT
-from test_captioning import Queue
+from conftest import EXAMPLES, Model, Result, label_of, photo, text_of, write_pairs
 from trainer import read_dataset, read_video
 
 Run = Callable[..., Result]
 NAMES = [f"p{i:02}" for i in range(6)]
-
-
-class Model:
-    """What `prepare` asks of the model in one run: chats, counted by stage."""
-
-    def __init__(self, *, answer: Callable[[str], str] | None = None) -> None:
-        self.calls = {"caption": 0, "cot": 0}
-        self.answer = answer or (lambda stage: "Add a hat" if stage == "caption" else COT)
-
-    def generate(self, chats: list, *sampling: object) -> list:  # type: ignore[type-arg]
-        queue = Queue()
-        for chat in chats:
-            text = str(chat[-1].parts[-1])
-            stage = "cot" if text.startswith("The edit that leads") else "caption"
-            self.calls[stage] += 1
-            queue.answers.append(self.answer(stage))
-        return queue.generate(chats, *sampling)
-
-    def close(self) -> None: ...
-
-
-@pytest.fixture
-def model(monkeypatch: pytest.MonkeyPatch, tiny: Callable[[str], Path]) -> Model:
-    """A counted stand-in behind a real checkpoint folder: what is asked is the point here."""
-    counted = Model()
-    monkeypatch.setattr(vlm.Model, "load", lambda _: counted)
-    monkeypatch.setenv("CHRONOPREP_VLM_MODEL", str(tiny("qwen3_vl")))
-    return counted
 
 
 def counts(result: Result, what: str = "labels") -> tuple[int, int, int]:

@@ -22,6 +22,7 @@ from chronoprep.dataset import Artefact, Dataset, Entry, Event, Failure, Files, 
 from chronoprep.engine import Keyed, Worker, mapped
 from chronoprep.errors import ConfigError, PairError
 from chronoprep.pairs import Discovery
+from chronoprep.pairs.hub import is_address
 from chronoprep.rows import Rows
 from chronoprep.workflows.progress import Reporter, Silent, Summary
 
@@ -43,6 +44,7 @@ class Run:
         dry_run: Whether it only says what it would do.
         looked_at: Whether how the pairs' files look is as of now.
         summary: Of the pairs.
+        learned: The digests of images that the run had to read, by key.
     """
 
     dataset: Dataset
@@ -52,6 +54,7 @@ class Run:
     looked_at: bool
     entries: Rows[Entry] = field(default_factory=lambda: Rows(Entry))
     summary: Summary = field(default_factory=lambda: Summary("pairs"))
+    learned: dict[str, str] = field(default_factory=dict)
 
     def stage(
         self,
@@ -121,7 +124,7 @@ class Run:
         look other than then; what is read is remembered in the index. None where nothing was ever
         made of a pair's images.
         """
-        learned: dict[str, str] = {}
+        learned = self.learned
         # From the first pair on whose images have to be read: they are read side by side.
         waiting: list[tuple[Entry, State, str | None, bool]] = []
 
@@ -140,7 +143,7 @@ class Run:
         journal = self.dataset.journal
         for entry in self.entries if entries is None else entries:
             state = journal.state(entry.key)
-            images = entry.images or state.images_of(entry.files)
+            images = entry.images or learned.get(entry.key) or state.images_of(entry.files)
             read = images is None and (entry.files is None or state.knows_images)
             if not read and not waiting:
                 yield entry, state, images
@@ -204,8 +207,8 @@ def opened(
             _update(run, found, pairs or folder)
         else:
             if look:
-                _require_origins(run)
                 run.dataset.index.look_again()
+                _require_images(run)
             run.entries = run.dataset.index.entries(settings.pairs.limit)
             run.summary.done = len(run.entries)
         run.summary.finish()
@@ -256,7 +259,7 @@ def _update(run: Run, found: Discovery, where: Path) -> None:
     limited = run.settings.pairs.limit is not None
     changes = index.update(
         found.pairs,
-        str(where) if "://" in str(where) else os.path.abspath(where),  # noqa: PTH100
+        str(where) if is_address(where) else os.path.abspath(where),  # noqa: PTH100
         keep=None if limited else {outcome.key for outcome in found.bad},
         images_of=lambda key: journal.state(key).images,
         digest_of=digest_of,
@@ -293,15 +296,18 @@ def _update(run: Run, found: Discovery, where: Path) -> None:
     index.save()
 
 
-def _require_origins(run: Run) -> None:
-    """Refuse at once where all the images of a place are gone with it.
+def _require_images(run: Run) -> None:
+    """Refuse at once where a place of pairs is gone, and all of its images with it.
 
     Raises:
         ConfigError: Naming the place.
     """
-    origins = set(run.dataset.index.entries().frame["origin"].unique())
-    for origin in sorted(filter(None, origins)):
-        if "://" not in origin and not os.path.lexists(origin):
+    import polars as pl
+
+    frame = run.dataset.index.entries().frame
+    gone = frame.group_by("origin").agg(pl.col("files").is_null().all())
+    for origin, missing in gone.sort("origin").iter_rows():
+        if missing and not is_address(Path(origin)) and not os.path.lexists(origin):
             raise ConfigError(
                 f"{origin}: the pairs of {run.dataset.folder} are not there any more.",
                 hint="Name the place that they have moved to, before --dataset.",
