@@ -51,8 +51,7 @@ class Scan:
 
     def refuse(self, *sides: list[str]) -> None:
         """Note that several files are one side of one pair."""
-        self.ambiguous += [
-            " and ".join(sorted(files)) + " differ only in their suffix: keep one"
-            for files in sides
-            if len(files) > 1
-        ]
+        clashes = (" and ".join(sorted(files)) for files in sides if len(files) > 1)
+        self.ambiguous.append(
+            "; ".join(f"{files} differ only in their suffix: keep one" for files in clashes)
+        )
