@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from chronoprep.config import Settings
 from chronoprep.data import Outcome, Pair
-from chronoprep.dataset import Dataset, Event, Failure, Journal, Label, Review, Score, Text, fold
+from chronoprep.dataset import Dataset, Event, Failure, Journal, Label, Review, Score, State, Text
 from chronoprep.dataset.events import text_digest
 from chronoprep.labels.captioning import Answer
 from chronoprep.labels.labeller import Labelled
@@ -129,7 +129,7 @@ def test_any_history_comes_to_what_ten_lines_say(history: list[Any]) -> None:
     lines: list[str] = []
     model, damaged = Model(), 0
     for number in history:
-        now = fold(events)
+        now = State(tuple(events))
         new: list[Event] = []
         if isinstance(number, int):
             lines.append(DAMAGE[number])
@@ -153,12 +153,12 @@ def test_any_history_comes_to_what_ten_lines_say(history: list[Any]) -> None:
                 new = [made]
         events += new
         lines += [event.model_dump_json(exclude_none=True) for event in new]
-        after = fold(events)
+        after = State(tuple(events))
         assert (after.status, after.text) == (model.status, model.text), history
     path = Path(tempfile.gettempdir()) / f"chronoprep-test-fold-{os.getpid()}.jsonl"
     path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
     journal = Journal(path)
-    assert journal.state("a") == fold(events), "damaged lines cost only themselves"
+    assert journal.state("a") == State(tuple(events)), "damaged lines cost only themselves"
     assert len(journal.damage()) == min(damaged, 5) + (damaged > 5)
     path.unlink()
 
@@ -166,26 +166,66 @@ def test_any_history_comes_to_what_ten_lines_say(history: list[Any]) -> None:
 def test_scores_belong_to_the_text_that_they_judged() -> None:
     label = Label(key="a", caption="x", caption_cot="y", images="1")
     score = Score(key="a", of=text_digest(Text("x", "y")), scores={"rules": 0.5})
-    assert fold([label, score]).scores == (score,)
+    assert State(
+        (
+            label,
+            score,
+        )
+    ).scores == [score]
     other = Review(key="a", verdict="edit", caption_cot="z", images="1")
-    assert fold([label, score, other]).scores == ()
+    assert (
+        State(
+            (
+                label,
+                score,
+                other,
+            )
+        ).scores
+        == []
+    )
     back = Review(key="a", verdict="edit", caption_cot="y", images="1")
-    assert fold([label, score, other, back]).scores == (score,), "and count again with the text"
+    assert State(
+        (
+            label,
+            score,
+            other,
+            back,
+        )
+    ).scores == [score], "and count again with the text"
 
 
 def test_a_review_counts_again_when_its_images_are_back() -> None:
     one = Label(key="a", caption="x", caption_cot="y", images="1")
     word = Review(key="a", verdict="edit", caption_cot="human", images="1")
     other = Label(key="a", caption="p", caption_cot="q", images="2")
-    assert fold([one, word, other]).text == ("p", "q")
-    assert fold([one, word, other, one]).text == ("x", "human")
+    assert State(
+        (
+            one,
+            word,
+            other,
+        )
+    ).text == ("p", "q")
+    assert State(
+        (
+            one,
+            word,
+            other,
+            one,
+        )
+    ).text == ("x", "human")
 
 
 def test_unknown_images_count_as_the_same() -> None:
     fixed = Label(key="a", origin="fixed", caption_cot="Do it.")
     word = Review(key="a", verdict="edit", caption_cot="Do that.")
     later = Label(key="a", caption="x", caption_cot="y", images="1")
-    assert fold([fixed, word, later]).text == (None, "Do that.")
+    assert State(
+        (
+            fixed,
+            word,
+            later,
+        )
+    ).text == (None, "Do that.")
 
 
 def test_two_writers_never_mix_their_lines(tmp_path: Path) -> None:

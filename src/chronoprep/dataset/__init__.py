@@ -11,7 +11,6 @@ from chronoprep.dataset.events import (
     State,
     Text,
     Video,
-    fold,
     renamed,
     same_images,
 )
@@ -37,7 +36,6 @@ __all__ = [
     "Text",
     "Video",
     "cell_of",
-    "fold",
     "prompt_in",
     "read_table",
     "renamed",

@@ -19,7 +19,6 @@ The rules, all of them here:
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
@@ -194,38 +193,49 @@ class Text(NamedTuple):
 NO_TEXT = Text()
 
 
-@dataclass(frozen=True, slots=True)
 class State:
-    """What a pair's events come to.
+    """What a pair's events come to, in their order.
 
     Attributes:
+        events: All of them.
         label: The last label.
-        labels: All of them, the last one first.
         failure: The last failure of a label, unless a label came after it.
         verdict: A human's, on the label's images; None where none stands.
         text: What is trained on: the human's words, or the label's.
-        scores: Of that text.
-        video, embedding: The last ones written.
+        video, embedding: The last ones that were written.
     """
 
-    label: Label | None = None
-    labels: tuple[Label, ...] = ()
-    failure: Failure | None = None
-    reviews: tuple[tuple[Review, Label | None], ...] = ()
-    verdict: Verdict | None = None
-    text: Text = NO_TEXT
-    scores: tuple[Score, ...] = ()
-    video: Video | None = None
-    embedding: Embedding | None = None
+    __slots__ = ("embedding", "events", "failure", "label", "text", "verdict", "video")
+
+    def __init__(self, events: Iterable[Event] = ()) -> None:
+        self.events = tuple(events)
+        self.label: Label | None = None
+        self.failure: Failure | None = None
+        self.video: Video | None = None
+        self.embedding: Embedding | None = None
+        self.verdict: Verdict | None = None
+        # Of exact types, which is several times quicker: a million pairs are asked for this.
+        for event in self.events:
+            if type(event) is Label:
+                self.label, self.failure = event, None
+            elif type(event) is Video:
+                self.video = event
+            elif type(event) is Embedding:
+                self.embedding = event
+            elif type(event) is Failure and event.stage not in ("video", "embedding"):
+                self.failure = event
+        label = self.label
+        self.text = Text(label.caption, label.caption_cot) if label is not None else NO_TEXT
+        if len(self.events) > 1 and (word := self.reviewed(self.images)) is not None:
+            self.verdict, self.text = word
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, State) and self.events == other.events
 
     @property
-    def status(self) -> Status | None:
-        """None where nothing has happened to the label yet."""
-        if self.verdict == "reject":
-            return "rejected"
-        if self.text.caption is None and self.text.cot is None:
-            return "failed" if self.failure is not None else None
-        return "no_change" if self.text == ("no change", None) else "ok"
+    def labels(self) -> list[Label]:
+        """The labels, the last one first."""
+        return [event for event in reversed(self.events) if type(event) is Label]
 
     @property
     def images(self) -> str | None:
@@ -233,24 +243,36 @@ class State:
         return self.label.images if self.label is not None else None
 
     @property
-    def knows_images(self) -> bool:
-        """Whether something was made of the pair's images, whose digest is known."""
-        seen = (self.video, *self.labels, *(review for review, _ in self.reviews))
-        return any(event is not None and event.images is not None for event in seen)
+    def scores(self) -> list[Score]:
+        """Those of the text, in their order."""
+        scores = [event for event in self.events if isinstance(event, Score)]
+        return [score for score in scores if score.of == text_digest(self.text)]
+
+    @property
+    def status(self) -> Status | None:
+        """None where nothing has happened to the label yet."""
+        if self.verdict == "reject":
+            return "rejected"
+        if self.text == NO_TEXT:
+            return "failed" if self.failure is not None else None
+        return "no_change" if self.text == ("no change", None) else "ok"
 
     def reviewed(self, images: str | None) -> tuple[Verdict, Text] | None:
         """What humans have said of a label of these images."""
         verdict: Verdict | None = None
         text: Text | None = None
-        for review, at in self.reviews:
-            if not same_images(review.images, images):
+        at: Label | None = None
+        for event in self.events:
+            if type(event) is Label:
+                at = event
+            if type(event) is not Review or not same_images(event.images, images):
                 continue
-            verdict = review.verdict
+            verdict = event.verdict
             if text is None:
-                text = Text(at.caption, at.caption_cot) if at is not None else Text()
-            if review.verdict == "edit":
-                cot = None if review.caption not in (None, text.caption) else text.cot
-                text = Text(review.caption or text.caption, review.caption_cot or cot)
+                text = Text(at.caption, at.caption_cot) if at is not None else NO_TEXT
+            if verdict == "edit":
+                cot = None if event.caption not in (None, text.caption) else text.cot
+                text = Text(event.caption or text.caption, event.caption_cot or cot)
         if verdict is None or text is None:
             return None
         if text.cot is None:
@@ -264,50 +286,18 @@ class State:
 
     def images_of(self, files: str | None) -> str | None:
         """The digest of the pair's images, if an event saw their files look like this."""
-        if files is None:
-            return None
-        seen = (self.video, *self.labels)
-        return next((e.images for e in seen if e is not None and e.files == files), None)
+        for event in reversed(self.events) if files is not None else ():
+            if (type(event) is Label or type(event) is Video) and event.files == files:
+                return event.images
+        return None
 
-
-EMPTY = State()
-
-
-def fold(events: Iterable[Event]) -> State:
-    """The state that a pair's events come to, in their order."""
-    labels: list[Label] = []
-    reviews: list[tuple[Review, Label | None]] = []
-    scores: list[Score] = []
-    failure: Failure | None = None
-    files: dict[str, Any] = {}
-    for event in events:
-        if isinstance(event, Label):
-            labels.append(event)
-            failure = None
-        elif isinstance(event, Failure):
-            failure = failure if event.stage in ("video", "embedding") else event
-        elif isinstance(event, Review):
-            reviews.append((event, labels[-1] if labels else None))
-        elif isinstance(event, Score):
-            scores.append(event)
-        elif isinstance(event, Artefact):
-            files[event.kind] = event
-    label = labels[-1] if labels else None
-    state = State(label, tuple(reversed(labels)), failure, tuple(reviews), **files)
-    return _settled(state, scores)
-
-
-def _settled(state: State, scores: list[Score]) -> State:
-    """A state with its text, and the scores of just that."""
-    label = state.label
-    text = Text(label.caption, label.caption_cot) if label is not None else Text()
-    verdict, text = state.reviewed(state.images) or (None, text)
-    of = text_digest(text) if scores else ""
-    mine = tuple(score for score in scores if score.of == of)
-    return State(
-        label, state.labels, state.failure, state.reviews, verdict, text, mine,
-        state.video, state.embedding,
-    )  # fmt: skip
+    @property
+    def knows_images(self) -> bool:
+        """Whether something was made of the pair's images, whose digest is known."""
+        return any(
+            isinstance(event, Label | Video | Review) and event.images is not None
+            for event in self.events
+        )
 
 
 def text_digest(text: Text) -> str:

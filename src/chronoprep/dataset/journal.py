@@ -28,7 +28,7 @@ from pydantic import TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from chronoprep.data import Finding
-from chronoprep.dataset.events import EMPTY, Event, State, Table, Torn, fold, read_event
+from chronoprep.dataset.events import Event, State, Table, Torn, read_event
 from chronoprep.errors import BackendError
 from chronoprep.files import unwritable
 from chronoprep.keys import safe_key
@@ -171,7 +171,7 @@ class Journal:
 
     def state(self, key: str) -> State:
         """What a key's events come to."""
-        return fold(self.events(key)) if key in self._starts else EMPTY
+        return State(self.events(key))
 
     def _line(self, start: int) -> bytes:
         assert self._file is not None

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from chronoprep import digest
-from chronoprep.dataset.events import Review, State
+from chronoprep.dataset.events import Label, Review, State
 from chronoprep.errors import ConfigError
 from chronoprep.files import replacing
 from chronoprep.keys import pandas_reads_as_text
@@ -201,11 +201,9 @@ def find_edits(path: Path, entries: Rows[Entry], journal: Journal) -> Edits:
 
 def _texts(state: State) -> Iterator[str | None]:
     """All that ever stood as a pair's prompt: none of it is new."""
-    yield from state.text
-    for label in state.labels:
-        yield from (label.caption_cot, label.caption)
-    for review, _ in state.reviews:
-        yield review.caption_cot
+    for event in state.events:
+        if isinstance(event, Label | Review):
+            yield from (event.caption_cot, event.caption)
 
 
 def _content(path: Path) -> bytes:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import compress
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,7 +20,7 @@ from chronoprep import pairs as pairing
 from chronoprep.config import Settings
 from chronoprep.data import Finding, Outcome, Pair
 from chronoprep.dataset import Artefact, Dataset, Entry, Event, Failure, Files, State, renamed
-from chronoprep.engine import Keyed, Worker, mapped
+from chronoprep.engine import Keyed, Worker, batched, mapped
 from chronoprep.errors import ConfigError, PairError
 from chronoprep.pairs import Discovery
 from chronoprep.pairs.hub import is_address
@@ -124,36 +125,28 @@ class Run:
         look other than then; what is read is remembered in the index. None where nothing was ever
         made of a pair's images.
         """
-        learned = self.learned
-        # From the first pair on whose images have to be read: they are read side by side.
-        waiting: list[tuple[Entry, State, str | None, bool]] = []
-
-        def settle() -> Iterator[tuple[Entry, State, str | PairError | None]]:
-            fresh = mapped(_look, [e for e, *_, read in waiting if read], key=lambda e: e.key)
-            for entry, state, images, read in waiting:
-                if not read:
-                    yield entry, state, images
-                    continue
-                outcome = next(fresh)
-                if outcome.value is not None:
-                    learned[entry.key] = outcome.value
-                yield entry, state, outcome.value or _pair_error(outcome)
-            waiting.clear()
-
-        journal = self.dataset.journal
-        for entry in self.entries if entries is None else entries:
-            state = journal.state(entry.key)
-            images = entry.images or learned.get(entry.key) or state.images_of(entry.files)
-            read = images is None and (entry.files is None or state.knows_images)
-            if not read and not waiting:
-                yield entry, state, images
-                continue
-            waiting.append((entry, state, images, read))
-            if len(waiting) == _READ_TOGETHER:
-                yield from settle()
-        yield from settle()
-        if learned and not self.dry_run:
-            self.dataset.index.learn(learned)
+        journal, learned = self.dataset.journal, len(self.learned)
+        for part in batched(self.entries if entries is None else entries, _READ_TOGETHER):
+            states = [journal.state(entry.key) for entry in part]
+            known = [
+                entry.images or self.learned.get(entry.key) or state.images_of(entry.files)
+                for entry, state in zip(part, states, strict=True)
+            ]
+            reads = [
+                images is None and (entry.files is None or state.knows_images)
+                for entry, state, images in zip(part, states, known, strict=True)
+            ]
+            # Those that have to be read are read side by side.
+            fresh = mapped(_look, compress(part, reads), key=lambda entry: entry.key)
+            for entry, state, images, read in zip(part, states, known, reads, strict=True):
+                outcome = next(fresh) if read else None
+                if outcome is not None and outcome.value is not None:
+                    self.learned[entry.key] = outcome.value
+                    images = outcome.value
+                error = outcome.error if outcome is not None else None
+                yield entry, state, error if isinstance(error, PairError) else images
+        if len(self.learned) > learned and not self.dry_run:
+            self.dataset.index.learn(self.learned)
             self.dataset.index.save()
 
 
@@ -161,11 +154,6 @@ def _look(entry: Entry) -> str:
     from chronoprep.images.load import content_hash
 
     return content_hash(entry.pair)
-
-
-def _pair_error(outcome: Outcome[str]) -> PairError:
-    assert isinstance(outcome.error, PairError)
-    return outcome.error
 
 
 @contextmanager
