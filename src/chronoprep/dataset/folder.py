@@ -10,7 +10,6 @@ DATASET/
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
@@ -175,30 +174,29 @@ class Files:
     def __contains__(self, key: str) -> bool:
         return f"{key}{self._suffix}" in self._names
 
-    def status(self, key: str) -> os.stat_result | None:
-        """Size and times; None where there is no such file."""
-        try:
-            return (self._folder / f"{key}{self._suffix}").stat() if key in self else None
-        except OSError:
-            return None
-
-    def untouched(self, event: Artefact | None) -> bool | None:
+    def untouched(self, event: Artefact) -> bool | None:
         """Whether a file is the one that an event tells of, by size and time of change; None where
         the time is another, as in a copied dataset, so that its content has to tell."""
-        file = None if event is None else self.status(event.key)
-        if event is None or file is None or file.st_size != event.bytes:
+        try:
+            file = self._path(event.key).stat()
+        except OSError:
+            return False
+        if file.st_size != event.bytes:
             return False
         return True if file.st_mtime_ns == event.mtime else None
 
     def described_anew(self, event: A) -> A | None:
         """The event with the file's time of change, if its content is what was written."""
-        path = self._folder / f"{event.key}{self._suffix}"
+        path = self._path(event.key)
         try:
             if digest.of_file(path) != event.content:
                 return None
             return event.model_copy(update={"mtime": path.stat().st_mtime_ns})
         except OSError:
             return None
+
+    def _path(self, key: str) -> Path:
+        return self._folder / f"{key}{self._suffix}"
 
 
 def _described(path: Path) -> Table:

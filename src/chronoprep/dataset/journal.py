@@ -19,7 +19,7 @@ import stat
 import threading
 import weakref
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Literal
 
@@ -114,9 +114,10 @@ class Journal:
         """The last line, which has no end: once no other process can be in the middle of writing
         it. None where it is torn: then it is left for the next look, which may find it mended."""
         assert self._file is not None
-        with append_lock(self.path):
-            self._file.seek(self._read)
-            line = self._file.readline()
+        with suppress(BackendError), append_lock(self.path):
+            pass  # where a folder can't be written, nobody is writing
+        self._file.seek(self._read)
+        line = self._file.readline()
         if line.endswith(b"\n") or _is_event(line):
             return line
         self._damaged[self._lines + 1] = "it was cut short"
@@ -198,9 +199,9 @@ class Journal:
             )
             for number, reason in lines[:SHOWN]
         ]
-        if more := len(lines) - SHOWN:
-            what = f"{self.path}: {more} more lines are no events."
-            found += [Finding("damaged-line", "error", None, what)] if more > 0 else []
+        if len(lines) > SHOWN:
+            what = f"{self.path}: {len(lines) - SHOWN} more lines are no events."
+            found.append(Finding("damaged-line", "error", None, what))
         return found
 
     def __contains__(self, key: object) -> bool:

@@ -124,7 +124,7 @@ def _embed(run: Run, rows: list[_Row], summary: Summary, *, force: bool) -> None
     for row in rows:
         made = dataset.journal.state(row.key).embedding
         current = made is not None and (made.prompt, made.encoder) == (row.mark, encoder)
-        untouched = files.untouched(made) if current and not force else False
+        untouched = files.untouched(made) if made and current and not force else False
         if made is None or untouched is False:
             todo.append(row)
         elif untouched is None:
