@@ -151,3 +151,23 @@ def test_an_edited_prompt_is_embedded_anew(run: Run, tiny_umt5: Path) -> None:
     assert counts(result, "embeddings") == (1, 2, 0)
     assert text_of("data", "b")[1] == "Something else."
     assert all(row["umt5"] for row in rows())
+
+
+@pytest.mark.parametrize(
+    ("content", "code", "part"),
+    [("video,prompt\nvideos/a.mp4,Do it.\n,Do that.\n", 1, "row 2: neither a key nor a video"),
+     ("key,video,prompt\n,videos/a.mp4,Do it.\nb,,Do that.\n", 1, "row 1: neither a key"),
+     ("key,prompt,prompt\na,Do it.,Do that.\n", 2, "two columns are called 'prompt'")],
+)  # fmt: skip
+def test_a_foreign_table_with_holes_is_told_by_row(
+    content: str, code: int, part: str, run: Run, tmp_path: Path, tiny_umt5: Path
+) -> None:
+    table = tmp_path / "foreign.csv"
+    table.write_text(content)
+    result = run("umt5", "--csv", table, "--model", tiny_umt5)
+    assert result.code == code
+    assert part in result.stdout + result.stderr
+    if code == 2:
+        assert table.read_text() == content
+    else:
+        assert len(list((tmp_path / "umt5").glob("*.pkl"))) == 1

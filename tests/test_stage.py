@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import pickle
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +21,14 @@ from chronoprep.data import Outcome
 from chronoprep.dataset import Event, Score
 from chronoprep.dataset.events import text_digest
 from chronoprep.errors import PairError
+from chronoprep.labels.labeller import Labeller
+from chronoprep.labels.recipe import LabelTask
 from chronoprep.workflows import caption_pairs
+from chronoprep.workflows.label import recipe_of
 from chronoprep.workflows.progress import Summary
 from chronoprep.workflows.stage import Run as Opened
 from chronoprep.workflows.stage import failure, opened
+from chronoprep.workflows.videos import VideoTask, VideoWriter
 from conftest import Model, write_pairs
 from test_cli import Run
 
@@ -68,6 +75,8 @@ def test_a_new_stage_is_forty_lines(tmp_path: Path) -> None:
     assert (again.done, again.skipped, again.failed) == (0, 3, 1), "a failure is tried again"
     assert 0 < scores[0].scores["brightness"] < 1
     assert pickle.loads(pickle.dumps(measure)) is measure
+    lines = [inspect.getsource(part).splitlines() for part in (measure, measure_targets)]
+    assert sum(map(len, lines)) < 40
 
 
 @pytest.fixture
@@ -144,3 +153,23 @@ def test_a_touched_picture_is_read_once(
     assert run("prepare", pairs, "-d", "data").code == 0
     assert pictures_opened() == {}
     assert model.calls == {"caption": 2, "cot": 2}
+
+
+def test_workers_travel(tmp_path: Path, tiny: Callable[[str], Path]) -> None:
+    """Each is as good in another process as here: it brings all that it needs."""
+    write_pairs(tmp_path / "pairs", ["a", "b"])
+    chosen = load_settings({"vlm": {"model": str(tiny("qwen3_vl")), "max_new_tokens": 8}})
+    refs = [(key, *(str(tmp_path / "pairs" / s / f"{key}.png") for s in ("input", "output")))
+            for key in "ab"]  # fmt: skip
+    labeller = Labeller(recipe_of(chosen), with_cot=False)
+    tasks = [LabelTask(*ref) for ref in refs]
+    here, there = (
+        [outcome.value for part in worker.stream(tasks) for outcome in part]
+        for worker in (labeller, pickle.loads(pickle.dumps(labeller)))
+    )
+    assert [one and one.answer for one in here] == [one and one.answer for one in there]
+    writer = VideoWriter(chosen)
+    jobs = [VideoTask(*ref, str(tmp_path / f"{ref[0]}.mp4")) for ref in refs]
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        made = list(pool.map(writer, jobs))
+    assert [video.content for video in made] == [writer(job).content for job in jobs]

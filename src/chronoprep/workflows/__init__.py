@@ -110,7 +110,7 @@ def build_csv(run: Run) -> list[Summary]:
     )
     done = [label_by_text(run, brought)] if brought else []
     coming = {entry.key for entry in brought} if run.dry_run else set()
-    return [*done, *_artefacts(run, coming, videos=run.looked_at)]
+    return [*done, *_artefacts(run, coming, videos=run.files_seen)]
 
 
 @_over_a_dataset

@@ -131,7 +131,7 @@ def _embed(run: Run, rows: list[_Row], summary: Summary, *, force: bool) -> None
             touched.append((made, row))
         else:
             known[row.mark] = made
-    todo += run.found_again(files, touched)
+    todo += run.still_stale(files, touched)
     summary.skipped = len(rows) - len(todo)
 
     shared: list[tuple[Embedding, _Row]] = []

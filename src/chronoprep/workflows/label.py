@@ -71,7 +71,7 @@ def label_by_model(
     recipe = recipe_of(run.settings, clips=clips)
     tasks, sizes = Rows(LabelTask), list[int]()
     at_once: list[Event] = []
-    for entry, state, images in run.looked(entries):
+    for entry, state, images in run.with_images(entries):
         try:
             if isinstance(images, PairError):
                 raise images

@@ -43,19 +43,19 @@ class Run:
     Attributes:
         entries: The pairs that the run is about.
         dry_run: Whether it only says what it would do.
-        looked_at: Whether how the pairs' files look is as of now.
+        files_seen: Whether how the pairs' files look is as of now.
         summary: Of the pairs.
-        learned: The digests of images that the run had to read, by key.
+        digests_read: The digests of images that the run had to read, by key.
     """
 
     dataset: Dataset
     settings: Settings
     reporter: Reporter
     dry_run: bool
-    looked_at: bool
+    files_seen: bool
     entries: Rows[Entry] = field(default_factory=lambda: Rows(Entry))
     summary: Summary = field(default_factory=lambda: Summary("pairs"))
-    learned: dict[str, str] = field(default_factory=dict)
+    digests_read: dict[str, str] = field(default_factory=dict)
 
     def stage(
         self,
@@ -94,7 +94,7 @@ class Run:
             self.dataset.append(waiting)
         return summary.finish()
 
-    def found_again(self, files: Files, touched: list[tuple[A, K]]) -> Iterator[K]:
+    def still_stale(self, files: Files, touched: list[tuple[A, K]]) -> Iterator[K]:
         """The tasks of files that are not what was written after all.
 
         Args:
@@ -116,7 +116,7 @@ class Run:
         if not self.dry_run:
             self.dataset.append(same)
 
-    def looked(
+    def with_images(
         self, entries: Iterable[Entry] | None = None
     ) -> Iterator[tuple[Entry, State, str | PairError | None]]:
         """Each pair, its state, and the digest of its images as they are now.
@@ -125,11 +125,11 @@ class Run:
         look other than then; what is read is remembered in the index. None where nothing was ever
         made of a pair's images.
         """
-        journal, learned = self.dataset.journal, len(self.learned)
+        journal, before = self.dataset.journal, len(self.digests_read)
         for part in batched(self.entries if entries is None else entries, _READ_TOGETHER):
             states = [journal.state(entry.key) for entry in part]
             known = [
-                entry.images or self.learned.get(entry.key) or state.images_of(entry.files)
+                entry.images or self.digests_read.get(entry.key) or state.images_of(entry.files)
                 for entry, state in zip(part, states, strict=True)
             ]
             reads = [
@@ -137,20 +137,20 @@ class Run:
                 for entry, state, images in zip(part, states, known, strict=True)
             ]
             # Those that have to be read are read side by side.
-            fresh = mapped(_look, compress(part, reads), key=lambda entry: entry.key)
+            fresh = mapped(_digest_of_images, compress(part, reads), key=lambda entry: entry.key)
             for entry, state, images, read in zip(part, states, known, reads, strict=True):
                 outcome = next(fresh) if read else None
                 if outcome is not None and outcome.value is not None:
-                    self.learned[entry.key] = outcome.value
+                    self.digests_read[entry.key] = outcome.value
                     images = outcome.value
                 error = outcome.error if outcome is not None else None
                 yield entry, state, error if isinstance(error, PairError) else images
-        if len(self.learned) > learned and not self.dry_run:
-            self.dataset.index.learn(self.learned)
+        if len(self.digests_read) > before and not self.dry_run:
+            self.dataset.index.learn(self.digests_read)
             self.dataset.index.save()
 
 
-def _look(entry: Entry) -> str:
+def _digest_of_images(entry: Entry) -> str:
     from chronoprep.images.load import content_hash
 
     return content_hash(entry.pair)

@@ -68,7 +68,7 @@ def write_videos(run: Run, entries: Rows[Entry]) -> Summary:
     tasks = Rows(VideoTask)
     touched: list[tuple[Video, VideoTask]] = []
     how, again = _how(settings), 0
-    for entry, state, images in run.looked(entries):
+    for entry, state, images in run.with_images(entries):
         if isinstance(images, PairError):
             summary.fail(entry.key, images.reason)
             continue
@@ -87,13 +87,13 @@ def write_videos(run: Run, entries: Rows[Entry]) -> Summary:
             summary.skipped += 1
         else:
             tasks.append(task)
-    changed = list(run.found_again(files, touched))
+    changed = list(run.still_stale(files, touched))
     summary.skipped += len(touched) - len(changed)
     tasks.extend(changed)
     if again:
         summary.notes.append(f"{again} video(s) are in other settings than asked for: written anew")
     encoded: Counter[str] = Counter()
-    room = _Room(dataset.folder, len(tasks))
+    budget = _DiskBudget(dataset.folder, len(tasks))
 
     def record(outcome: Outcome[Video]) -> Iterator[Event]:
         if outcome.value is None:
@@ -102,7 +102,7 @@ def write_videos(run: Run, entries: Rows[Entry]) -> Summary:
         yield outcome.value
         if outcome.value.not_copied:
             encoded[outcome.value.not_copied] += 1
-        if warning := room.wrote(outcome.value.bytes):
+        if warning := budget.wrote(outcome.value.bytes):
             run.reporter.say(warning)
             summary.notes.append(warning)
 
@@ -185,7 +185,7 @@ def _how(settings: Settings) -> str:
     return digest.of_values(*how, video.keep_clip, video.max_pixels)
 
 
-class _Room:
+class _DiskBudget:
     """Judges whether what is still to be written will fit, by the mean size of what was.
 
     Args:
