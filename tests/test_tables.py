@@ -29,7 +29,7 @@ from chronoprep.images.load import content_hash, load_image, load_pair
 from chronoprep.images.refs import parse
 from chronoprep.images.sources import content_digest, read_source
 from chronoprep.pairs import Discovery
-from chronoprep.pairs.columns import PRESETS
+from chronoprep.pairs.columns import presets
 from chronoprep.pairs.hub import fetched, open_stream, spool
 from test_cli import Run
 from test_pairs import find, make
@@ -251,7 +251,7 @@ def test_pico_banana_names_its_sources_by_address(
 
 
 def test_every_preset_is_tested() -> None:
-    assert set(WRITERS) | {"pico-banana"} == set(PRESETS)
+    assert set(WRITERS) | {"pico-banana"} == set(presets())
 
 
 def test_one_source_with_a_list_of_targets(tmp_path: Path) -> None:

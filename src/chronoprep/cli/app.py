@@ -193,9 +193,9 @@ def _no_dataset(preset: str | None) -> None:
     """Tell apart the two things that are chosen by a name."""
     if preset is None:
         return
-    from chronoprep.pairs.columns import PRESETS
+    from chronoprep.pairs.columns import presets
 
-    if preset in PRESETS:
+    if preset in presets():
         raise ConfigError(
             f"--preset chooses prompt templates; {preset} is a dataset.",
             hint=f"--columns {preset}",

@@ -60,27 +60,19 @@ def listing(folder: str) -> Listing:
     return Listing(sorted(images), sorted(folders), sorted(others))
 
 
-def walk(*tops: str) -> Iterator[tuple[str, tuple[Listing, ...]]]:
-    """Several trees in step: each relative folder ("" or with a final `/`) and its listing in each
-    tree, empty where a tree lacks it. Links are followed, loops not."""
+def walk(top: str) -> Iterator[tuple[str, Listing]]:
+    """Each folder below, relative ("" or with a final `/`), and its listing. Links are followed,
+    loops not."""
     # Each with the folders that lead there: one that is among its own is a loop.
-    pending: list[tuple[str, frozenset[tuple[int, int, int]]]] = [("", frozenset())]
+    pending: list[tuple[str, frozenset[tuple[int, int]]]] = [("", frozenset())]
     while pending:
         relative, above = pending.pop()
-        sides, places = [], []
-        for number, top in enumerate(tops):
-            folder = os.path.join(top, relative)
-            try:
-                status = os.stat(folder)
-            except (FileNotFoundError, NotADirectoryError):
-                sides.append(Listing([], [], []))
-                continue
-            places.append((number, status.st_dev, status.st_ino))
-            sides.append(Listing([], [], []) if places[-1] in above else listing(folder))
-        yield relative, tuple(sides)
-        folders = {name for side in sides for name in side.folders}
-        here = above.union(places)
-        pending += [(f"{relative}{name}/", here) for name in sorted(folders, reverse=True)]
+        folder = os.path.join(top, relative)
+        here, status = listing(folder), os.stat(folder)
+        place = (status.st_dev, status.st_ino)
+        if place not in above:
+            yield relative, here
+            pending += [(f"{relative}{name}/", above | {place}) for name in reversed(here.folders)]
 
 
 def stem(name: str) -> str:

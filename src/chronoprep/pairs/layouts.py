@@ -1,7 +1,7 @@
 """Layouts: how the pairs of a folder are told from names alone.
 
-Every layout puts each file under a root that its pair shares and a slot that says which side it is,
-as one text, `root NUL slot NUL path`: sorting brings pairs together without an object a file.
+Every layout says of a file which group it belongs to and which side of a pair it is; `Scan.match`
+makes pairs of that.
 """
 
 from __future__ import annotations
@@ -9,16 +9,18 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator
-from itertools import groupby
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from functools import lru_cache, partial
+from itertools import combinations
 from pathlib import Path
 
 from chronoprep.config import PairSettings
 from chronoprep.data import Outcome
 from chronoprep.errors import ConfigError, PairError
-from chronoprep.images.refs import of_path
+from chronoprep.images.refs import file_of, of_path
 from chronoprep.pairs.folders import VIDEO_SUFFIXES, listing, stem, walk
-from chronoprep.pairs.scan import Candidate, Scan
+from chronoprep.pairs.scan import Candidate, Classify, Part, Scan
 
 # Names of two folders, source first; compared without case, `_` like `-`.
 FOLDERS = (
@@ -33,16 +35,14 @@ FOLDERS = (
 KOHYA_SOURCES = ("control", "control-images", "control-image", "controls", "conditioning-images")
 KOHYA_TARGETS = ("image", "images", "img", "target", "targets")
 # Last words of stems in one folder (`ROOT_start`), or whole stems in a folder a pair (`start`).
-WORDS = (
-    *(("start", "end"), ("in", "out"), ("input", "output"), ("before", "after")),
-    *(("source", "target"), ("control", "target"), ("a", "b"), ("original", "edited")),
-)
+WORDS = {
+    **{"start": "end", "in": "out", "input": "output", "before": "after", "source": "target"},
+    **{"control": "target", "a": "b", "original": "edited"},
+}
 # One source has many targets as `ROOT_edited_1`, `ROOT_edited_2`; `b_1` would be too little to say.
-_NUMBERED = sorted({target for _, target in WORDS} - {"b"})
-_PLAIN = sorted({word for words in WORDS for word in words} - set(_NUMBERED))
 _WORD = re.compile(
-    rf"(?:(?P<root>.+)_)?(?:(?P<plain>{'|'.join(_PLAIN)})"
-    rf"|(?P<word>{'|'.join(_NUMBERED)})(?:_(?P<number>\d+))?)",
+    rf"(?:(?P<root>.+)_)?(?:(?P<plain>{'|'.join(WORDS)}|b)"
+    rf"|(?P<word>{'|'.join({*WORDS.values()} - {'b'})})(?:_(?P<number>\d+))?)",
     re.IGNORECASE | re.DOTALL,
 )
 # Folders of unknown names are compared two by two, to ask a better question.
@@ -74,7 +74,7 @@ def find_in_folder(where: Path, settings: PairSettings) -> Scan:
         sides = role_folders(where, folders, kohya=layout == "kohya")
         if sides:
             found.unmatched += [os.path.join(top, name) for name in images]
-            found.candidates = _match_folders(found, top, *sides)
+            _match_folders(found, top, *sides)
             if others := [f"{name}/" for name in folders if name not in sides]:
                 found.layouts.add(f"without {', '.join(others)}")
             return found
@@ -85,40 +85,42 @@ def find_in_folder(where: Path, settings: PairSettings) -> Scan:
                 hint=f"Its folders are: {', '.join(folders) or 'none'}. For other names: "
                 "--source-glob 'raw/*' --target-glob 'final/*'.",
             )
-    frames = _frames(settings.frames)
-    if layout == "clips":
-        found.candidates = _match_clips(found, where, frames)
-    else:
-        words = _match_words(found, where, layout)
-        found.candidates = _or_clips(found, words, where, frames) if layout == "auto" else words
+    pairs: Iterator[Candidate] = iter(())
+    if layout != "clips":
+        pairs = found.match(found.slots(top, _by_words(where, layout)))
+    if layout in ("auto", "instructpix2pix"):
+        pairs = _with_edits(found, pairs)
+    if layout in ("auto", "clips"):
+        pairs = _or_clips(found, pairs, top, _frames(settings.frames))
+    found.candidates = pairs
     return found
 
 
-def role_folders(where: Path, folders: list[str], *, kohya: bool = False) -> tuple[str, str] | None:
+def role_folders(
+    where: Path, folders: Sequence[str], *, kohya: bool = False
+) -> tuple[str, str] | None:
     """The folders of sources and of targets.
 
     Raises:
         ConfigError: There is more than one way to take them.
     """
-    normal = [(name, name.casefold().replace("_", "-")) for name in folders]
-    pairs = (
-        [(source, target) for source in KOHYA_SOURCES for target in KOHYA_TARGETS]
-        if kohya
-        else FOLDERS
-    )
-    options = [
-        (source, target)
-        for names in pairs
-        for source, before in normal
-        for target, after in normal
-        if (before, after) == names
-    ]
+    by_name = _by_plain_name(folders)
+    roles = [(s, t) for s in KOHYA_SOURCES for t in KOHYA_TARGETS] if kohya else FOLDERS
+    options = [(s, t) for one, other in roles for s in by_name[one] for t in by_name[other]]
     if len(options) > 1:
         raise ConfigError(
             f"{where}: the folders can be paired in more than one way:{_shown(where, options)}",
             hint=f"The first, for example: {_flags(options[0])}",
         )
     return options[0] if options else None
+
+
+def _by_plain_name(folders: Sequence[str]) -> defaultdict[str, list[str]]:
+    """Folders by their names as `FOLDERS` has them."""
+    by_name = defaultdict(list)
+    for name in folders:
+        by_name[name.casefold().replace("_", "-")].append(name)
+    return by_name
 
 
 def refuse_unknown(where: Path) -> None:
@@ -128,33 +130,29 @@ def refuse_unknown(where: Path) -> None:
         ConfigError: With two example pairs and the flags that decide.
     """
     images, folders, _ = listing(str(where))
-    normal = {name.casefold().replace("_", "-"): name for name in folders}
-    pictures = next((normal[name] for name in KOHYA_TARGETS[:2] if name in normal), None)
-    control = next((normal[name] for name in KOHYA_SOURCES if name in normal), None)
-    if pictures and control:
-        ways = [(control, pictures), (pictures, control)]
+    by_name = _by_plain_name(folders)
+    pictures = [name for target in KOHYA_TARGETS[:2] for name in by_name[target]]
+    controls = [name for source in KOHYA_SOURCES for name in by_name[source]]
+    if pictures and controls:
+        picture, control = pictures[0], controls[0]
+        ways = [(control, picture), (picture, control)]
         raise ConfigError(
-            f"{where}: can't tell which folder holds the sources: {control}, {pictures}. In "
-            f"kohya's and DiffSynth's sets {pictures}/ holds the targets, in others the sources:"
+            f"{where}: can't tell which folder holds the sources: {control}, {picture}. In "
+            f"kohya's and DiffSynth's sets {picture}/ holds the targets, in others the sources:"
             f"{_shown(where, ways)}",
             hint=f"The first: --layout kohya. The second: {_flags(ways[1])}",
         )
-    if len(folders) > _MOST_COMPARED:
-        folders = []
-    stems = {
-        name: set(map(stem, listing(os.path.join(str(where), name)).images)) for name in folders
-    }
-    for one in folders:
-        for other in folders:
-            if one < other and stems[one] & stems[other]:
-                ways = [(one, other), (other, one)]
-                raise ConfigError(
-                    f"{where}: can't tell which folder holds the sources:{_shown(where, ways)}",
-                    hint=f"The first: {_flags(ways[0])}\nThe second: {_flags(ways[1])}",
-                )
+    compared = folders if len(folders) <= _MOST_COMPARED else []
+    stems = {name: _by_stem(where, name).keys() for name in compared}
+    for one, other in combinations(compared, 2):
+        if stems[one] & stems[other]:
+            ways = [(one, other), (other, one)]
+            raise ConfigError(
+                f"{where}: can't tell which folder holds the sources:{_shown(where, ways)}",
+                hint=f"The first: {_flags(ways[0])}\nThe second: {_flags(ways[1])}",
+            )
     names = set(map(stem, images))
-    roots = sorted({match["root"] for name in names if (match := _SEED.fullmatch(name))})
-    both = [root for root in roots if {f"{root}_0", f"{root}_1"} <= names]
+    both = sorted(n[:-2] for n in names if n.endswith("_0") and f"{n[:-2]}_1" in names)
     if both:
         shown = "".join(f"\n  {root}_0 → {root}_1, or the reverse" for root in both[:2])
         raise ConfigError(
@@ -164,19 +162,18 @@ def refuse_unknown(where: Path) -> None:
         )
 
 
-def _shown(where: Path, ways: list[tuple[str, str]]) -> str:
+def _by_stem(where: Path, folder: str) -> dict[str, str]:
+    return {stem(name): name for name in listing(os.path.join(str(where), folder)).images}
+
+
+def _shown(where: Path, ways: Sequence[tuple[str, str]]) -> str:
     """Two example pairs: one of each way to take the folders."""
     lines = []
     for source, target in ways:
-        before, after = (
-            listing(os.path.join(str(where), side)).images for side in (source, target)
-        )
-        stems = {stem(name): name for name in after}
-        name = next((n for n in before if stem(n) in stems), None)
-        if name is None:
-            lines.append(f"\n  {source}/ → {target}/")
-        else:
-            lines.append(f"\n  {source}/{name} → {target}/{stems[stem(name)]}")
+        befores, afters = _by_stem(where, source), _by_stem(where, target)
+        root = next((root for root in befores if root in afters), None)
+        before, after = ("", "") if root is None else (befores[root], afters[root])
+        lines.append(f"\n  {source}/{before} → {target}/{after}")
     return "".join(lines)
 
 
@@ -184,129 +181,104 @@ def _flags(sides: tuple[str, str]) -> str:
     return f"--source-glob '{sides[0]}/*' --target-glob '{sides[1]}/*'"
 
 
-def _match_folders(found: Scan, where: str, source: str, target: str) -> Iterator[Candidate]:
-    """Two folders: pairs are files of equal relative path without suffix.
-
-    Where a source has no such partner, several targets may be its: `x_1`, `x_2`, or what lies in a
-    folder `x/`. A source of kohya's may be called `x_0`.
-    """
+def _match_folders(found: Scan, where: str, source: str, target: str) -> None:
+    """Two folders: pairs are files of equal relative path without suffix."""
     found.layouts.add(f"two folders: {source}/ → {target}/")
-    tops = [os.path.join(where, side) for side in (source, target)]
+    slots = found.slots(os.path.join(where, source), lambda path: Part(stem(path), "source"))
+    slots += found.slots(
+        os.path.join(where, target), lambda path: Part(stem(path), "target", stem(path))
+    )
     kohya = source.casefold().startswith("control")
-    # Source without a partner → what waits for it in a folder of its name.
-    parents: dict[str, str] = {}
-    for relative, (befores, afters) in walk(*tops):
-        before, after = (f"{top}{os.sep}{relative}" for top in tops)
-        parent = parents.pop(relative, None)
-        if parent:
-            if not afters.images:
-                found.unmatched.append(parent)
-            for name in afters.images:
-                yield Candidate.of_files(relative + stem(name), parent, after + name)
-            continue
-        slots = [f"{stem(name)}\0s\0{before}{name}" for name in befores.images]
-        slots += [f"{stem(name)}\0t\0{after}{name}" for name in afters.images]
-        lone: dict[str, str] = {}
-        rest: list[tuple[str, str]] = []
-        for root, sources, targets in _grouped(slots, found):
-            if sources and targets:
-                yield Candidate.of_files(relative + root, sources, targets)
-            elif sources:
-                lone[root] = sources
-            elif targets:
-                rest.append((root, targets))
-        used = set()
-        # Where sources are numbered themselves, `x_2` is no target of `x`.
-        numbered = rest and {m["root"] for n in befores.images if (m := _MANY.fullmatch(stem(n)))}
-        for root, path in rest:
-            many = _MANY.fullmatch(root)
-            if kohya and f"{root}_0" in lone:
-                if f"{root}_1" in lone:
-                    found.ambiguous.append(f"{path} has more than one control image: keep one")
-                    used |= {name for name in lone if name.rpartition("_")[0] == root}
-                    continue
-                owner = f"{root}_0"
-            elif many and many["root"] in lone and many["root"] not in numbered:
-                owner = many["root"]
-            else:
-                found.unmatched.append(path)
-                continue
-            used.add(owner)
-            yield Candidate.of_files(relative + root, lone[owner], path)
-        for root, path in lone.items():
-            if root in afters.folders and root not in befores.folders and root not in used:
-                parents[f"{relative}{root}/"] = path
-            elif root not in used:
-                found.unmatched.append(path)
-    found.unmatched += parents.values()
+    found.candidates = found.match(slots, partial(_adopted, kohya=kohya))
 
 
-def _grouped(slots: list[str], found: Scan) -> Iterator[tuple[str, str | None, str | None]]:
-    """(root, source, target) of `root NUL s|t NUL path`; clashes go to `found.ambiguous`."""
-    slots.sort()
-    for root, group in groupby(slots, key=lambda slot: slot.partition("\0")[0]):
-        sides: dict[str, list[str]] = {"s": [], "t": []}
-        for slot in group:
-            _, side, path = slot.split("\0")
-            sides[side].append(path)
-        if max(map(len, sides.values())) > 1:
-            found.refuse(*sides.values())
-        else:
-            yield root, *(files[0] if files else None for files in sides.values())
+def _adopted(slots: list[str], lone: list[str], *, kohya: bool) -> list[str]:
+    """Targets without a partner go to the source whose name theirs goes on from: `x` may have the
+    targets `x_1`, `x_2`, or what lies in a folder `x/`. A source of kohya's may be called `x_0`."""
+    if not lone:
+        return []
+    groups: dict[str, set[str]] = {"source": set(), "target": set()}
+    for slot in lone:
+        group, side, _ = slot.split("\0", 2)
+        groups[side].add(group)
+    sources, targets = groups["source"], groups["target"]
+    # Where sources are numbered themselves, `x_2` is no target of `x`.
+    for slot in slots:
+        group, side, _ = slot.split("\0", 2)
+        if side == "source":
+            sources.difference_update(_owners(group))
+
+    def regrouped(slot: str) -> str:
+        group, side, rest = slot.split("\0", 2)
+        if side == "target":
+            group = next((owner for owner in _owners(group) if owner in sources), group)
+        elif kohya and (owner := _owners(group)[0]) in targets and f"{owner}_0" in sources:
+            group = owner
+        return f"{group}\0{side}\0{rest}"
+
+    return [regrouped(slot) for slot in lone]
 
 
-def _match_words(found: Scan, where: Path, layout: str) -> Iterator[Candidate]:
+def _owners(group: str) -> tuple[str, str]:
+    """What the source may be called of which a file is one of many targets."""
+    many = _MANY.fullmatch(group)
+    return many["root"] if many else "", group.rpartition("/")[0]
+
+
+def _by_words(where: Path, layout: str) -> Classify:
     """Stems that end in, or are, a word for source or target; folder by folder.
 
     Raw folders of InstructPix2Pix, known by their prompt.json, are read on the way.
     """
-    for relative, (here,) in walk(str(where)):
-        folder = f"{where}{os.sep}{relative}"
-        raw = "prompt.json" in here.others if layout == "auto" else layout == "instructpix2pix"
-        if raw:
-            yield from _match_seeds(found, folder, relative, here.images, here.others)
-            continue
-        slots = []
-        for name in here.images:
-            match = _WORD.fullmatch(stem(name))
-            root = (match["root"] or "") if match else ""
-            if match and (layout == "auto" or bool(root) == (layout == "suffixes")):
-                word = (match["plain"] or match["word"]).casefold()
-                slots.append(f"{root}\0{word}\0{match['number'] or ''}\0{folder}{name}")
-            else:
-                found.unmatched.append(folder + name)
-        slots.sort()
-        for root, group in groupby(slots, key=lambda slot: slot.partition("\0")[0]):
-            by_word: dict[tuple[str, str], list[str]] = {}
-            for slot in group:
-                _, word, number, path = slot.split("\0")
-                by_word.setdefault((word, number), []).append(path)
-            # `before.jpg` names no root: the pair is called after its folder.
-            name = relative + root if root else relative[:-1] or where.resolve().name
-            yield from _match_root(found, name, by_word, whole=not root)
+
+    @lru_cache(maxsize=1)
+    def is_raw(folder: str) -> bool:
+        known = layout == "auto" and os.path.isfile(f"{where}{os.sep}{folder}prompt.json")
+        return known or layout == "instructpix2pix"
+
+    def classify(path: str) -> Part | None:
+        folder = path[: path.rfind("/") + 1]
+        last = stem(path[len(folder) :])
+        if is_raw(folder):
+            # SEED_0 is edited into SEED_1.
+            if seed := _SEED.fullmatch(last):
+                name = folder + seed["root"]
+                if seed["side"] == "0":
+                    return Part(f"{name}/0", "source", "InstructPix2Pix's raw folders")
+                return Part(f"{name}/0", "target", name)
+            return None
+        match = _WORD.fullmatch(last)
+        root = (match["root"] or "") if match else ""
+        if match is None or (layout != "auto" and bool(root) != (layout == "suffixes")):
+            return None
+        word = (match["plain"] or match["word"]).casefold()
+        if word in WORDS:
+            after = WORDS[word]
+            kind = "suffixes in one folder: _{} → _{}" if root else "a folder a pair: {} → {}"
+            return Part(f"{folder}{root}/{after}", "source", kind.format(word, after))
+        # `before.jpg` names no root: the pair is called after its folder.
+        name = folder + root if root else folder[:-1] or where.resolve().name
+        number = f"_{match['number']}" if match["number"] else ""
+        return Part(f"{folder}{root}/{word}", "target", name + number)
+
+    return classify
 
 
 def _or_clips(
-    found: Scan, images: Iterator[Candidate], where: Path, frames: tuple[str, str]
+    found: Scan, pairs: Iterator[Candidate], top: str, frames: tuple[str, str]
 ) -> Iterator[Candidate]:
-    """The pairs of images, or those of clips where there are none."""
-    first = next(images, None)
+    """The pairs of images; where there are none, each video is a pair of two of its frames."""
+    first = next(pairs, None)
     if first is not None:
         yield first
-        yield from images
+        yield from pairs
     elif not found.bad and not found.ambiguous:
-        yield from _match_clips(found, where, frames)
-
-
-def _match_clips(found: Scan, where: Path, frames: tuple[str, str]) -> Iterator[Candidate]:
-    """Each video is a pair of two of its frames."""
-    for relative, (here,) in walk(str(where)):
-        for name in here.others:
-            if name.lower().endswith(VIDEO_SUFFIXES):
-                found.layouts.add(f"clips: {frames[0]} → {frames[1]} frame")
-                clip = f"{where}{os.sep}{relative}{name}"
-                source, target = (f"{of_path(clip)}#t={at}" for at in frames)
-                yield Candidate(relative + stem(name), source, target)
+        for relative, here in walk(top):
+            for name in here.others:
+                if name.lower().endswith(VIDEO_SUFFIXES):
+                    found.layouts.add(f"clips: {frames[0]} → {frames[1]} frame")
+                    clip = of_path(f"{top}{os.sep}{relative}{name}")
+                    yield Candidate(relative + stem(name), *(f"{clip}#t={at}" for at in frames))
 
 
 def _frames(text: str) -> tuple[str, str]:
@@ -327,74 +299,28 @@ def _frames(text: str) -> tuple[str, str]:
     return words[0], words[1]
 
 
-def _match_root(
-    found: Scan, name: str, by_word: dict[tuple[str, str], list[str]], *, whole: bool
-) -> Iterator[Candidate]:
-    """The pairs among the files of one root."""
-    used = set()
-    for source_word, target_word in WORDS:
-        before = by_word.get((source_word, ""), [])
-        afters = [slot for slot in by_word if slot[0] == target_word]
-        if not before or not afters:
-            continue
-        used |= {(source_word, ""), *afters}
-        for slot in afters:
-            after = by_word[slot]
-            if len(before) > 1 or len(after) > 1:
-                found.refuse(before, after)
-                continue
-            found.layouts.add(
-                f"a folder a pair: {source_word} → {target_word}"
-                if whole
-                else f"suffixes in one folder: _{source_word} → _{target_word}"
-            )
-            numbered = f"{name}_{slot[1]}" if slot[1] else name
-            yield Candidate.of_files(numbered, before[0], after[0])
-    for slot, files in by_word.items():
-        if slot not in used:
-            found.unmatched += files
-
-
-def _match_seeds(
-    found: Scan, folder: str, relative: str, images: list[str], others: list[str]
-) -> Iterator[Candidate]:
-    """InstructPix2Pix as it was generated: SEED_0 is edited into SEED_1, prompt.json says how."""
-    slots = []
-    for name in images:
-        match = _SEED.fullmatch(stem(name))
-        if match:
-            slots.append(f"{match['root']}\0{'st'[int(match['side'])]}\0{folder}{name}")
+def _with_edits(found: Scan, pairs: Iterator[Candidate]) -> Iterator[Candidate]:
+    """Pairs with the caption that a prompt.json of InstructPix2Pix beside them holds, if any."""
+    edits: dict[str, Outcome[str]] = {}
+    for pair in pairs:
+        path = os.path.join(os.path.dirname(file_of(pair.source)), "prompt.json")
+        if path not in edits:
+            edits[path] = _edit(path)
+        edit = edits[path]
+        if edit.error:
+            found.bad.append(Outcome(pair.name.replace("/", "__"), error=edit.error))
         else:
-            found.unmatched.append(folder + name)
-    caption, error = None, None
-    if slots and "prompt.json" in others:
-        try:
-            caption = _edit(f"{folder}prompt.json")
-        except PairError as caught:
-            error = caught
-    for root, source, target in _grouped(slots, found):
-        if source is None or target is None:
-            found.unmatched.append(source or target or "")
-        elif error:
-            found.bad.append(Outcome((relative + root).replace("/", "__"), error=error))
-        else:
-            found.layouts.add("InstructPix2Pix's raw folders")
-            yield Candidate.of_files(relative + root, source, target, caption)
+            yield pair._replace(caption=edit.value)
 
 
-def _edit(path: str) -> str | None:
-    """The instruction of an InstructPix2Pix prompt.json.
-
-    Raises:
-        PairError: It is no JSON object with a text `edit`.
-    """
+def _edit(path: str) -> Outcome[str]:
+    """The instruction of an InstructPix2Pix prompt.json; an error if it is no JSON object with a
+    text `edit`."""
     try:
-        edit = json.loads(Path(path).read_text(encoding="utf-8-sig"))["edit"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise PairError(
-            f"{path}: can't read its edit instruction: {error!r}.",
-            hint='InstructPix2Pix writes {"edit": "…"}.',
-        ) from None
-    if not isinstance(edit, str):
-        raise PairError(f"{path}: `edit` is not text.", hint='Write {"edit": "add a hat"}.')
-    return edit.strip() or None
+        edit = json.loads(Path(path).read_text(encoding="utf-8-sig"))["edit"].strip()
+        return Outcome(path, edit or None)
+    except FileNotFoundError:
+        return Outcome(path)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        wrong = f"{path}: can't read its edit instruction: {error!r}."
+        return Outcome(path, error=PairError(wrong, hint='Write {"edit": "add a hat"}.'))

@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator
-from itertools import groupby
 from pathlib import Path
 
 from chronoprep.config import PairSettings
 from chronoprep.errors import ConfigError
-from chronoprep.pairs.folders import stem, walk
-from chronoprep.pairs.scan import Candidate, Scan
-
-# Path below PAIRS → (what pairs share, what tells targets of one source apart, side), or None.
-_Classify = Callable[[str], tuple[str, str, str] | None]
+from chronoprep.pairs.folders import stem
+from chronoprep.pairs.scan import Classify, Part, Scan
 
 _WILDCARD = re.compile(r"\*\*/|\*\*|\*|\?|\[[^\]]+\]")
 
@@ -40,43 +35,11 @@ def find_by_pattern(where: Path, settings: PairSettings) -> Scan:
             )
         classify = _by_globs(where, globs[0], globs[1])
         found.layouts.add(f"{globs[0]} → {globs[1]}")
-    found.candidates = _match(found, str(where), classify)
+    found.candidates = found.match(found.slots(str(where), classify))
     return found
 
 
-def _match(found: Scan, where: str, classify: _Classify) -> Iterator[Candidate]:
-    slots = []
-    for relative, (here,) in walk(where):
-        for name in here.images:
-            path = relative + name
-            parts = classify(path)
-            if parts is None:
-                found.unmatched.append(f"{where}{os.sep}{path}")
-            else:
-                root, edit, side = parts
-                slots.append(f"{root}\0{side}\0{edit}\0{where}{os.sep}{path}")
-    slots.sort()
-    for root, group in groupby(slots, key=lambda slot: slot.partition("\0")[0]):
-        sources: list[str] = []
-        targets: dict[str, list[str]] = {}
-        for slot in group:
-            _, side, edit, path = slot.split("\0")
-            (sources if side == "s" else targets.setdefault(edit, [])).append(path)
-        if not sources or not targets:
-            found.unmatched += sources + [path for files in targets.values() for path in files]
-        elif len(sources) > 1:
-            found.ambiguous.append(" and ".join(sources) + " are both the source: keep one")
-        else:
-            for edit, files in targets.items():
-                if len(files) > 1:
-                    found.refuse(files)
-                    continue
-                name = "/".join(part for part in (root, edit) if part)
-                name = name or stem(os.path.basename(files[0]))
-                yield Candidate.of_files(name, sources[0], files[0])
-
-
-def _by_globs(where: Path, source_glob: str, target_glob: str) -> _Classify:
+def _by_globs(where: Path, source_glob: str, target_glob: str) -> Classify:
     """Files pair up when the wildcards stand for the same; what a target's glob has in excess tells
     the targets of one source apart."""
     source, count = _compiled(where, source_glob, "--source-glob")
@@ -88,7 +51,7 @@ def _by_globs(where: Path, source_glob: str, target_glob: str) -> _Classify:
             "more of them, one source has many targets then.",
         )
 
-    def classify(path: str) -> tuple[str, str, str] | None:
+    def classify(path: str) -> Part | None:
         before, after = source.fullmatch(path), target.fullmatch(path)
         if before and after:
             raise ConfigError(
@@ -97,13 +60,19 @@ def _by_globs(where: Path, source_glob: str, target_glob: str) -> _Classify:
                 hint="Narrow one of them, so that a file is a source or a target.",
             )
         if before:
-            return _text(before.groups()), "", "s"
+            return Part(_text(before.groups()), "source")
         if after:
             groups = after.groups()
-            return _text(groups[:count]), _text(groups[count:]), "t"
+            return _target(path, _text(groups[:count]), _text(groups[count:]))
         return None
 
     return classify
+
+
+def _target(path: str, group: str, edit: str) -> Part:
+    """A target; `edit` tells those of one source apart."""
+    name = "/".join(filter(None, (group, edit)))
+    return Part(group, "target", name or stem(os.path.basename(path)))
 
 
 def _text(groups: tuple[str | None, ...]) -> str:
@@ -153,7 +122,7 @@ def _compiled(where: Path, glob: str, flag: str) -> tuple[re.Pattern[str], int]:
         ) from None
 
 
-def _by_regex(text: str) -> _Classify:
+def _by_regex(text: str) -> Classify:
     """`key` is what a pair shares; the group that takes part, `source` or `target`, is the side."""
     hint = r"For example: --regex '(?P<key>.+)_((?P<source>raw)|(?P<target>final))\.jpg'"
     try:
@@ -167,12 +136,13 @@ def _by_regex(text: str) -> _Classify:
         )
     edits = "edit" in expression.groupindex
 
-    def classify(path: str) -> tuple[str, str, str] | None:
+    def classify(path: str) -> Part | None:
         match = expression.fullmatch(path)
         if match is None or (match["source"] is None) == (match["target"] is None):
             return None
-        side = "t" if match["source"] is None else "s"
-        edit = (match["edit"] or "") if edits and side == "t" else ""
-        return (match["key"] or "").strip("/"), edit, side
+        group = (match["key"] or "").strip("/")
+        if match["target"] is None:
+            return Part(group, "source")
+        return _target(path, group, (edits and match["edit"]) or "")
 
     return classify

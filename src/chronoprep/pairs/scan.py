@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import NamedTuple
 
 from chronoprep.data import Outcome, Pair
 from chronoprep.images.refs import of_path
+from chronoprep.pairs.folders import stem, walk
 
 
 class Candidate(NamedTuple):
@@ -26,9 +29,23 @@ class Candidate(NamedTuple):
     prompt: str | None = None
     wider: str | None = None
 
-    @classmethod
-    def of_files(cls, name: str, source: str, target: str, caption: str | None = None) -> Candidate:
-        return cls(name, of_path(source), of_path(target), caption)
+
+class Part(NamedTuple):
+    """What a file is in its pair.
+
+    Attributes:
+        group: What the images of a pair share; one source may have many targets.
+        side: `source` or `target`.
+        text: Of a target, what its pair is called. Of a source, the layout, where files tell it.
+    """
+
+    group: str
+    side: str
+    text: str = ""
+
+
+# Path below a folder, with `/` → its part, or None where it has none.
+Classify = Callable[[str], Part | None]
 
 
 @dataclass(slots=True)
@@ -49,9 +66,58 @@ class Scan:
     ordered: bool = False
     sidecars: bool = True
 
-    def refuse(self, *sides: list[str]) -> None:
-        """Note that several files are one side of one pair."""
-        clashes = (" and ".join(sorted(files)) for files in sides if len(files) > 1)
-        self.ambiguous.append(
-            "; ".join(f"{files} differ only in their suffix: keep one" for files in clashes)
-        )
+    def slots(self, top: str, classify: Classify) -> list[str]:
+        """The images below a folder, each as one text, `group NUL side NUL text NUL path`: sorting
+        brings pairs together without an object a file."""
+        slots = []
+        for relative, here in walk(top):
+            for name in here.images:
+                path = f"{top}{os.sep}{relative}{name}"
+                part = classify(relative + name)
+                if part:
+                    slots.append("\0".join((*part, path)))
+                else:
+                    self.unmatched.append(path)
+        return slots
+
+    def match(
+        self,
+        slots: list[str],
+        regroup: Callable[[list[str], list[str]], list[str]] | None = None,
+    ) -> Iterator[Candidate]:
+        """The pairs among slots: a source and each of its targets.
+
+        Args:
+            regroup: Given all slots and those of groups without a pair, puts these into other
+                groups, which are matched again.
+        """
+        slots.sort()
+        lone: list[str] = []
+        for _, group in groupby(slots, key=lambda slot: slot.partition("\0")[0]):
+            members = list(group)
+            sources: dict[str, list[str]] = {}
+            targets: dict[str, list[str]] = {}
+            for member in members:
+                _, side, text, path = member.split("\0")
+                (sources if side == "source" else targets).setdefault(text, []).append(path)
+            if not sources or not targets:
+                lone += members
+                continue
+            befores = [path for paths in sources.values() for path in paths]
+            self._refuse("source", befores)
+            for name, afters in targets.items():
+                self._refuse("target", afters)
+                if len(befores) == len(afters) == 1:
+                    self.layouts.update(filter(None, sources))
+                    yield Candidate(name, of_path(befores[0]), of_path(afters[0]))
+        if regroup:
+            yield from self.match(regroup(slots, lone))
+        else:
+            self.unmatched += [slot.rpartition("\0")[2] for slot in lone]
+
+    def _refuse(self, side: str, files: list[str]) -> None:
+        """Note where several files are one side of one pair."""
+        if len(files) > 1:
+            same = len(set(map(stem, files))) == 1
+            why = "differ only in their suffix" if same else f"are both the {side}"
+            self.ambiguous.append(f"{' and '.join(sorted(files))} {why}: keep one")
