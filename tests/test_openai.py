@@ -318,7 +318,8 @@ def test_a_model_that_refuses_one_word_for_the_limit_gets_the_other(fault_server
 
 def painter(endpoint: str, server: str = "") -> OpenAIVLM:
     model = ServedModel("/srv/models/painter", server)
-    return OpenAIVLM(endpoint, model, max_new_tokens=9, timeout=60)
+    settings = VLMSettings(endpoint=endpoint, max_new_tokens=9, request_timeout=60)
+    return OpenAIVLM(settings, model)
 
 
 def replies(endpoint: str, *values: tuple[int, object]) -> list[Completion | PairError]:

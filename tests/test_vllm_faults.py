@@ -11,8 +11,11 @@ from typing import Any
 
 import pytest
 
+from chronoprep.checkpoint import Checkpoint
+from chronoprep.config import VLMSettings
 from chronoprep.data import Completion, Turn
 from chronoprep.errors import BackendError
+from chronoprep.vlm import Model
 
 BACKEND = "chronoprep.vlm.vllm_backend"
 
@@ -72,7 +75,9 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> Any:
     backend = module_from_spec(spec)
     monkeypatch.setitem(sys.modules, BACKEND, backend)
     spec.loader.exec_module(backend)
-    return backend.VLLMVLM(Path("x"), dtype="auto", max_new_tokens=5, at_once=2, gpus=1, options={})
+    settings = VLMSettings(backend="vllm", max_new_tokens=5, concurrency=4)
+    found = Model(settings, Checkpoint("x", Path("x"), "r", {}))
+    return backend.VLLMVLM(found, Path("x"))
 
 
 def test_an_answer_that_the_model_did_not_end_is_cut(engine: Any) -> None:

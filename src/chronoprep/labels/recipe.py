@@ -88,9 +88,7 @@ class LabelTask(NamedTuple):
 
 def normal_caption(text: str | None) -> str | None:
     """A caption in its stored spelling; None where there is none."""
-    if text is None or not guard.clean(text):
-        return None
-    return "no change" if guard.is_no_change(text) else guard.clean(text)
+    return guard.spelled(text or "") or None
 
 
 def plan(

@@ -17,6 +17,7 @@ from typing import Any
 import openai
 from anyio.from_thread import start_blocking_portal
 
+from chronoprep.config import VLMSettings
 from chronoprep.data import GREEDY, Chat, Completion, Picture, Sampling
 from chronoprep.errors import BackendError, PairError
 from chronoprep.vlm.endpoint import (
@@ -49,21 +50,19 @@ class OpenAIVLM:
     """A model behind an OpenAI-compatible endpoint; many threads may ask at the same time.
 
     Args:
-        endpoint: Its address, such as `http://localhost:8000/v1`.
+        settings: Their endpoint is its address; an answer's longest length and a request's
+            deadline are there, too.
         model: What to ask for.
-        max_new_tokens: Longest answer, in tokens.
-        timeout: Seconds that one request may take.
     """
 
-    def __init__(
-        self, endpoint: str, model: ServedModel, *, max_new_tokens: int, timeout: float
-    ) -> None:
+    def __init__(self, settings: VLMSettings, model: ServedModel) -> None:
+        endpoint = settings.endpoint or ""
         self.endpoint = shown(endpoint)
-        self.max_new_tokens = max_new_tokens
+        self.max_new_tokens = settings.max_new_tokens
         self._model = model
         self._part = kept(_part)
         self._limit = "max_tokens"  # until the server asks for the other word
-        self._client = client(openai.AsyncOpenAI, endpoint, timeout, RETRIES)
+        self._client = client(openai.AsyncOpenAI, endpoint, settings.request_timeout, RETRIES)
         self._lock = threading.Lock()
         self._under_way: set[Future[Completion | PairError]] = set()
         self._closed = False

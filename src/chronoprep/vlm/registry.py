@@ -171,7 +171,21 @@ class Model:
             BackendError: When the download or the loading fails, or a server does not answer.
             ConfigError: When a server has no such model.
         """
-        return _LOADERS[self.backend](self)
+        if self.backend == "openai":
+            from chronoprep.vlm.openai_backend import OpenAIVLM
+
+            served = _ask_server(self.settings)
+            if _of_server(self.settings, served) != self.checkpoint:
+                raise BackendError("The server changed its model meanwhile.", hint="Run it again.")
+            return OpenAIVLM(self.settings, served)
+        folder = checkpoint.ensure(self.checkpoint)
+        if self.backend == "vllm":
+            from chronoprep.vlm.vllm_backend import VLLMVLM
+
+            return VLLMVLM(self, folder)
+        from chronoprep.vlm.transformers_backend import TransformersVLM
+
+        return TransformersVLM(self, folder)
 
 
 def resolve(settings: VLMSettings) -> Model:
@@ -189,6 +203,11 @@ def resolve(settings: VLMSettings) -> Model:
             f"--backend {settings.backend} asks no server, and --endpoint names one.",
             hint="Leave one of them out; `--endpoint ''` undoes what the settings name.",
         )
+    if backend == "vllm" and settings.device != "auto":
+        raise ConfigError(
+            f"The vllm backend does not take --device {settings.device}.",
+            hint="vLLM's build decides; CUDA_VISIBLE_DEVICES chooses the GPUs that it sees.",
+        )
     if importlib.util.find_spec(backend) is None:
         raise ConfigError(
             f"The {backend} backend needs a package that is not installed.",
@@ -202,64 +221,6 @@ def resolve(settings: VLMSettings) -> Model:
     if found.folder is None and found.config:
         _check_vision(name, found.config)  # before gigabytes are downloaded
     return Model(settings, found)
-
-
-def _transformers(model: Model) -> VLM:
-    from chronoprep.vlm.transformers_backend import TransformersVLM
-
-    settings = model.settings
-    return TransformersVLM(
-        checkpoint.ensure(model.checkpoint),
-        dtype=model.dtype,
-        device=settings.device,
-        max_new_tokens=settings.max_new_tokens,
-        batch_size=settings.batch_size,
-    )
-
-
-def _vllm(model: Model) -> VLM:
-    settings = model.settings
-    if settings.device != "auto":
-        raise ConfigError(
-            f"The vllm backend does not take --device {settings.device}.",
-            hint="vLLM's build decides; CUDA_VISIBLE_DEVICES chooses the GPUs that it sees.",
-        )
-    from chronoprep.vlm.vllm_backend import VLLMVLM
-
-    return VLLMVLM(
-        checkpoint.ensure(model.checkpoint),
-        dtype=model.dtype,
-        max_new_tokens=settings.max_new_tokens,
-        # The other half is being prepared or waits: a place that falls free is taken at once.
-        at_once=max(model.in_flight // 2, 1),
-        gpus=_gpus(model.memory_needed or 0),
-        options=settings.vllm,
-    )
-
-
-def _gpus(needed: int) -> int:
-    """How many GPUs a model is spread over: no more than it takes, and a power of two."""
-    sizes, count = memory.of_gpus(), 1
-    while 2 * count <= len(sizes) and sum(sizes[:count]) < needed:
-        count *= 2
-    return count
-
-
-def _openai(model: Model) -> VLM:
-    from chronoprep.vlm.openai_backend import OpenAIVLM
-
-    settings, served = model.settings, _ask_server(model.settings)
-    if _of_server(settings, served) != model.checkpoint:
-        raise BackendError("The server changed its model meanwhile.", hint="Run it again.")
-    return OpenAIVLM(
-        settings.endpoint or "",
-        served,
-        max_new_tokens=settings.max_new_tokens,
-        timeout=settings.request_timeout,
-    )
-
-
-_LOADERS = {"transformers": _transformers, "vllm": _vllm, "openai": _openai}
 
 
 def _backend_name(settings: VLMSettings) -> str:
@@ -284,31 +245,36 @@ def _find_on_server(settings: VLMSettings) -> Checkpoint:
     model = ServedModel(settings.model)
     # Whether a server has what is named shows when it is needed: a run with nothing to do needs
     # none. But a name without a folder may be the end of a path, which the server knows.
-    if not (_is_named(settings) and "/" in model.id):
+    named = bool(_names(settings))
+    if not (named and "/" in model.id):
         try:
             model = _ask_server(settings)
         except BackendError:
-            if not _is_named(settings):
+            if not named:
                 raise
     return _of_server(settings, model)
 
 
 def _of_server(settings: VLMSettings, model: ServedModel) -> Checkpoint:
-    spec = _spec(settings.model) if _is_named(settings) else None
-    return Checkpoint(spec.id if spec else model.name, None, model.revision, {})
+    known = _names(settings)[1:]
+    return Checkpoint(known[0] if known else model.name, None, model.revision, {})
 
 
 def _ask_server(settings: VLMSettings) -> ServedModel:
     """The server's model that is meant."""
     from chronoprep.vlm.endpoint import choose, list_models
 
-    endpoint, spec = settings.endpoint or "", _spec(settings.model)
-    names = [settings.model, *([spec.id] if spec else [])] if _is_named(settings) else []
-    return choose(list_models(endpoint), endpoint, names)
+    endpoint = settings.endpoint or ""
+    return choose(list_models(endpoint), endpoint, _names(settings))
 
 
-def _is_named(settings: VLMSettings) -> bool:
-    return "model" in settings.model_fields_set
+def _names(settings: VLMSettings) -> list[str]:
+    """What a server may call the model that is meant: as it is named, and a known one's id; none
+    where the server is to choose."""
+    if "model" not in settings.model_fields_set:
+        return []
+    spec = _spec(settings.model)
+    return [settings.model, *([spec.id] if spec else [])]
 
 
 def _check(folder: Path) -> dict[str, object]:

@@ -20,6 +20,7 @@ import transformers
 from chronoprep.data import GREEDY, Chat, Completion, Picture, Sampling
 from chronoprep.errors import BackendError
 from chronoprep.vlm.prefix import Prefix, Prompt, new_cache
+from chronoprep.vlm.registry import Model
 from chronoprep.vlm.thoughts import without_thoughts
 from chronoprep.vlm.vision import Vision
 
@@ -43,11 +44,9 @@ class TransformersVLM:
     """A vision-language checkpoint in a local folder.
 
     Args:
-        folder: In Hugging Face form.
-        dtype: "auto" takes the checkpoint's own.
-        device: "auto" spreads the model over every GPU there is, else takes the CPU.
-        max_new_tokens: Longest answer, in tokens.
-        batch_size: Chats a batch, at most; by default what the device's memory may hold.
+        found: The model, whose settings bind: device "auto" spreads it over every GPU there is,
+            else takes the CPU; without a batch size, a batch is what the device's memory may hold.
+        folder: Its files, in Hugging Face form.
 
     Attributes:
         batch_size: Chats a batch, at most; halved whenever memory runs out.
@@ -56,23 +55,15 @@ class TransformersVLM:
         BackendError: When the checkpoint can't be loaded.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        *,
-        dtype: str,
-        device: str,
-        max_new_tokens: int,
-        batch_size: int | None = None,
-    ) -> None:
+    def __init__(self, found: Model, folder: Path) -> None:
         transformers.utils.logging.set_verbosity_error()
         transformers.utils.logging.disable_progress_bar()
-        self.max_new_tokens = max_new_tokens
+        self.max_new_tokens = found.settings.max_new_tokens
         try:
             config = transformers.AutoConfig.from_pretrained(folder)
             self.omni = config.model_type == "qwen3_omni_moe"
             self.processor = _processor(folder, config)
-            self.model = _model(folder, config, dtype, device)
+            self.model = _model(folder, config, found.dtype, found.settings.device)
             fast = config.model_type in _QWEN
             self._vision = Vision(self.model, self.processor.image_processor) if fast else None
         except torch.cuda.OutOfMemoryError:
@@ -93,7 +84,7 @@ class TransformersVLM:
         ends = self.model.generation_config.eos_token_id
         ends = [ends] if isinstance(ends, int) else list(ends or [])
         self._ends = {end for end in (*ends, tokenizer.eos_token_id) if end is not None}
-        self.batch_size = batch_size or _fitting(self.model)
+        self.batch_size = found.settings.batch_size or _fitting(self.model)
 
     def prepare(self, picture: Picture) -> None:
         """Do ahead, in a worker thread, what a picture needs before the model sees it."""

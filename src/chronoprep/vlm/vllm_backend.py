@@ -12,16 +12,18 @@ import hashlib
 import os
 import queue
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from chronoprep import memory
 from chronoprep.data import GREEDY, Chat, Completion, Picture, Sampling
 from chronoprep.errors import BackendError, PairError
 from chronoprep.vlm.messages import kept, messages
+from chronoprep.vlm.registry import Model
 from chronoprep.vlm.thoughts import broken_off, without_thoughts
 
 # Read when vLLM is imported: its news would go to stdout, where --json goes; and it phones home.
@@ -52,37 +54,25 @@ class VLLMVLM:
     """A checkpoint in a local folder, run by vLLM; many threads may ask at the same time.
 
     Args:
-        folder: In Hugging Face form.
-        dtype: Of the computation.
-        max_new_tokens: Longest answer, in tokens.
-        at_once: Requests that run at the same time; more wait.
-        gpus: How many of them share the model.
-        options: More arguments for `vllm.LLM`; they win over those made here.
+        found: The model, whose settings bind; its options of vLLM win over those made here.
+        folder: Its files, in Hugging Face form.
 
     Raises:
         BackendError: When the engine does not start.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        *,
-        dtype: str,
-        max_new_tokens: int,
-        at_once: int,
-        gpus: int,
-        options: Mapping[str, Any],
-    ) -> None:
-        self.max_new_tokens = max_new_tokens
+    def __init__(self, found: Model, folder: Path) -> None:
+        self.max_new_tokens = found.settings.max_new_tokens
         arguments: dict[str, Any] = {
-            "dtype": dtype,
-            "tensor_parallel_size": gpus,
-            "max_num_seqs": at_once,
+            "dtype": found.dtype,
+            "tensor_parallel_size": _gpus(found.memory_needed or 0),
+            # The other half is being prepared or waits: a place that falls free is taken at once.
+            "max_num_seqs": max(found.in_flight // 2, 1),
             "max_model_len": -1,  # what fits: a checkpoint's own 256k tokens may ask for too much
             "limit_mm_per_prompt": {"image": 2, "video": 0},
         }
         try:
-            self.llm = vllm.LLM(str(folder), **(arguments | dict(options)))
+            self.llm = vllm.LLM(str(folder), **(arguments | found.settings.vllm))
         except Exception as error:  # whatever a broken file or too little memory makes it raise
             raise BackendError(
                 f"{folder}: vLLM does not start: {_reason(error)}",
@@ -178,6 +168,14 @@ class VLLMVLM:
         else:
             under_way[_number(number)] = question
         return True
+
+
+def _gpus(needed: int) -> int:
+    """How many GPUs a model is spread over: no more than it takes, and a power of two."""
+    sizes, count = memory.of_gpus(), 1
+    while 2 * count <= len(sizes) and sum(sizes[:count]) < needed:
+        count *= 2
+    return count
 
 
 def _part(picture: Picture) -> dict[str, Any]:

@@ -14,6 +14,6 @@ what can't begin in the same way; and where a pattern may begin anywhere, the re
 """
 
 from chronoprep.labels.guard.cleaning import clean
-from chronoprep.labels.guard.rules import Fault, find_fault, is_no_change
+from chronoprep.labels.guard.rules import Fault, find_fault, is_no_change, spelled
 
-__all__ = ["Fault", "clean", "find_fault", "is_no_change"]
+__all__ = ["Fault", "clean", "find_fault", "is_no_change", "spelled"]

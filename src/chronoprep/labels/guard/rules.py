@@ -111,6 +111,11 @@ def is_no_change(text: str) -> bool:
     return _phrases("no_change", _SAID_AGAIN).fullmatch(" ".join(words)) is not None
 
 
+def spelled(caption: str) -> str:
+    """A caption as it is stored: clean, and "no change" in its one spelling."""
+    return "no change" if is_no_change(caption) else clean(caption)
+
+
 def find_fault(answer: Completion, form: Form) -> Fault | None:
     """The first thing that is wrong with an answer, or None.
 
