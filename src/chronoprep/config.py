@@ -14,9 +14,9 @@ import difflib
 import os
 import reprlib
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -31,6 +31,9 @@ CONFIG_NAME = "chronoprep.toml"
 ENV_PREFIX = "CHRONOPREP_"
 CONFIG_VARIABLE = "CHRONOPREP_CONFIG"
 MOST_BYTES = 1_000_000  # of a file of settings
+
+# Section, key, value, and where it came from, for messages.
+_Given = tuple[str, str, Any, str]
 
 _REPR = reprlib.Repr()
 _REPR.maxstring = 200
@@ -220,13 +223,6 @@ def variable(section: str, key: str) -> str:
     return f"{ENV_PREFIX}{section}_{key}".upper()
 
 
-class _Origin(NamedTuple):
-    """Where values came from, for messages: the environment, `chronoprep.toml`."""
-
-    name: str
-    values: Mapping[str, Mapping[str, Any]]
-
-
 def load_settings(
     flags: Mapping[str, Mapping[str, Any]] | None = None,
     *,
@@ -246,32 +242,26 @@ def load_settings(
             value that doesn't fit, naming where it came from.
     """
     environ = os.environ if environ is None else environ
-    origins = [
-        _from_file(config_file, environ),
-        _from_environ(environ),
-        _Origin("the command line", flags or {}),
-    ]
     merged: dict[str, dict[str, Any]] = {}
-    source: dict[tuple[str, str], str] = {}
-    for origin in origins:
-        for section, values in origin.values.items():
-            for key, value in values.items():
-                if value is not None:
-                    merged.setdefault(section, {})[key] = value
-                    source[section, key] = origin.name
+    origin: dict[tuple[str, str], str] = {}
+    given = [*_from_file(config_file, environ), *_from_environ(environ)]
+    for section, values in (flags or {}).items():
+        given += [(section, key, value, "the command line") for key, value in values.items()]
+    for section, key, value, where in given:
+        if value is not None:
+            merged.setdefault(section, {})[key] = value
+            origin[section, key] = where
     try:
         return Settings.model_validate(merged)
     except ValidationError as error:
         first = error.errors()[0]
-        if len(first["loc"]) == 1:  # a section as a whole: settings that don't go together
-            raise ConfigError(
-                f"[{first['loc'][0]}]: {first['msg'].removeprefix('Value error, ')}"
-            ) from None
-        section, key = str(first["loc"][0]), str(first["loc"][1])
-        raise ConfigError(
-            f"{section}.{key} = {_shown(first['input'])} "
-            f"(from {source.get((section, key), '?')}): {first['msg']}"
-        ) from None
+        section, key = map(str, (*first["loc"], "")[:2])
+        if not key:  # a section as a whole: settings that don't go together
+            message = f"[{section}]: {first['msg'].removeprefix('Value error, ')}"
+        else:
+            where = origin.get((section, key), "?")
+            message = f"{section}.{key} = {_shown(first['input'])} (from {where}): {first['msg']}"
+        raise ConfigError(message) from None
 
 
 def _shown(value: object) -> str:
@@ -286,15 +276,12 @@ def _nearest(word: str, valid: Iterable[str]) -> str:
     return difflib.get_close_matches(word[:100], valid, n=1, cutoff=0)[0]
 
 
-def _from_file(config_file: Path | None, environ: Mapping[str, str]) -> _Origin:
-    if config_file is None and environ.get(CONFIG_VARIABLE):
-        config_file = Path(environ[CONFIG_VARIABLE])
-    if config_file is None:
-        config_file = Path(CONFIG_NAME)
-        if not config_file.exists():
-            return _Origin(CONFIG_NAME, {})
-    values: dict[str, dict[str, Any]] = {}
-    for name, table in _tables(config_file).items():
+def _from_file(config_file: Path | None, environ: Mapping[str, str]) -> Iterator[_Given]:
+    named = config_file or environ.get(CONFIG_VARIABLE)
+    file = Path(named or CONFIG_NAME)
+    if not named and not file.exists():
+        return
+    for name, table in _tables(file).items():
         if name not in SECTIONS or not isinstance(table, dict):
             field = name.replace("-", "_")
             known = [s for s, section in SECTIONS.items() if field in section.model_fields]
@@ -303,17 +290,16 @@ def _from_file(config_file: Path | None, environ: Mapping[str, str]) -> _Origin:
                 if known
                 else f"Did you mean [{_nearest(name, SECTIONS)}]?"
             )
-            raise ConfigError(f"{config_file}: unknown table or key {_shown(name)}.", hint=hint)
+            raise ConfigError(f"{file}: unknown table or key {_shown(name)}.", hint=hint)
         keys = SECTIONS[name].model_fields
         for key, value in table.items():
             field = key.replace("-", "_")
             if field not in keys:
                 raise ConfigError(
-                    f"{config_file}: unknown key {_shown(key)} in [{name}].",
+                    f"{file}: unknown key {_shown(key)} in [{name}].",
                     hint=f"Did you mean {_nearest(field, keys)!r}?",
                 )
-            values.setdefault(name, {})[field] = value
-    return _Origin(str(config_file), values)
+            yield name, field, value, str(file)
 
 
 def _tables(file: Path) -> dict[str, Any]:
@@ -342,13 +328,8 @@ def _tables(file: Path) -> dict[str, Any]:
         raise ConfigError(f"{file}: not valid TOML: {error}") from None
 
 
-def _from_environ(environ: Mapping[str, str]) -> _Origin:
-    variables = {
-        variable(section, key): (section, key)
-        for section, fields in SECTIONS.items()
-        for key in fields.model_fields
-    }
-    values: dict[str, dict[str, Any]] = {}
+def _from_environ(environ: Mapping[str, str]) -> Iterator[_Given]:
+    variables = {variable(s, key): (s, key) for s in SECTIONS for key in SECTIONS[s].model_fields}
     for name, text in environ.items():
         if not name.startswith(ENV_PREFIX) or name == CONFIG_VARIABLE:
             continue
@@ -357,6 +338,4 @@ def _from_environ(environ: Mapping[str, str]) -> _Origin:
                 f"Unknown environment variable {name}.",
                 hint=f"Did you mean {_nearest(name, variables)}?",
             )
-        section, key = variables[name]
-        values.setdefault(section, {})[key] = text
-    return _Origin("the environment", values)
+        yield *variables[name], text, "the environment"

@@ -8,11 +8,11 @@ them is measured by `benchmarks/video.py`. It knows nothing of pairs, labels or 
 
 from __future__ import annotations
 
-import errno
 import io
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from errno import EACCES, EDQUOT, EFBIG, EIO, ENOENT, ENOSPC, EROFS
 from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple, cast
@@ -29,15 +29,7 @@ from chronoprep.files import replacing
 
 MAX_SIDE = 16384  # x264's own limit, in pixels
 # What the machine, and not the pair, is to blame for.
-_DISK_ERRORS = (
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EFBIG,
-    errno.EACCES,
-    errno.EROFS,
-    errno.EIO,
-    errno.ENOENT,
-)
+_DISK_ERRORS = {ENOSPC, EDQUOT, EFBIG, EACCES, EROFS, EIO, ENOENT}
 _SECOND = Fraction(1)
 # Asks FFmpeg not to decode a frame only to see what the file holds: a third of reading it back.
 _UNPROBED = {"skip_frame": "all"}
@@ -128,7 +120,7 @@ def copy_video(files: list[bytes], path: Path, settings: VideoSettings) -> str |
     """
     try:
         sizes = [_jpeg_size(data) for data in files]
-    except _UnfitError as reason:
+    except PairError as reason:
         return str(reason)
     size = sizes[0]
     if sizes[1] != size:
@@ -152,41 +144,32 @@ def read_frames(path: Path) -> list[np.ndarray]:
         return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
 
 
-class _UnfitError(Exception):
-    """Why a file can't be copied."""
-
-
 def _jpeg_size(data: bytes) -> tuple[int, int]:
     """Width and height of a JPEG file that all readers decode alike.
 
     Raises:
-        _UnfitError: It is another file.
+        PairError: It is another file; the message is the reason alone.
     """
     try:
         # Not `Image.open`: it warns of large images, which are checked elsewhere.
         image = JpegImageFile(io.BytesIO(data))
         orientation = image.getexif().get(_ORIENTATION_TAG, 1)
     except Exception:  # Pillow's plugins answer bad data with nearly any exception
-        raise _UnfitError("not JPEG") from None
+        raise PairError("not JPEG") from None
     if orientation != 1:
-        raise _UnfitError("EXIF orientation")  # some readers apply it and some do not
+        raise PairError("EXIF orientation")  # some readers apply it and some do not
     # Behind the last scan; with the end missing, Pillow refuses what others show half grey.
     if data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):
-        raise _UnfitError("cut off")
+        raise PairError("cut off")
     if image.mode == "L":
         return image.size
-    components = [component[0] for component in image.layer]
-    sampling = [component[1:3] for component in image.layer]
-    if (
-        image.mode != "RGB"
-        or components != [1, 2, 3]  # b"RGB" stands for just that
-        or image.info.get("adobe_transform", 1) != 1
-        or sampling[0] not in ((1, 1), (2, 1), (2, 2))
-        or sampling[1:] != [(1, 1), (1, 1)]
-    ):
-        raise _UnfitError("unusual colours (CMYK, RGB, rare subsampling)")
-    if sampling[0] != (1, 1) and (image.width % 2 or image.height % 2):
-        raise _UnfitError("odd sides with halved chroma")  # readers differ in the last row
+    # Of each component: its name, which b"RGB" has for just that, and its sampling.
+    luma, *chroma = [component[:3] for component in image.layer]
+    usual = luma in ((1, 1, 1), (1, 2, 1), (1, 2, 2)) and chroma == [(2, 1, 1), (3, 1, 1)]
+    if image.mode != "RGB" or image.info.get("adobe_transform", 1) != 1 or not usual:
+        raise PairError("unusual colours (CMYK, RGB, rare subsampling)")
+    if luma != (1, 1, 1) and (image.width % 2 or image.height % 2):
+        raise PairError("odd sides with halved chroma")  # readers differ in the last row
     return image.size
 
 
@@ -221,9 +204,8 @@ def _frame(image: Image, pixel_format: str) -> av.VideoFrame:
 
 def _encode(frames: list[av.VideoFrame], path: Path, encoder: _Encoder) -> None:
     with av.open(str(path), "w", format="mp4") as container:
-        stream = cast(
-            "VideoStream", container.add_stream(encoder.name, rate=1, options=encoder.options)
-        )
+        added = container.add_stream(encoder.name, rate=1, options=encoder.options)
+        stream = cast("VideoStream", added)
         stream.width, stream.height = frames[0].width, frames[0].height
         stream.pix_fmt = encoder.pixel_format
         if encoder.pixel_format != "rgb24":
@@ -251,22 +233,16 @@ def _two_packets(path: Path, name: str) -> list[bytes]:
 
 def _check(frames: list[av.VideoFrame], path: Path, encoder: _Encoder, name: str) -> None:
     """Compare what decodes with what the encoder was given, in its own pixel format."""
-    size = frames[0].width, frames[0].height
     with av.open(str(path), options=_UNPROBED) as container:
         stream = container.streams.video[0]
         stream.codec_context.thread_count = 1
-        decoded = 0
-        for decoded, got in enumerate(container.decode(stream), 1):
-            if decoded > len(frames) or (got.width, got.height) != size:
-                break
-            wanted = frames[decoded - 1].to_ndarray()
-            psnr = _psnr(wanted, got.to_ndarray(format=encoder.pixel_format))
-            if psnr < encoder.floor:
-                raise PairError(f"{name}: the decoded video differs too much from its images")
-        else:
-            if decoded == len(frames):
-                return
-    raise PairError(f"{name}: the video does not decode to two frames of the right size")
+        shown = list(container.decode(stream))
+    if [(got.width, got.height) for got in shown] != 2 * [(frames[0].width, frames[0].height)]:
+        raise PairError(f"{name}: the video does not decode to two frames of the right size")
+    for wanted, got in zip(frames, shown, strict=True):
+        pixels = got.to_ndarray(format=encoder.pixel_format)
+        if _psnr(wanted.to_ndarray(), pixels) < encoder.floor:
+            raise PairError(f"{name}: the decoded video differs too much from its images")
 
 
 def _decodes(packets: list[bytes], size: tuple[int, int]) -> bool:

@@ -7,32 +7,8 @@ the mirrored pair. Noise, exposure, a slight shift of the frame and JPEG artefac
 source and target, so that "no change" is never a matter of equal bytes.
 """
 
-from chronoprep.synth.samples import Edit, Kind, Sample
-from chronoprep.synth.scenes import (
-    COLOURS,
-    PATTERNS,
-    PLACES,
-    SHAPES,
-    SIZES,
-    TONES,
-    Backdrop,
-    Scene,
-    Thing,
-)
+from chronoprep.synth.samples import Sample
+from chronoprep.synth.scenes import COLOURS, PATTERNS, PLACES, SHAPES, SIZES, TONES, Scene
 from chronoprep.synth.series import sample
 
-__all__ = [
-    "COLOURS",
-    "PATTERNS",
-    "PLACES",
-    "SHAPES",
-    "SIZES",
-    "TONES",
-    "Backdrop",
-    "Edit",
-    "Kind",
-    "Sample",
-    "Scene",
-    "Thing",
-    "sample",
-]
+__all__ = ["COLOURS", "PATTERNS", "PLACES", "SHAPES", "SIZES", "TONES", "Sample", "Scene", "sample"]

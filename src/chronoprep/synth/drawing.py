@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import random
 from typing import TYPE_CHECKING
 
@@ -53,12 +54,8 @@ def _draw_pattern(draw: ImageDraw, backdrop: Backdrop, side: int) -> None:
     dark = (round(shade[0] * 0.84), round(shade[1] * 0.84), round(shade[2] * 0.84))
     step = side / backdrop.bands
     edges = [round(i * step) for i in range(backdrop.bands + 1)]
-    for i in range(backdrop.bands):
-        if backdrop.pattern == "striped":
-            if i % 2:
-                draw.rectangle((0, edges[i], side, edges[i + 1] - 1), fill=dark)
-            continue
-        for j in range(i % 2, backdrop.bands, 2):
+    for i, j in itertools.product(range(backdrop.bands), repeat=2):
+        if i % 2 == 1 if backdrop.pattern == "striped" else (i + j) % 2 == 0:
             draw.rectangle((edges[j], edges[i], edges[j + 1] - 1, edges[i + 1] - 1), fill=dark)
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from chronoprep.synth.drawing import render
-from chronoprep.synth.scenes import PLACES, Backdrop, Scene, Thing, mirrored, mirrored_scene, where
+from chronoprep.synth.scenes import Backdrop, Scene, Thing
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -39,31 +39,20 @@ class Edit:
         return "recolour" if before.colour != after.colour else "resize"
 
     @property
-    def place(self) -> int:
-        """Cell of the edit, -1 for the backdrop: edits are told in this order."""
-        return next((t.place for t in (self.before, self.after) if isinstance(t, Thing)), -1)
+    def parts(self) -> list[Thing | Backdrop]:
+        """What is there on either side."""
+        return [part for part in (self.before, self.after) if part is not None]
 
     @property
     def phrase(self) -> str:
         """The edit as words, without a capital or a full stop."""
-        before, after = self.before, self.after
-        if isinstance(before, Backdrop) and isinstance(after, Backdrop):
-            return f"change the background from {before.noun} to {after.noun}"
-        if isinstance(before, Thing) and isinstance(after, Thing):
-            if self.kind == "move":
-                return (
-                    f"move the {before.noun} from the {PLACES[before.place]} "
-                    f"to the {PLACES[after.place]}"
-                )
-            if self.kind == "replace":
-                return f"replace {before.named} with a {after.noun}"
-            if self.kind == "recolour":
-                return f"recolour {before.named} {after.colour}"
-            return f"{'enlarge' if after.size == 'large' else 'shrink'} {before.named}"
-        if isinstance(before, Thing):
-            return f"remove {before.named}"
-        assert isinstance(after, Thing)
-        return f"add a {after.noun} {where(after.place)}"
+        size = self.after.size if isinstance(self.after, Thing) else ""
+        verb = "enlarge" if size == "large" else "shrink"
+        return _PHRASES[self.kind].format(before=self.before, after=self.after, verb=verb)
+
+    def mirrored(self) -> Edit:
+        before, after = (part and part.mirrored() for part in (self.before, self.after))
+        return Edit(before, after)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,14 +92,13 @@ class Sample:
         """Stage 2: 80 to 100 words on what changes and what stays; None for "no change"."""
         if not self.edits:
             return None
-        kept = [t for t in self.source.things if t in self.target.things]
-        sentences = [self.opening]
-        sentences += [_RESULTS[self.edits[0].kind] if len(self.edits) == 1 else _TWO_EDITS]
-        sentences += [_kept(kept)]
+        kept = [thing for thing in self.source.things if thing in self.target.things]
+        result = _RESULTS[self.edits[0].kind] if len(self.edits) == 1 else _TWO_EDITS
+        sentences = [self.opening, result, _kept(kept)]
         if self.source.backdrop == self.target.backdrop:
-            sentences += [f"The background stays {self.source.backdrop.noun}."]
+            sentences.append(f"The background stays {self.source.backdrop.noun}.")
         for closing in _CLOSINGS:
-            if _words(sentences) < 82:
+            if sum(len(sentence.split()) for sentence in sentences) < 82:
                 sentences.append(closing)
         return " ".join(sentences)
 
@@ -119,35 +107,35 @@ class Sample:
         """Smallest box around all that changed: left, top, right, bottom as shares of the sides."""
         if not self.edits:
             return None
-        boxes = [
-            (0.0, 0.0, 1.0, 1.0) if isinstance(part, Backdrop) else part.box
-            for edit in self.edits
-            for part in (edit.before, edit.after)
-            if part is not None
-        ]
+        boxes = (part.box for edit in self.edits for part in edit.parts)
         left, top, right, bottom = zip(*boxes, strict=True)
         return (min(left), min(top), max(right), max(bottom))
 
     def swapped(self) -> Sample:
         """The pair backwards, with its own true labels."""
-        edits = [Edit(edit.after, edit.before) for edit in self.edits]
-        return Sample(self.seed, self.target, self.source, ordered(edits))
+        edits = ordered(Edit(edit.after, edit.before) for edit in self.edits)
+        return Sample(self.seed, self.target, self.source, edits)
 
     def mirrored(self) -> Sample:
         """The pair seen in a mirror: left and right change places."""
-        edits = [Edit(mirrored(edit.before), mirrored(edit.after)) for edit in self.edits]
-        return Sample(
-            self.seed, mirrored_scene(self.source), mirrored_scene(self.target), ordered(edits)
-        )
+        edits = ordered(edit.mirrored() for edit in self.edits)
+        return Sample(self.seed, self.source.mirrored(), self.target.mirrored(), edits)
 
     def pictures(self, size: int = 256) -> tuple[Image, Image]:
         """Source and target as RGB images of `size`² pixels; the same on every call."""
-        return (
-            render(self.source, size, random.Random(f"{self.seed} source")),
-            render(self.target, size, random.Random(f"{self.seed} target")),
-        )
+        source, target = (random.Random(f"{self.seed} {side}") for side in ("source", "target"))
+        return render(self.source, size, source), render(self.target, size, target)
 
 
+_PHRASES: dict[str, str] = {
+    "recolour": "recolour {before.named} {after.colour}",
+    "move": "move the {before.noun} from the {before.cell} to the {after.cell}",
+    "remove": "remove {before.named}",
+    "add": "add a {after.noun} {after.where}",
+    "replace": "replace {before.named} with a {after.noun}",
+    "resize": "{verb} {before.named}",
+    "background": "change the background from {before.noun} to {after.noun}",
+}
 _RESULTS: dict[str, str] = {
     "recolour": "Only its colour changes; its size, shape and place stay the same.",
     "move": "It leaves its old place empty and keeps its size, colour and shape.",
@@ -177,9 +165,6 @@ def _kept(things: Sequence[Thing]) -> str:
     return f"{text[0].upper()}{text[1:]} {verb}."
 
 
-def _words(sentences: Sequence[str]) -> int:
-    return sum(len(sentence.split()) for sentence in sentences)
-
-
-def ordered(edits: Sequence[Edit]) -> tuple[Edit, ...]:
-    return tuple(sorted(edits, key=lambda edit: edit.place))
+def ordered(edits: Iterable[Edit]) -> tuple[Edit, ...]:
+    """Edits by their cells, the backdrop's first: the order in which they are told."""
+    return tuple(sorted(edits, key=lambda edit: edit.parts[0].place))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 SIZES = ("small", "large")
 COLOURS = {
@@ -25,19 +26,9 @@ TONES = {
     "brown": (116, 82, 60),
 }
 PATTERNS = ("plain", "striped", "checked")
-PLACES = (
-    "top left",
-    "top",
-    "top right",
-    "left",
-    "centre",
-    "right",
-    "bottom left",
-    "bottom",
-    "bottom right",
-)
+PLACES = ["top left", "top", "top right", "left", "centre", "right"]
+PLACES += ["bottom left", "bottom", "bottom right"]
 _PREPOSITIONS = {"left": "on", "right": "on", "centre": "in"}
-_MIRRORED_PLACE = (2, 1, 0, 5, 4, 3, 8, 7, 6)
 # Radius as a share of the picture's side. A cell is a third wide: a large shape just fits.
 _RADIUS = {"small": 0.082, "large": 0.143}
 # Corners as (share of the radius, angle from the top, clockwise).
@@ -75,7 +66,16 @@ class Thing:
 
     @property
     def named(self) -> str:
-        return f"the {self.noun} {where(self.place)}"
+        return f"the {self.noun} {self.where}"
+
+    @property
+    def where(self) -> str:
+        """Its cell as a place: "at the top left", "in the centre"."""
+        return f"{_PREPOSITIONS.get(self.cell, 'at')} the {self.cell}"
+
+    @property
+    def cell(self) -> str:
+        return PLACES[self.place]
 
     @property
     def box(self) -> tuple[float, float, float, float]:
@@ -85,12 +85,8 @@ class Thing:
             (x, y), r = self.centre, self.radius
             points = [(x - r, y - r), (x + r, y + r)]
         across, down = zip(*points, strict=True)
-        return (
-            max(0.0, min(across)),
-            max(0.0, min(down)),
-            min(1.0, max(across)),
-            min(1.0, max(down)),
-        )
+        left, top = max(0.0, min(across)), max(0.0, min(down))
+        return left, top, min(1.0, max(across)), min(1.0, max(down))
 
     @property
     def radius(self) -> float:
@@ -113,10 +109,17 @@ class Thing:
         row, column = divmod(self.place, 3)
         return ((column + 0.5) / 3 + self.shift[0], (row + 0.5) / 3 + self.shift[1])
 
+    def mirrored(self) -> Thing:
+        place = self.place + 2 - 2 * (self.place % 3)
+        return replace(self, place=place, shift=(-self.shift[0], self.shift[1]), turn=-self.turn)
+
 
 @dataclass(frozen=True, slots=True)
 class Backdrop:
-    """What lies behind the shapes."""
+    """What lies behind the shapes, in the whole picture."""
+
+    place: ClassVar = -1
+    box: ClassVar = (0.0, 0.0, 1.0, 1.0)
 
     tone: str
     pattern: str
@@ -127,6 +130,9 @@ class Backdrop:
     def noun(self) -> str:
         return f"{self.pattern} {self.tone}"
 
+    def mirrored(self) -> Backdrop:
+        return self
+
 
 @dataclass(frozen=True, slots=True)
 class Scene:
@@ -135,24 +141,9 @@ class Scene:
     backdrop: Backdrop
     things: tuple[Thing, ...]
 
+    @classmethod
+    def of(cls, backdrop: Backdrop, things: Iterable[Thing]) -> Scene:
+        return cls(backdrop, tuple(sorted(things, key=lambda thing: thing.place)))
 
-def where(place: int) -> str:
-    """A cell in words: "at the top left", "in the centre"."""
-    name = PLACES[place]
-    return f"{_PREPOSITIONS.get(name, 'at')} the {name}"
-
-
-def scene_of(backdrop: Backdrop, things: Sequence[Thing]) -> Scene:
-    return Scene(backdrop, tuple(sorted(things, key=lambda thing: thing.place)))
-
-
-def mirrored(part: Thing | Backdrop | None) -> Thing | Backdrop | None:
-    if not isinstance(part, Thing):
-        return part
-    shift = (-part.shift[0], part.shift[1])
-    return replace(part, place=_MIRRORED_PLACE[part.place], shift=shift, turn=-part.turn)
-
-
-def mirrored_scene(scene: Scene) -> Scene:
-    things = [thing for t in scene.things if isinstance(thing := mirrored(t), Thing)]
-    return scene_of(scene.backdrop, things)
+    def mirrored(self) -> Scene:
+        return Scene.of(self.backdrop, (thing.mirrored() for thing in self.things))

@@ -3,21 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from chronoprep.synth.samples import Edit, Kind, Sample, ordered
-from chronoprep.synth.scenes import (
-    COLOURS,
-    PATTERNS,
-    SHAPES,
-    SIZES,
-    TONES,
-    Backdrop,
-    Scene,
-    Thing,
-    scene_of,
-)
+from chronoprep.synth.scenes import COLOURS, PATTERNS, SHAPES, SIZES, TONES, Backdrop, Scene, Thing
 
 _OBJECT_KINDS: tuple[Kind, ...] = ("recolour", "move", "remove", "add", "replace", "resize")
 
@@ -44,14 +34,12 @@ def sample(seed: int, index: int) -> Sample:
             continue
         edits.append(edit)
         target = _apply(target, edit)
-    if not edits:
-        return Sample(name, source, source, ())
     return Sample(name, source, target, ordered(edits))
 
 
 def _scene(rng: random.Random) -> Scene:
     places = rng.sample(range(9), rng.randint(1, 4))
-    return scene_of(_backdrop(rng), [_thing(place, rng) for place in places])
+    return Scene.of(_backdrop(rng), [_thing(place, rng) for place in places])
 
 
 def _backdrop(rng: random.Random) -> Backdrop:
@@ -66,11 +54,15 @@ def _thing(place: int, rng: random.Random) -> Thing:
         colour=rng.choice(list(COLOURS)),
         shape=rng.choice(SHAPES),
         place=place,
-        shift=(rng.uniform(-0.026, 0.026), rng.uniform(-0.026, 0.026)),
+        shift=_shift(rng),
         turn=rng.uniform(-12, 12),
         tint=_tint(rng, 12),
         scale=rng.uniform(0.93, 1.07),
     )
+
+
+def _shift(rng: random.Random) -> tuple[float, float]:
+    return (rng.uniform(-0.026, 0.026), rng.uniform(-0.026, 0.026))
 
 
 def _tint(rng: random.Random, most: int) -> tuple[int, int, int]:
@@ -83,8 +75,7 @@ def _edit(kind: Kind, scene: Scene, done: Sequence[Edit], rng: random.Random) ->
             pass
         return Edit(scene.backdrop, backdrop)
     # A second edit leaves the first one's cells alone, so that the two read as two.
-    parts = [part for edit in done for part in (edit.before, edit.after)]
-    touched = {part.place for part in parts if isinstance(part, Thing)}
+    touched = {part.place for edit in done for part in edit.parts}
     taken = touched | {thing.place for thing in scene.things}
     free = [place for place in range(9) if place not in taken]
     if kind == "add":
@@ -92,34 +83,31 @@ def _edit(kind: Kind, scene: Scene, done: Sequence[Edit], rng: random.Random) ->
     candidates = [thing for thing in scene.things if thing.place not in touched]
     if not candidates:
         return None
-    old_thing = rng.choice(candidates)
+    old = rng.choice(candidates)
     if kind == "remove":
-        return Edit(old_thing, None)
+        return Edit(old, None)
     if kind == "move":
-        shift = (rng.uniform(-0.026, 0.026), rng.uniform(-0.026, 0.026))
-        return Edit(old_thing, replace(old_thing, place=rng.choice(free), shift=shift))
+        return Edit(old, replace(old, shift=_shift(rng), place=rng.choice(free)))
     if kind == "recolour":
-        colour = rng.choice([c for c in COLOURS if c != old_thing.colour])
-        return Edit(old_thing, replace(old_thing, colour=colour))
+        return Edit(old, replace(old, colour=_other(COLOURS, old.colour, rng)))
     if kind == "replace":
-        shape = rng.choice([s for s in SHAPES if s != old_thing.shape])
-        return Edit(old_thing, replace(old_thing, shape=shape))
-    size = "small" if old_thing.size == "large" else "large"
-    return Edit(old_thing, replace(old_thing, size=size))
+        return Edit(old, replace(old, shape=_other(SHAPES, old.shape, rng)))
+    return Edit(old, replace(old, size="small" if old.size == "large" else "large"))
+
+
+def _other(values: Iterable[str], old: str, rng: random.Random) -> str:
+    return rng.choice([value for value in values if value != old])
 
 
 def _confusable(edit: Edit, done: Sequence[Edit]) -> bool:
     """Whether two edits concern things of one name, and so can be told in another way: a star that
     goes here and one that comes there are also a star that moves."""
-
-    def names(one: Edit) -> set[str]:
-        return {part.noun for part in (one.before, one.after) if isinstance(part, Thing)}
-
-    return any(names(edit) & names(other) for other in done)
+    names = {part.noun for part in edit.parts}
+    return any(part.noun in names for other in done for part in other.parts)
 
 
 def _apply(scene: Scene, edit: Edit) -> Scene:
     if isinstance(edit.after, Backdrop):
         return Scene(edit.after, scene.things)
     things = [thing for thing in scene.things if thing != edit.before]
-    return scene_of(scene.backdrop, [*things, edit.after] if edit.after else things)
+    return Scene.of(scene.backdrop, [*things, edit.after] if edit.after else things)

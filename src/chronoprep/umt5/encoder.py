@@ -12,7 +12,7 @@ from chronoprep.checkpoint import Checkpoint
 from chronoprep.config import UMT5Settings
 from chronoprep.errors import BackendError, ConfigError, PairError
 from chronoprep.umt5.text import MAX_TOKENS, Tokens, find_tokenizer
-from chronoprep.umt5.weights import Weights
+from chronoprep.umt5.weights import Weights, placed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -65,8 +65,8 @@ class Encoder:
                 all zero: the trainer would silently see no text.
         """
         weights, tokens = self._weights, self.tokens
-        state = weights.load()
-        table = state["shared.weight"]
+        model = weights.load()
+        table = model.shared.weight
         if not bool(table[:1024].any()):
             raise BackendError(
                 f"{weights.place}: the token embeddings are all zero.",
@@ -79,7 +79,7 @@ class Encoder:
                 hint="Point --tokenizer at the tokenizer of the same model.",
             )
         self.replicas = [
-            Replica(weights.model(state, name), tokens, self._settings.batch_tokens)
+            Replica(placed(model, name), tokens, self._settings.batch_tokens)
             for name in self._devices
         ]
         self.batch_tokens = min(replica.batch_tokens for replica in self.replicas)
