@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -11,11 +12,10 @@ import numpy as np
 import pytest
 
 from chronoprep.config import LabelSettings, Settings
-from chronoprep.data import Label
-from chronoprep.dataset import Dataset, read_table, write_table
+from chronoprep.dataset import Dataset, Label, read_table, write_table
 from chronoprep.errors import BackendError, ConfigError
 from chronoprep.workflows import prepare
-from conftest import Result, photo, write_pairs
+from conftest import Result, photo, text_of, write_pairs
 from trainer import read_dataset
 
 HOSTILE = [
@@ -49,36 +49,51 @@ def test_hostile_keys_and_prompts_come_back_through_the_trainers_readers(
     samples = read_dataset(folder)
     assert len(samples) == len(HOSTILE) >= 50
     written = {s.key: s for s in samples}
-    labels = Dataset(folder).labels()
-    assert set(written) == set(labels)
+    assert set(written) == set(Dataset(folder).journal)
     frames = {np.asarray(photo(2 * n, (37, 23))).tobytes(): n for n in range(len(HOSTILE))}
     for key, sample in written.items():
         number = frames[sample.frames[0].tobytes()]
         assert np.array_equal(sample.frames[1], np.asarray(photo(2 * number + 1, (37, 23))))
         wanted = HOSTILE[number].strip()
         assert sample.prompt in (wanted, f'"{wanted}"')
-        assert labels[key].caption_cot == wanted
+        assert text_of(folder, key) == (None, wanted)
         assert sample.umt5 is not None
     assert sum(s.prompt.startswith('"') for s in samples) < 25
     assert not list(folder.rglob("*.tmp"))
 
 
-def test_a_torn_last_line_is_passed_over_and_closed(tmp_path: Path) -> None:
-    dataset = Dataset(tmp_path)
-    dataset.append([Label(key="a", status="ok", caption="one")])
-    with dataset.journal.open("a") as file:
-        file.write('{"key": "b", "sta')
-    assert list(dataset.labels()) == ["a"]
-    assert dataset.skipped_lines == 1
-    dataset.append([Label(key="c", status="ok")])
-    assert list(dataset.labels()) == ["a", "c"]
+def test_damaged_lines_are_named_and_cost_only_themselves(
+    tmp_path: Path, run: Callable[..., Result]
+) -> None:
+    write_pairs(tmp_path / "pairs", ["a", "b"])
+    command = ("prepare", tmp_path / "pairs", "-d", "data", "--json", "--prompt")
+    assert run(*command, "One.").code == 0
+    journal = Path("data/labels.jsonl")
+    lines = journal.read_text("utf-8").splitlines()
+    journal.write_text(
+        "\n".join([*lines, '{"key":"a","kind":"label","cap', lines[0][:-9]]), "utf-8"
+    )
+
+    result = run(*command, "Two.")
+    assert result.code == 1
+    messages = [finding["message"] for finding in result.json[0]["findings"]]
+    assert [f"labels.jsonl:{len(lines) + n}: " in messages[n - 1] for n in (1, 2)] == [True] * 2
+    assert {text_of("data", key) for key in "ab"} == {(None, "Two.")}
+    result = run(*command, "Two.")
+    (finding,) = result.json[0]["findings"]
+    assert (result.code, f"labels.jsonl:{len(lines) + 1}: " in finding["message"]) == (1, True)
+    journal.write_text(journal.read_text("utf-8").replace('{"key":"a","kind":"label","cap\n', ""))
+    assert run(*command, "Two.").code == 0, "mended"
 
 
-def test_the_last_record_of_a_key_wins(tmp_path: Path) -> None:
+def test_what_was_read_of_a_label_stays_as_it_was(tmp_path: Path) -> None:
     dataset = Dataset(tmp_path)
-    dataset.append([Label(key="a", status="failed", error="x"), Label(key="b", status="ok")])
-    dataset.append([Label(key="a", status="ok", caption="good")])
-    assert dataset.labels()["a"].caption == "good"
+    dataset.append([Label(key="a", caption="one")])
+    before = dataset.journal.state("a")
+    dataset.append([Label(key="a", caption="two"), Label(key="b")])
+    assert before.text.caption == "one"
+    assert dataset.journal.state("a").text.caption == "two"
+    assert list(dataset.journal) == ["a", "b"]
 
 
 def test_a_second_run_is_kept_out(tmp_path: Path, run: Callable[..., Result]) -> None:
@@ -130,7 +145,7 @@ def test_a_full_disk_stops_the_run_and_says_so(
 
     monkeypatch.setattr("chronoprep.files.os.fsync", full)
     with pytest.raises(BackendError, match="No space left"):
-        prepare(tmp_path / "pairs", tmp_path / "data", settings)
+        prepare(tmp_path / "data", settings, pairs=tmp_path / "pairs")
 
 
 def test_embeddings_follow_the_prompt(
@@ -139,16 +154,41 @@ def test_embeddings_follow_the_prompt(
     write_pairs(tmp_path / "pairs", ["a", "b"])
     data = tmp_path / "data"
     options = (tmp_path / "pairs", "-d", data, "--umt5", "--umt5-model", tiny_umt5, "--json")
-    first = run("prepare", *options, "--prompt", "Put it on the table.")
-    assert first.code == 0, first.stderr
-    assert first.json[-1]["done"] == 2
+
+    def counts(prompt: str) -> tuple[int, int]:
+        result = run("prepare", *options, "--prompt", prompt)
+        assert result.code == 0, result.stderr
+        embeddings = {row["what"]: row for row in result.json}["embeddings"]
+        return embeddings["done"], embeddings["skipped"]
+
+    assert counts("Put it on the table.") == (2, 0)
     before = [s.umt5 for s in read_dataset(data)]
-    again = run("prepare", *options, "--prompt", "Put it on the table.")
-    assert (again.json[-1]["done"], again.json[-1]["skipped"]) == (0, 2)
-    changed = run("prepare", *options, "--prompt", "Take it off the table, please.")
-    assert changed.json[-1]["done"] == 2
+    assert counts("Put it on the table.") == (0, 2)
+    assert counts("Take it off the table, please.") == (2, 0)
     after = [s.umt5 for s in read_dataset(data)]
     assert before[0].shape != after[0].shape
+
+
+def test_a_copied_dataset_is_compared_and_kept(
+    tmp_path: Path, tiny_umt5: Path, run: Callable[..., Result]
+) -> None:
+    write_pairs(tmp_path / "pairs", ["a", "b", "c"])
+    options = ("--umt5", "--umt5-model", tiny_umt5, "--prompt", "Add a hat.", "--json")
+    assert run("prepare", tmp_path / "pairs", "-d", "data", *options).code == 0
+    shutil.copytree("data", "copy", copy_function=shutil.copy)  # with other times
+    files = [path for name in ("videos", "umt5") for path in Path("copy", name).iterdir()]
+    copied = {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in files}
+    sizes = []
+    for _ in range(2):
+        result = run("prepare", "-d", "copy", *options)
+        assert result.code == 0, result.stderr
+        rows = {row["what"]: row for row in result.json}
+        for stage in ("labels", "videos", "embeddings"):
+            assert (rows[stage]["done"], rows[stage]["skipped"]) == (0, 3), stage
+        sizes.append(Path("copy/labels.jsonl").stat().st_size)
+    assert {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in files} == copied
+    assert sizes[0] == sizes[1], "what was compared is known the next time"
+    assert Path("copy/metadata.csv").read_bytes() == Path("data/metadata.csv").read_bytes()
 
 
 def test_a_stale_embedding_never_stands_in_the_csv(
@@ -235,23 +275,3 @@ def test_a_file_in_the_place_of_a_folder_is_named(
     (tmp_path / "data" / name).unlink()
     with Dataset(tmp_path / "data").locked():
         """The lock was given back."""
-
-
-def test_the_last_whole_record_of_a_key_wins(tmp_path: Path) -> None:
-    dataset = Dataset(tmp_path)
-    dataset.append([Label(key="a", status="ok", caption="one"), Label(key="b", status="failed")])
-    with dataset.journal.open("ab") as file:
-        file.write(b'{"key":"a","status":"ok","generation":{"x":1}\n\n{"key":"a","status":"odd"}\n')
-    labels = dataset.labels()
-    assert dataset.skipped_lines == 2
-    assert (list(labels), labels["a"].caption, "c" in labels) == (["a", "b"], "one", False)
-    with dataset.journal.open("ab") as file:
-        file.write(b'{"key":"b","status":"ok","caption":"by hand","seconds":"few"}\n')
-    assert (dataset.labels()["b"].caption, dataset.labels()["b"].seconds) == ("by hand", None)
-    dataset.append([Label(key="a", status="ok", caption="two"), Label(key="c", status="ok")])
-    assert labels["a"].caption == "one", "what was read stays as it was"
-    assert {key: label.caption for key, label in dataset.labels().items()} == {
-        "a": "two",
-        "b": "by hand",
-        "c": None,
-    }

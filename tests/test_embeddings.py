@@ -184,7 +184,8 @@ def test_a_copied_dataset_is_compared_and_kept(umt5: Run, forwards: list[int]) -
     forwards.clear()
     assert counts(umt5()) == (0, 2, 0)
     assert forwards == []
-    assert {record.mtime for record in Dataset(Path()).embeddings().values()} == {10**9}
+    journal = Dataset(Path()).journal
+    assert {made.mtime for key in "ab" if (made := journal.state(key).embedding)} == {10**9}
 
 
 def test_columns_order_and_line_ends_stay(umt5: Run) -> None:
@@ -260,7 +261,9 @@ def test_cut_prompts_are_reported_by_key_on_every_run(umt5: Run) -> None:
         assert "1 prompt(s) cut at 512 tokens: long " in note
     assert summary["skipped"] == 2
     assert len(load("umt5/long.pkl")) == 512
-    assert Dataset(Path()).embeddings()["long"].tokens > 600
+    made = Dataset(Path()).journal.state("long").embedding
+    assert made is not None
+    assert made.tokens > 600
 
 
 def test_videos_of_one_name_never_share_an_embedding_of_another_prompt(umt5: Run) -> None:
@@ -340,7 +343,7 @@ def test_a_disk_that_fills_up_stops_the_run_and_the_next_goes_on(
         real(descriptor)
 
     with monkeypatch.context() as patch:
-        patch.setattr("chronoprep.dataset.os.fsync", full)
+        patch.setattr("chronoprep.dataset.journal.os.fsync", full)
         result = umt5("--batch-tokens", 16)
     assert result.code == 1
     assert "No space left" in result.stderr

@@ -18,10 +18,10 @@ import torch
 import transformers
 
 import plain_t5
-from chronoprep import checkpoint
+from chronoprep import checkpoint, digest
 from chronoprep.config import UMT5Settings
 from chronoprep.errors import BackendError, ConfigError, PairError
-from chronoprep.umt5 import Encoder, batches, clean, content, find_encoder, save, share
+from chronoprep.umt5 import Encoder, batches, clean, find_encoder, save, share
 from chronoprep.umt5 import weights as weights_module
 from tiny_umt5 import build_umt5, save_tokenizer, save_wan, wan_names
 
@@ -221,14 +221,14 @@ def test_the_pickle_is_what_the_trainer_reads_and_no_larger_than_its_numbers(
 ) -> None:
     path = tmp_path / "umt5" / "pair.pkl"
     for embedding in embed(encoder(folder), PROMPTS):
-        digest = save(embedding, path)
+        content = save(embedding, path)
         with path.open("rb") as file:
             tensor = pickle.load(file)
         assert tensor.dtype == torch.bfloat16
         assert tensor.sum(axis=-1).nonzero().shape[0] == len(embedding)
         assert torch.equal(tensor, embedding)
         assert path.stat().st_size < tensor.numel() * 2 + 1024
-        assert content(path) == digest
+        assert digest.of_file(path) == content
     assert [file.name for file in path.parent.iterdir()] == ["pair.pkl"]
 
 

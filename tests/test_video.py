@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,9 +18,10 @@ from PIL import Image
 from chronoprep import video
 from chronoprep.config import Codec, Settings, VideoSettings
 from chronoprep.data import Pair
+from chronoprep.dataset import Video
 from chronoprep.errors import BackendError, PairError
-from chronoprep.video import copy_video, read_frames, read_stamp, write_video
-from chronoprep.workflows import artefacts, space, write_videos
+from chronoprep.video import copy_video, read_frames, write_video
+from chronoprep.workflows import videos, write_videos
 from conftest import EXAMPLES, Result, photo, write_pairs
 from trainer import read_video
 
@@ -36,7 +38,7 @@ def noise(size: tuple[int, int], seed: int = 0) -> Image.Image:
 
 def write(path: Path, *, codec: Codec = "lossless", size: tuple[int, int] = (32, 24)) -> bytes:
     settings = VideoSettings(codec=codec)
-    write_video(noise(size), noise(size, 1), path, settings, stamp="chronoprep:1")
+    write_video(noise(size), noise(size, 1), path, settings)
     return path.read_bytes()
 
 
@@ -46,6 +48,10 @@ def jpegs(folder: Path, *images: Image.Image, **options: object) -> list[Path]:
     for image, path in zip(images, paths, strict=True):
         image.save(path, **({"quality": 90} | options))
     return paths
+
+
+def contents(files: list[Path]) -> list[bytes]:
+    return [file.read_bytes() for file in files]
 
 
 def psnr(wanted: np.ndarray, got: np.ndarray) -> float:
@@ -58,7 +64,7 @@ def test_the_trainer_sees_exactly_the_pixels_of_source_then_target(
     tmp_path: Path, size: tuple[int, int]
 ) -> None:
     images = noise(size, 0), noise(size, 1)
-    write_video(*images, tmp_path / "pair.mp4", LOSSLESS, stamp="s")
+    write_video(*images, tmp_path / "pair.mp4", LOSSLESS)
     frames = read_video(tmp_path / "pair.mp4")
     assert len(frames) == 2
     for image, frame in zip(images, frames, strict=True):
@@ -70,7 +76,7 @@ def test_h264_keeps_size_and_colours(tmp_path: Path, size: tuple[int, int] | Non
     images = [Image.open(EXAMPLES / side / "cat_party_hat.jpg") for side in ("input", "output")]
     images = [image.convert("RGB").resize(size or image.size) for image in images]
     source, target = images
-    write_video(source, target, tmp_path / "pair.mp4", H264, stamp="s")
+    write_video(source, target, tmp_path / "pair.mp4", H264)
     frames = read_video(tmp_path / "pair.mp4")
     assert len(frames) == 2
     for image, frame in zip(images, frames, strict=True):
@@ -83,7 +89,7 @@ def test_h264_keeps_size_and_colours(tmp_path: Path, size: tuple[int, int] | Non
 def test_h264_is_smaller(tmp_path: Path) -> None:
     images = photo(1, (320, 240)), photo(2, (320, 240))
     for codec in ("lossless", "h264"):
-        write_video(*images, tmp_path / f"{codec}.mp4", VideoSettings(codec=codec), stamp="s")
+        write_video(*images, tmp_path / f"{codec}.mp4", VideoSettings(codec=codec))
     lossless, h264 = (tmp_path / f"{codec}.mp4" for codec in ("lossless", "h264"))
     assert h264.stat().st_size < lossless.stat().st_size
 
@@ -94,62 +100,85 @@ def test_the_same_pair_gives_the_same_bytes(tmp_path: Path, settings: VideoSetti
     files = jpegs(tmp_path, *images)
     for name in ("a", "b"):
         if settings.codec == "copy":
-            assert copy_video(*files, tmp_path / f"{name}.mp4", settings, stamp="s") is None
+            assert copy_video(contents(files), tmp_path / f"{name}.mp4", settings) is None
         else:
-            write_video(*images, tmp_path / f"{name}.mp4", settings, stamp="s")
+            write_video(*images, tmp_path / f"{name}.mp4", settings)
     assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
 
 
 @pytest.mark.parametrize("settings", [LOSSLESS, H264, PLAYERS, COPY])
 @pytest.mark.parametrize("same", [False, True])
-def test_the_stamp_comes_back(tmp_path: Path, settings: VideoSettings, same: bool) -> None:
+def test_a_video_goes_under_any_name_and_leaves_nothing_beside_it(
+    tmp_path: Path, settings: VideoSettings, same: bool
+) -> None:
     path = tmp_path / "new folder" / "päär [1].mp4"
     images = photo(1), photo(1 if same else 2)
     files = jpegs(tmp_path, *images)
-    for stamp in ("chronoprep:ünique", "chronoprep:2"):
+    for _ in range(2):
         if settings.codec == "copy":
-            assert copy_video(*files, path, settings, stamp=stamp) is None
+            assert copy_video(contents(files), path, settings) is None
         else:
-            write_video(*images, path, settings, stamp=stamp)
-        assert read_stamp(path) == stamp
+            write_video(*images, path, settings)
+        assert len(read_video(path)) == 2
     assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
-def test_a_torn_file_has_no_stamp(tmp_path: Path) -> None:
-    whole, torn = write(tmp_path / "whole.mp4"), tmp_path / "torn.mp4"
-    for length in (*range(0, 1200, 3), *range(1200, len(whole), 9), len(whole) - 1):
-        torn.write_bytes(whole[:length])
-        assert read_stamp(torn) is None, length
-    torn.write_bytes(bytes(len(whole)))
-    assert read_stamp(torn) is None
+def _cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
 
 
-def test_what_is_not_a_stamped_2_frame_video_has_no_stamp(tmp_path: Path) -> None:
-    assert read_stamp(tmp_path / "absent.mp4") is None
-    assert read_stamp(tmp_path) is None
-    (tmp_path / "text.mp4").write_text("not a video at all, but longer than a header")
-    assert read_stamp(tmp_path / "text.mp4") is None
-    for frames, comment in ((2, None), (1, "chronoprep:1"), (3, "chronoprep:1")):
-        path = tmp_path / f"{frames}.mp4"
-        with av.open(str(path), "w") as container:
-            if comment:
-                container.metadata["comment"] = comment
-            stream = container.add_stream("libx264rgb", rate=1)
-            stream.width, stream.height, stream.pix_fmt = 32, 24, "rgb24"
-            for _ in range(frames):
-                image = av.VideoFrame.from_ndarray(np.zeros((24, 32, 3), np.uint8), "rgb24")
-                container.mux(stream.encode(image))
-            container.mux(stream.encode(None))
-        assert read_stamp(path) is None, (frames, comment)
+def _other_pixels(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 8] = bytes(255 - byte for byte in data[middle : middle + 8])
+    path.write_bytes(data)
 
 
-def test_reading_a_stamp_takes_less_than_a_millisecond(tmp_path: Path) -> None:
-    path = tmp_path / "large.mp4"
-    write(path, size=(640, 480))
-    start = time.perf_counter()
-    for _ in range(50):
-        read_stamp(path)
-    assert time.perf_counter() - start < 0.05
+SPOILERS: dict[str, Callable[[Path], object]] = {
+    "deleted": Path.unlink,
+    "emptied": lambda path: path.write_bytes(b""),
+    "cut by a byte": _cut,
+    "another pair's": lambda path: shutil.copy(path.with_name("b.mp4"), path),
+    "of the same size": _other_pixels,
+}
+
+
+@pytest.mark.parametrize("kind", SPOILERS)
+def test_a_video_that_is_not_what_was_written_is_written_anew(
+    kind: str, tmp_path: Path, run: Callable[..., Result]
+) -> None:
+    pairs = write_pairs(tmp_path / "pairs", ["a", "b", "c"])
+    command = ("pair2video", pairs, "-d", "data", "--json")
+    path, folder = Path("data/videos/a.mp4"), Path("data/videos")
+    folder.mkdir(parents=True)
+    path.write_bytes(b"of some other program")
+    assert run(*command).json[1]["done"] == 3
+    right = {file.name: file.read_bytes() for file in folder.iterdir()}
+    untouched = [(folder / name).stat().st_mtime_ns for name in ("b.mp4", "c.mp4")]
+    SPOILERS[kind](path)
+    summary = run(*command).json[1]
+    assert (summary["done"], summary["skipped"]) == (1, 2)
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == right
+    assert [(folder / name).stat().st_mtime_ns for name in ("b.mp4", "c.mp4")] == untouched
+    assert run(*command).json[1]["skipped"] == 3
+
+
+def test_a_video_follows_its_images_and_its_settings(
+    tmp_path: Path, run: Callable[..., Result]
+) -> None:
+    pairs = write_pairs(tmp_path / "pairs", ["a", "b"])
+    command = ("pair2video", pairs, "-d", "data", "--json")
+    assert run(*command).json[1]["done"] == 2
+    photo(77).save(pairs / "output/a.png")
+    summary = run(*command).json[1]
+    assert (summary["done"], summary["skipped"]) == (1, 1)
+    assert np.array_equal(read_video(Path("data/videos/a.mp4"))[1], np.asarray(photo(77)))
+    for name in ("a", "b"):  # the same bytes, at another time
+        (pairs / f"output/{name}.png").write_bytes((pairs / f"output/{name}.png").read_bytes())
+    assert run(*command).json[1]["skipped"] == 2
+    for options in (("--codec", "h264"), ("--codec", "h264", "--crf", 9), ("--max-pixels", 1000)):
+        assert run(*command, *options).json[1]["done"] == 2, options
+        assert run(*command, *options).json[1]["skipped"] == 2, options
 
 
 def test_read_frames_gives_both(tmp_path: Path) -> None:
@@ -165,7 +194,7 @@ def test_what_x264_can_not_take_is_the_pairs_fault(
 ) -> None:
     source, target = (Image.new("RGB", size) for size in sizes)
     with pytest.raises(PairError, match=r"pair\.mp4.*\d"):
-        write_video(source, target, tmp_path / "pair.mp4", LOSSLESS, stamp="s")
+        write_video(source, target, tmp_path / "pair.mp4", LOSSLESS)
     assert not list(tmp_path.iterdir())
 
 
@@ -189,21 +218,21 @@ def test_without_the_check_the_packets_are_counted(
 ) -> None:
     images, path = (noise((32, 24)), noise((32, 24), 1)), tmp_path / "pair.mp4"
     unchecked = VideoSettings(check=False)
-    write_video(*images, path, unchecked, stamp="s")
+    write_video(*images, path, unchecked)
     assert all(map(np.array_equal, read_video(path), images))
     encode = video._encode
     monkeypatch.setattr(video, "_encode", lambda images, *rest: encode(images[:1], *rest))
     for settings, message in ((unchecked, "has 1 frames"), (LOSSLESS, "not decode to two frames")):
         with pytest.raises(PairError, match=message):
-            write_video(*images, tmp_path / "other.mp4", settings, stamp="s")
+            write_video(*images, tmp_path / "other.mp4", settings)
     monkeypatch.setattr(video, "_encode", lambda images, *rest: encode(images[::-1], *rest))
     with pytest.raises(PairError, match="differs too much"):
-        write_video(*images, tmp_path / "other.mp4", LOSSLESS, stamp="s")
+        write_video(*images, tmp_path / "other.mp4", LOSSLESS)
     files = spoiled("damaged", tmp_path)
     unchecked = COPY.model_copy(update={"check": False})
-    assert copy_video(*files, tmp_path / "copied.mp4", COPY, stamp="s") == "damaged"
+    assert copy_video(contents(files), tmp_path / "copied.mp4", COPY) == "damaged"
     assert not (tmp_path / "copied.mp4").exists()
-    assert copy_video(*files, tmp_path / "copied.mp4", unchecked, stamp="s") is None
+    assert copy_video(contents(files), tmp_path / "copied.mp4", unchecked) is None
 
 
 def test_a_full_disk_stops_the_run_and_leaves_the_old_video(tmp_path: Path) -> None:
@@ -230,7 +259,7 @@ def test_a_folder_that_can_not_be_made_stops_the_run(tmp_path: Path) -> None:
 def test_players_get_420_and_the_right_tags(tmp_path: Path) -> None:
     images = photo(1, (320, 240)), photo(2, (320, 240))
     for settings, pixel_format in ((H264, "yuv444p"), (PLAYERS, "yuv420p")):
-        write_video(*images, tmp_path / "pair.mp4", settings, stamp="s")
+        write_video(*images, tmp_path / "pair.mp4", settings)
         with av.open(str(tmp_path / "pair.mp4")) as container:
             context = container.streams.video[0].codec_context
             assert context.pix_fmt == pixel_format
@@ -242,11 +271,11 @@ def test_players_get_420_and_the_right_tags(tmp_path: Path) -> None:
 def test_420_of_odd_sides_is_refused_with_a_remedy(tmp_path: Path) -> None:
     images = photo(1, (33, 20)), photo(2, (33, 20))
     with pytest.raises(PairError, match="33×20: 4:2:0 needs even sides") as caught:
-        write_video(*images, tmp_path / "pair.mp4", PLAYERS, stamp="s")
+        write_video(*images, tmp_path / "pair.mp4", PLAYERS)
     assert "--chroma 444" in str(caught.value.hint)
     assert not list(tmp_path.iterdir())
     scaled = PLAYERS.model_copy(update={"max_pixels": 400})
-    assert write_video(*images, tmp_path / "pair.mp4", scaled, stamp="s")
+    assert write_video(*images, tmp_path / "pair.mp4", scaled)
     assert read_video(tmp_path / "pair.mp4")[0].shape == (14, 24, 3)
 
 
@@ -254,7 +283,7 @@ def test_crf_trades_size_for_quality_down_to_noise(tmp_path: Path) -> None:
     images, sizes = (noise((96, 64)), noise((96, 64), 1)), []
     for crf in (0, 6, 18, 35, 51):
         settings = VideoSettings(codec="h264", crf=crf)
-        write_video(*images, tmp_path / "pair.mp4", settings, stamp="s")
+        write_video(*images, tmp_path / "pair.mp4", settings)
         sizes.append((tmp_path / "pair.mp4").stat().st_size)
     assert sizes == sorted(sizes, reverse=True)
 
@@ -265,8 +294,8 @@ def test_max_pixels_scales_both_frames(tmp_path: Path, settings: VideoSettings) 
     images = photo(1, (96, 72)), photo(2, (96, 72))
     if settings.codec == "copy":
         files = jpegs(tmp_path, *images)
-        assert copy_video(*files, tmp_path / "p.mp4", settings, stamp="s") == "too large"
-    notes = write_video(*images, tmp_path / "p.mp4", settings, stamp="s")
+        assert copy_video(contents(files), tmp_path / "p.mp4", settings) == "too large"
+    notes = write_video(*images, tmp_path / "p.mp4", settings)
     assert notes == ("frames 96×72 → 36×27 (max_pixels)",)
     assert [frame.shape for frame in read_video(tmp_path / "p.mp4")] == [(27, 36, 3)] * 2
 
@@ -288,10 +317,10 @@ COPYABLE = {
 def test_jpegs_are_copied_byte_for_byte(tmp_path: Path, kind: str) -> None:
     size, options = COPYABLE[kind]
     files = jpegs(tmp_path, photo(1, size), photo(2, size), **options)
-    assert copy_video(*files, tmp_path / "pair.mp4", COPY, stamp="s") is None
+    assert copy_video(contents(files), tmp_path / "pair.mp4", COPY) is None
     with av.open(str(tmp_path / "pair.mp4")) as container:
         packets = [bytes(packet) for packet in container.demux() if packet.size]
-    assert packets == [file.read_bytes() for file in files]
+    assert packets == contents(files)
     frames = read_video(tmp_path / "pair.mp4")
     assert len(frames) == 2
     for file, frame in zip(files, frames, strict=True):
@@ -301,7 +330,7 @@ def test_jpegs_are_copied_byte_for_byte(tmp_path: Path, kind: str) -> None:
 def test_grey_jpegs_are_copied(tmp_path: Path) -> None:
     source, target = photo(1, (320, 240)).convert("L"), photo(2, (320, 240))
     files = jpegs(tmp_path, source, target)
-    assert copy_video(*files, tmp_path / "pair.mp4", COPY, stamp="s") is None
+    assert copy_video(contents(files), tmp_path / "pair.mp4", COPY) is None
     frames = read_video(tmp_path / "pair.mp4")
     assert psnr(np.asarray(Image.open(files[0]).convert("RGB")), frames[0]) > 45
     assert psnr(np.asarray(Image.open(files[1])), frames[1]) > 38
@@ -329,8 +358,6 @@ def spoiled(kind: str, folder: Path) -> list[Path]:
         target.write_bytes(data[: len(data) // 2])
     elif kind == "without end":
         target.write_bytes(data[:-2])
-    elif kind == "absent":
-        target.unlink()
     elif kind == "damaged":
         start = data.index(b"\xff\xda") + 14
         target.write_bytes(data[:start] + b"\xff\xd0" * 40 + data[start + 80 :])
@@ -350,12 +377,12 @@ def _renamed(jpeg: bytes) -> bytes:
     [("png", "not JPEG"), ("cmyk", "unusual colours"), ("rgb", "unusual colours"),
      ("components named RGB", "unusual colours"), ("rotated", "EXIF orientation"),
      ("size", "different sizes"), ("odd", "odd sides"), ("cut", "cut off"),
-     ("without end", "cut off"), ("absent", "unreadable"), ("damaged", "damaged")],
+     ("without end", "cut off"), ("damaged", "damaged")],
 )  # fmt: skip
 def test_what_readers_differ_on_is_not_copied(tmp_path: Path, kind: str, reason: str) -> None:
     files, path = spoiled(kind, tmp_path), tmp_path / "videos" / "pair.mp4"
     old = write(path)
-    assert reason in str(copy_video(*files, path, COPY, stamp="s"))
+    assert reason in str(copy_video(contents(files), path, COPY))
     assert path.read_bytes() == old
     assert [file.name for file in path.parent.iterdir()] == ["pair.mp4"]
 
@@ -393,7 +420,7 @@ def test_a_disk_that_will_not_hold_the_videos_stops_the_run_before_it_is_full(
     tmp_path: Path, run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pairs = write_pairs(tmp_path / "pairs", [f"p{number:02}" for number in range(20)])
-    monkeypatch.setattr(space.shutil, "disk_usage", lambda _: SimpleNamespace(free=50_000))
+    monkeypatch.setattr(videos.shutil, "disk_usage", lambda _: SimpleNamespace(free=50_000))
     for command in (["pair2video"], ["prepare", "--prompt", "Do it."]):
         result = run(command[0], pairs, "-d", command[0], *command[1:])
         assert result.code == 1
@@ -413,9 +440,9 @@ def test_a_run_that_stops_waits_for_the_videos_that_it_began(
     pairs = write_pairs(tmp_path / "pairs", [f"p{number:02}" for number in range(24)])
     begun: list[str] = []
     ended: list[str] = []
-    write_one = artefacts.write_one
+    write_one = videos.write_one
 
-    def slow(pair: Pair, *rest: Any) -> artefacts.Written:
+    def slow(pair: Pair, *rest: Any) -> Video:
         begun.append(pair.key)
         time.sleep(0.1)
         if pair.key == "p18" and free > 5_000:
@@ -425,10 +452,10 @@ def test_a_run_that_stops_waits_for_the_videos_that_it_began(
         ended.append(pair.key)
         return written
 
-    monkeypatch.setattr(artefacts, "write_one", slow)
-    monkeypatch.setattr(space.shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
+    monkeypatch.setattr(videos, "write_one", slow)
+    monkeypatch.setattr(videos.shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
     with pytest.raises(BackendError, match="still to be written"):
-        write_videos(pairs, tmp_path / "data", Settings())
+        write_videos(tmp_path / "data", Settings(), pairs=pairs)
     assert 16 <= len(begun) < 24
     assert sorted(begun) == sorted(ended), "another run may take the folder now"
 
@@ -438,10 +465,10 @@ def test_8k_is_exact_and_so_is_its_copy(tmp_path: Path) -> None:
     """An image of 7680×4320 is a screen of the largest kind."""
     slope = Image.linear_gradient("L").resize((7680, 4320)).convert("RGB")
     images = slope, slope.transpose(Image.Transpose.ROTATE_180)
-    write_video(*images, tmp_path / "pair.mp4", LOSSLESS, stamp="s")
+    write_video(*images, tmp_path / "pair.mp4", LOSSLESS)
     for image, frame in zip(images, read_frames(tmp_path / "pair.mp4"), strict=True):
         assert np.array_equal(np.asarray(image), frame)
-    assert copy_video(*jpegs(tmp_path, *images), tmp_path / "c.mp4", COPY, stamp="s") is None
+    assert copy_video(contents(jpegs(tmp_path, *images)), tmp_path / "c.mp4", COPY) is None
     assert [frame.shape for frame in read_frames(tmp_path / "c.mp4")] == [(4320, 7680, 3)] * 2
 
 
@@ -453,7 +480,7 @@ def test_a_video_of_the_same_images_outlives_settings_that_fail(
     failed = run("pair2video", pairs, "-d", "data", "--codec", "h264", "--chroma", "420")
     assert failed.code == 1
     assert "1 video(s) are in other settings" in failed.stdout
-    assert read_stamp(Path("data/videos/x.mp4"))
+    assert len(read_video(Path("data/videos/x.mp4"))) == 2
     (pairs / "output/x.png").write_bytes(b"\x89PNG")
     assert run("pair2video", pairs, "-d", "data").code == 1
     assert not Path("data/videos/x.mp4").exists()
