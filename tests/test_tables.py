@@ -318,6 +318,16 @@ def test_a_message_does_not_hold_an_image(tmp_path: Path) -> None:
     assert len(str(bad.error)) < 500
 
 
+def test_a_cell_of_a_csv_may_be_as_long_as_an_image(tmp_path: Path) -> None:
+    make(tmp_path, "a.png", "b.png")
+    image = base64.b64encode(bytes(300_000)).decode()
+    (tmp_path / "t.csv").write_text(f"source,target\n{image},b.png\na.png,b.png\n")
+    found = find(tmp_path / "t.csv")
+    assert [pair.key for pair in found.pairs] == ["a"]
+    (bad,) = found.bad
+    assert "t.csv: row 1: source image AAAA" in str(bad.error)
+
+
 def test_columns_by_the_user(tmp_path: Path) -> None:
     on_disk(tmp_path, "a.png", 10, 0, 0)
     on_disk(tmp_path, "b.png", 0, 10, 0)

@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from itertools import chain, islice, zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,10 +24,13 @@ from chronoprep.images.refs import file_of, of_path
 from chronoprep.pairs.columns import Roles, roles_of
 from chronoprep.pairs.scan import Candidate, Scan
 
-SUFFIXES = (".csv", ".jsonl", ".ndjson", ".json", ".parquet", ".arrow", ".feather")
+_JSON = (".jsonl", ".ndjson", ".json")
 COLUMNAR = (".parquet", ".arrow", ".feather")
+SUFFIXES = (".csv", *_JSON, *COLUMNAR)
 _CSV = "Save it as UTF-8, with commas between cells and quotes around text with commas."
-_SHOWN = 200  # characters of a cell in a message
+_WEB = ("http://", "https://")
+_LONGEST = 1 << 30  # characters of a CSV's cell: it may hold a whole image in base64
+_SHOWN = 200  # of them in a message
 
 
 class _Row(NamedTuple):
@@ -36,6 +40,9 @@ class _Row(NamedTuple):
     number: int
     cells: dict[str, Any]
     error: str | None = None
+
+    def wrong(self, what: str, hint: str = "Correct or remove the row.") -> PairError:
+        return PairError(f"{self.where}: {what}", hint=hint)
 
 
 def find_in_tables(tables: Sequence[Path], settings: PairSettings) -> Scan:
@@ -58,27 +65,27 @@ def _candidates(found: Scan, table: Path, settings: PairSettings) -> Iterator[Ca
     rows = _rows(table)
     head = list(islice(rows, 2))
     for row in chain(head, rows):
-        error = row.error
-        columns = tuple(row.cells)
-        if error is None and columns not in known:
-            examples = [_shown(some) for some in (head if row in head else [row])]
-            try:
-                known[columns] = roles_of(columns, settings.columns, table, examples)
-            except ConfigError as caught:
-                # One odd row among good ones is that row's error; a table of them is not.
-                if table.suffix.lower() not in (".jsonl", ".ndjson", ".json"):
-                    raise
-                refused = refused or caught
-                error = caught.message.partition("\n")[0].partition(": ")[2]
         name = f"row-{row.number + 1}"
+        columns = tuple(row.cells)
         try:
-            if error is not None:
-                raise PairError(f"{row.where}: {error}", hint="Correct or remove the row.")
-            texts = _Texts(row, known[columns], base, table, settings)
-            name = texts.name or name
-            yield from texts.candidates()
+            if row.error is not None:
+                raise row.wrong(row.error)
+            if columns not in known:
+                examples = map(_shown, head if row in head else [row])
+                known[columns] = roles_of(columns, settings.columns, table, examples)
+            texts = _Texts(row, known[columns], table, base, settings.allow_urls)
+            named, wider = texts.name()
+            name = named or name
+            yield from texts.candidates(name, wider)
         except PairError as wrong:
             found.bad.append(Outcome(name.replace("/", "__"), error=wrong))
+        except ConfigError as caught:
+            # One odd row among good ones is that row's error; a table of them is not.
+            if table.suffix.lower() not in _JSON:
+                raise
+            refused = refused or caught
+            error = row.wrong(caught.message.partition("\n")[0].partition(": ")[2])
+            found.bad.append(Outcome(name, error=error))
     if refused and not known:
         raise refused
 
@@ -87,26 +94,34 @@ def _shown(row: _Row) -> str:
     return ", ".join(f"{name}={value!r:.60}" for name, value in row.cells.items())
 
 
-def _short(text: str) -> str:
-    """A cell for a message: it may hold a whole image in base64."""
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}… ({len(text):,} characters)"
-
-
+@dataclass(slots=True)
 class _Texts:
     """A row's cells by role, as text."""
 
-    def __init__(
-        self, row: _Row, roles: Roles, base: str, table: Path, settings: PairSettings
-    ) -> None:
-        self._row, self._roles, self._base, self._table = row, roles, base, table
-        self._urls = settings.allow_urls
-        self._lists_as_json = table.suffix.lower() == ".csv"
-        cells = [row.cells[column] for column in roles.get("key", ())]
-        parts = ["" if cell is None else str(cell).strip() for cell in cells]
-        keyed = bool(parts) and all(parts)
-        self.name, self._wider = ("_".join(parts), None) if keyed else self._named()
+    row: _Row
+    roles: Roles
+    table: Path
+    base: str
+    allow_urls: bool
 
-    def candidates(self) -> Iterator[Candidate]:
+    def name(self) -> tuple[str, str | None]:
+        """The name of the row: its key, its source's, or the table's and the row's; and one with
+        folders, for sources whose stem is not unique."""
+        cells = [self.row.cells[column] for column in self.roles.get("key", ())]
+        parts = ["" if cell is None else str(cell).strip() for cell in cells]
+        if parts and all(parts):
+            return "_".join(parts), None
+        for value in self._items("source"):
+            path = value.get("path") if isinstance(value, dict) else value
+            if isinstance(path, str) and path.strip():
+                full = os.path.join(self.base, file_of(path.strip()))
+                below = Path(os.path.relpath(full, self.base)).with_suffix("").parts
+                return Path(full).stem, "/".join(part for part in below if part != "..")
+            if value is EMBEDDED:
+                return f"{self.table.stem}-{self.row.number:06}", None
+        return "", None
+
+    def candidates(self, name: str, wider: str | None) -> Iterator[Candidate]:
         """The row's pairs: one, or one a target.
 
         Raises:
@@ -114,117 +129,83 @@ class _Texts:
         """
         sources, targets = self._images("source"), self._images("target")
         if len(sources) > 1:
-            raise PairError(
-                f"{self._row.where}: {len(sources)} source images: a pair has one.",
-                hint="Remove the row, or give each source image a row of its own.",
+            raise self.row.wrong(
+                f"{len(sources)} source images: a pair has one.",
+                "Remove the row, or give each source image a row of its own.",
             )
         captions, prompts = (self._texts(role, len(targets)) for role in ("caption", "prompt"))
-        for number, target in enumerate(targets):
-            if sources[0] == target:
-                raise PairError(
-                    f"{self._row.where}: source and target are the same file, {target}.",
-                    hint="Name the image after the edit as target.",
+        for number, texts in enumerate(zip(targets, captions, prompts, strict=True), 1):
+            if sources[0] == texts[0]:
+                raise self.row.wrong(
+                    f"source and target are the same file, {texts[0]}.",
+                    "Name the image after the edit as target.",
                 )
-            end = f"_{number + 1}" if len(targets) > 1 else ""
-            yield Candidate(
-                self.name + end,
-                sources[0],
-                target,
-                captions[number],
-                prompts[number],
-                self._wider + end if self._wider else None,
-            )
-
-    def _named(self) -> tuple[str, str | None]:
-        """The name of a row without a key, its source's or the table's and the row's; and one with
-        folders, for sources whose stem is not unique."""
-        for value in self._items("source"):
-            path = value.get("path") if isinstance(value, dict) else value
-            if isinstance(path, str) and path.strip():
-                full = os.path.join(self._base, file_of(path.strip()))
-                parts = Path(os.path.relpath(full, self._base)).with_suffix("").parts
-                return Path(full).stem, "/".join(part for part in parts if part != "..")
-            if value is EMBEDDED:
-                return f"{self._table.stem}-{self._row.number:06}", None
-        return "", None
-
-    def _images(self, role: str) -> list[str]:
-        items = self._items(role)
-        listed = isinstance(self._row.cells[self._roles[role][0]], list)
-        texts = [
-            self._image(role, item, number if listed else None)
-            for number, item in enumerate(items)
-            if item is not None or len(items) == 1
-        ]
-        if not texts:
-            raise PairError(
-                f"{self._row.where}: no {role} image.", hint="Fill in or remove the row."
-            )
-        return texts
+            end = f"_{number}" if len(targets) > 1 else ""
+            yield Candidate(name + end, sources[0], *texts, wider and wider + end)
 
     def _items(self, role: str) -> list[Any]:
         """The values of a role's cell: a list's, also of one of images that a CSV holds as JSON."""
-        value = self._row.cells[self._roles[role][0]]
-        images = role in ("source", "target")
-        if images and self._lists_as_json and isinstance(value, str) and value.lstrip()[:1] == "[":
+        value = self.row.cells[self.roles[role][0]] if role in self.roles else None
+        images = role in ("source", "target") and self.table.suffix.lower() == ".csv"
+        if images and isinstance(value, str) and value.lstrip().startswith("["):
             with suppress(ValueError):
                 value = json.loads(value)
         return value if isinstance(value, list) else [value]
 
-    def _image(self, role: str, value: object, item: int | None) -> str:
-        where, column = self._row.where, self._roles[role][0]
+    def _images(self, role: str) -> list[str]:
+        """References to a role's images.
+
+        Raises:
+            PairError: There is none, or one is no file.
+        """
+        listed = isinstance(self.row.cells[self.roles[role][0]], list)
+        images = [
+            self._image(role, item, number if listed else None)
+            for number, item in enumerate(self._items(role))
+        ]
+        refs = [image for image in images if image is not None]
+        if not refs:
+            raise self.row.wrong(f"no {role} image.", "Fill in or remove the row.")
+        return refs
+
+    def _image(self, role: str, value: Any, item: int | None) -> str | None:
         if isinstance(value, dict):
             value = value.get("path") or value.get("bytes")
         if value is EMBEDDED:
-            table = Path(of_path(str(self._table.absolute())))
-            return str(Cell(table, self._row.number, column, item))
-        if value is None or (isinstance(value, str) and not value.strip()):
-            raise PairError(f"{where}: no {role} image.", hint="Fill in or remove the row.")
-        if not isinstance(value, str):
-            raise PairError(
-                f"{where}: `{column}` is {type(value).__name__}, not text.",
-                hint="Correct or remove the row.",
-            )
-        text = value.strip()
-        if text.startswith(("http://", "https://")) and self._urls:
+            table = Path(of_path(str(self.table.absolute())))
+            return str(Cell(table, self.row.number, self.roles[role][0], item))
+        text = self._text(role, value)
+        if text is None or (self.allow_urls and text.startswith(_WEB)):
             return text
-        if text.startswith(("http://", "https://", "s3://", "hf://", "gs://")):
-            web = text.startswith("http")
-            raise PairError(
-                f"{where}: {role} {_short(text)} is an address, not a file.",
-                hint="--allow-urls downloads such images."
-                if web
+        # A cell may hold a whole image in base64.
+        short = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}… ({len(text):,} characters)"
+        if text.startswith((*_WEB, "s3://", "hf://", "gs://")):
+            raise self.row.wrong(
+                f"{role} {short} is an address, not a file.",
+                "--allow-urls downloads such images."
+                if text.startswith(_WEB)
                 else "Download the images first and name the local files.",
             )
         for name in (value, text):  # a file's name may begin or end with a space
             # A reference, or a path as it is.
-            for ref in (
-                os.path.join(of_path(self._base), name),
-                of_path(os.path.join(self._base, name)),
-            ):
+            plain = of_path(os.path.join(self.base, name))
+            for ref in (os.path.join(of_path(self.base), name), plain):
                 if "\0" not in ref and os.path.exists(file_of(ref)):
                     return ref
-        raise PairError(
-            f"{where}: {role} image {_short(text)} does not exist.",
-            hint=f"Paths are relative to {self._base}.",
+        raise self.row.wrong(
+            f"{role} image {short} does not exist.", f"Paths are relative to {self.base}."
         )
 
     def _texts(self, role: str, targets: int) -> list[str | None]:
         """A text for each target: the one of its own, or the first that is not empty."""
-        if role not in self._roles:
-            return [None] * targets
-        column = self._roles[role][0]
-        texts = []
-        for value in self._items(role):
-            if value is not None and not isinstance(value, str):
-                raise PairError(
-                    f"{self._row.where}: `{column}` is {type(value).__name__}, not text.",
-                    hint="Correct or remove the row.",
-                )
-            texts.append((value or "").strip() or None)
-        if len(texts) == targets:
-            return texts
-        return [next((text for text in texts if text), None)] * targets
+        texts = [self._text(role, value) for value in self._items(role)]
+        return texts if len(texts) == targets else [next(filter(None, texts), None)] * targets
+
+    def _text(self, role: str, value: object) -> str | None:
+        if value is not None and not isinstance(value, str):
+            column = self.roles[role][0]
+            raise self.row.wrong(f"`{column}` is {type(value).__name__}, not text.")
+        return (value or "").strip() or None
 
 
 def _rows(table: Path) -> Iterator[_Row]:
@@ -232,16 +213,17 @@ def _rows(table: Path) -> Iterator[_Row]:
     if suffix in COLUMNAR or table.is_dir():
         for number, cells in enumerate(open_table(table).rows()):
             yield _Row(f"{table}: row {number + 1}", number, cells)
-    elif suffix == ".csv":
-        yield from _read_csv(table)
-    elif suffix == ".json":
-        yield from _read_json(table)
-    else:
-        yield from _read_jsonl(table)
+        return
+    read = {".csv": _read_csv, ".json": _read_json}.get(suffix, _read_jsonl)
+    try:
+        yield from read(table)
+    except OSError as error:
+        raise ConfigError(f"{table}: can't read it: {error.strerror}.") from None
 
 
 def _read_csv(path: Path) -> Iterator[_Row]:
     right = 0
+    csv.field_size_limit(_LONGEST)
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             # Strict: a quote that is never closed would swallow the rows after it.
@@ -259,35 +241,28 @@ def _read_csv(path: Path) -> Iterator[_Row]:
                 cells = dict(zip_longest(head, [cell or None for cell in line[: len(head)]]))
                 right += error is None
                 yield _Row(f"{path}: row {number + 1}", number, cells, error)
-    except (OSError, ValueError, csv.Error) as error:
+    except (ValueError, csv.Error) as error:
         raise ConfigError(f"{path}: not a readable CSV table: {error}.", hint=_CSV) from None
     if not right:
         raise ConfigError(f"{path}: no rows, or none with as many cells as columns.", hint=_CSV)
 
 
 def _read_jsonl(path: Path) -> Iterator[_Row]:
-    try:
-        file = path.open("rb")
-    except OSError as error:
-        raise ConfigError(f"{path}: can't read it: {error.strerror}.") from None
-    with file:
+    with path.open("rb") as file:
         for number, line in enumerate(file):
-            where = f"{path}:{number + 1}"
             line = line.removeprefix(b"\xef\xbb\xbf").strip()
-            if not line:
-                continue
+            where = f"{path}:{number + 1}"
             try:
-                record = json.loads(line)
+                if line:
+                    yield _record(where, number, json.loads(line))
             except (ValueError, RecursionError) as error:
                 yield _Row(where, number, {}, f"not valid JSON: {error}.")
-                continue
-            yield _record(where, number, record)
 
 
 def _read_json(path: Path) -> Iterator[_Row]:
     try:
         records = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: can't read it as JSON: {error}.") from None
     if not isinstance(records, list):
         raise ConfigError(f"{path}: not a JSON list of rows.", hint='Write [{"source": …}, …].')
