@@ -110,8 +110,9 @@ class Weights:
         import transformers
 
         transformers.utils.logging.disable_progress_bar()
+        kind: Any = transformers.UMT5EncoderModel
         try:
-            model, info = transformers.UMT5EncoderModel.from_pretrained(
+            model, info = kind.from_pretrained(
                 None if self._state else self._path,
                 config=self._config,
                 state_dict=self._state,
