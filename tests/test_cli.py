@@ -18,9 +18,9 @@ from PIL import Image
 from bad_inputs import write_bad_inputs
 from chronoprep import vlm, workflows
 from chronoprep.checkpoint import Checkpoint
-from chronoprep.cli.app import INDEX
 from chronoprep.config import Settings
 from chronoprep.dataset import Dataset, Review
+from chronoprep.dataset.index import FILE as INDEX
 from chronoprep.labels.prompts import load_prompts
 from chronoprep.labels.recipe import Recipe
 from conftest import EXAMPLES, Model, Result, label_of, photo, text_of, write_pairs

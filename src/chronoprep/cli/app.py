@@ -19,8 +19,6 @@ from chronoprep.errors import ChronoprepError, ConfigError
 if TYPE_CHECKING:
     from chronoprep.workflows import Summary
 
-INDEX = "pairs.parquet"  # what tells a folder that is a dataset already
-
 # The reference captioning script's defaults: where its users' files lie.
 REFERENCE_INPUT = Path("./assets/images/input.jpg")
 REFERENCE_OUTPUT = Path("./assets/images/output.jpg")
@@ -63,6 +61,12 @@ class Call:
     dry_run: Annotated[
         bool, run_option("--dry-run", help="Say what would be done; write nothing.")
     ] = False
+    config: Annotated[
+        Path | None, run_option(help="Settings of this file, else of chronoprep.toml.")
+    ] = None
+    as_json: Annotated[bool, run_option("--json", help="The result as JSON on stdout.")] = False
+    quiet: Annotated[bool, run_option("--quiet", "-q", help="Errors and results only.")] = False
+    debug: Annotated[bool, run_option("--debug", help="Show the traceback of an error.")] = False
 
     def over_dataset(
         self, workflow: Callable[..., list[Summary]], result: str, **more: Any
@@ -74,8 +78,10 @@ class Call:
         Raises:
             ConfigError: No dataset is named.
         """
+        from chronoprep.dataset.index import FILE
+
         pairs, dataset = self.pairs, self.dataset
-        if dataset is None and pairs is not None and (pairs / INDEX).is_file():
+        if dataset is None and pairs is not None and (pairs / FILE).is_file():
             pairs, dataset = None, pairs
         if dataset is None:
             raise ConfigError(
@@ -131,54 +137,40 @@ def command(name: str, shared: str = "", settings: str = "") -> Callable[[F], F]
     second one has two examples.
     """
     taken = options.settings_named(settings)
+    everywhere = ["config"] * bool(taken) + ["as_json", "quiet", "debug"]
 
     def register(function: F) -> F:
         of_call = inspect.signature(Call, eval_str=True).parameters
         own = [*inspect.signature(function, eval_str=True).parameters.values()][1:]
 
-        def guarded(
-            config: Annotated[
-                Path | None, run_option(help="Settings of this file, else of chronoprep.toml.")
-            ] = None,
-            as_json: Annotated[
-                bool, run_option("--json", help="The result as JSON on stdout.")
-            ] = False,
-            quiet: Annotated[
-                bool, run_option("--quiet", "-q", help="Errors and results only.")
-            ] = False,
-            debug: Annotated[
-                bool, run_option("--debug", help="Show the traceback of an error.")
-            ] = False,
-            **given: Any,
-        ) -> None:
-            try:
-                values = options.flags_of(taken, given)
-                _no_dataset(values.get("labels", {}).get("preset"))
-                chosen = load_settings(values, config_file=config) if taken else Settings()
-                common = {option: given[option] for option in shared.split()}
-                with closing(render.TerminalReporter(quiet=quiet)) as reporter:
-                    call = Call(name, chosen, reporter, **common)
-                    answer = function(call, **{option.name: given[option.name] for option in own})
-            except ChronoprepError as error:
-                if debug:
-                    raise
-                render.show_error(error)
-                raise typer.Exit(2 if isinstance(error, ConfigError) else 1) from None
-            except KeyboardInterrupt:
-                render.Terminal(stderr=True).print(
-                    "Stopped. What was done is kept; run it again to go on."
-                )
-                raise typer.Exit(130) from None
-            render.show(answer, as_json=as_json)
-            raise typer.Exit(int(answer.failed))
-
-        everywhere = [*inspect.signature(guarded, eval_str=True).parameters.values()][:-1]
         parameters = [
             *(of_call[option] for option in shared.split()),
             *own,
             *options.parameters(taken),
-            *(option for option in everywhere if taken or option.name != "config"),
+            *(of_call[option] for option in everywhere),
         ]
+
+        def guarded(**given: Any) -> None:
+            try:
+                values = options.flags_of(taken, given)
+                _no_dataset(values.get("labels", {}).get("preset"))
+                chosen = load_settings(values, config_file=given["config"]) if taken else Settings()
+                common = {option: given[option] for option in (*shared.split(), *everywhere)}
+                with closing(render.TerminalReporter(quiet=given["quiet"])) as reporter:
+                    call = Call(name, chosen, reporter, **common)
+                    answer = function(call, **{option.name: given[option.name] for option in own})
+            except ChronoprepError as error:
+                if given["debug"]:
+                    raise
+                render.show_error(error)
+                raise typer.Exit(2 if isinstance(error, ConfigError) else 1) from None
+            except KeyboardInterrupt:
+                stopped = "Stopped. What was done is kept; run it again to go on."
+                render.Terminal(stderr=True).print(stopped)
+                raise typer.Exit(130) from None
+            render.show(answer, as_json=call.as_json)
+            raise typer.Exit(int(answer.failed))
+
         guarded.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
             [option.replace(kind=inspect.Parameter.KEYWORD_ONLY) for option in parameters]
         )

@@ -109,7 +109,7 @@ def cot(
 ) -> Answer:
     """Expand captions that exist into chain-of-thought prompts (stage 2 alone).
 
-    chronoprep cot my-pairs --dataset my-dataset
+    chronoprep cot --dataset my-dataset
     chronoprep cot --input-image before.jpg --output-image after.jpg --caption 'Add a hat'
     """
     from chronoprep import workflows
@@ -148,7 +148,7 @@ def _written(label: Label, call: Call, *, with_cot: bool) -> Answer:
 def pair2video(call: Call) -> Answer:
     """Write 2-frame videos: frame 1 the source, frame 2 the target, 1 fps.
 
-    chronoprep pair2video my-pairs --dataset my-dataset --codec copy
+    chronoprep pair2video --dataset my-dataset --codec copy
     chronoprep pair2video --input-image before.jpg --output-image after.jpg --output-file pair.mp4
     """
     from chronoprep import workflows
@@ -175,7 +175,7 @@ def pair2video(call: Call) -> Answer:
 def build_csv(call: Call) -> Answer:
     """Write metadata.csv from pairs and the labels that exist; no model runs.
 
-    chronoprep build-csv my-pairs --dataset my-dataset
+    chronoprep build-csv --dataset my-dataset
     chronoprep build-csv my-pairs --dataset my-dataset --prompt 'Remove the noise.'
     """
     from chronoprep import workflows

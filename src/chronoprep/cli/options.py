@@ -32,6 +32,12 @@ class Setting(NamedTuple):
     def field(self) -> FieldInfo:
         return SECTIONS[self.section].model_fields[self.key]
 
+    @property
+    def kind(self) -> Any:
+        """Its type, without None."""
+        kinds = [part for part in get_args(self.field.annotation) if part is not NoneType]
+        return kinds[0] if NoneType in get_args(self.field.annotation) else self.field.annotation
+
 
 def settings_named(names: str) -> list[Setting]:
     """The settings that a command takes, in the order of `Settings`.
@@ -59,8 +65,7 @@ def parameters(settings: list[Setting]) -> Iterator[inspect.Parameter]:
     """The settings as parameters that typer makes options of."""
     several = len({setting.section for setting in settings}) > 1
     for setting in settings:
-        section, key = setting.section, setting.key
-        kind = _type(setting.field)
+        section, key, kind = setting.section, setting.key, setting.kind
         flag = "--" + setting.parameter.replace("_", "-")
         limits = {
             name: getattr(bound, attribute)
@@ -93,24 +98,14 @@ def flags_of(settings: list[Setting], given: Mapping[str, Any]) -> dict[str, dic
     return values
 
 
-def _type(field: FieldInfo) -> Any:
-    """A field's type, without None."""
-    parts = get_args(field.annotation)
-    if NoneType not in parts:
-        return field.annotation
-    (kind,) = (part for part in parts if part is not NoneType)
-    return kind
-
-
 def _help(setting: Setting) -> str:
     """What a setting does, its choices, its default and its environment variable."""
     default = setting.field.default
     if isinstance(default, bool):
         default = "on" if default else "off"
     parts = [escape(setting.field.description or "")]
-    kind = _type(setting.field)
-    if get_origin(kind) is Literal:
-        parts.append(f"[yellow]{', '.join(get_args(kind))}[/]")
+    if get_origin(setting.kind) is Literal:
+        parts.append(f"[yellow]{', '.join(get_args(setting.kind))}[/]")
     if default is not None:
         parts.append(f"[dim]\\[default: {escape(str(default))}][/]")
     parts.append(f"[dim]\\[env: {variable(setting.section, setting.key)}][/]")

@@ -10,20 +10,21 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.markup import escape
+from rich.text import Text
 
 from chronoprep.data import Finding
 from chronoprep.errors import ChronoprepError
 
 if TYPE_CHECKING:
     from rich.progress import Progress
-    from rich.text import Text
+    from rich.table import Table
 
     from chronoprep.data import Status
     from chronoprep.workflows.pairing import PairReport
@@ -53,6 +54,11 @@ def visible(text: str) -> str:
     return _CONTROL.sub(lambda control: f"\\u{ord(control[0]):04x}", text)
 
 
+def plain(text: str) -> Text:
+    """A text in which brackets are brackets and no markup."""
+    return Text(visible(text))
+
+
 class Terminal(Console):
     """Where all text is printed: it shows the control characters of a file's name or of an answer,
     for a terminal would obey them."""
@@ -71,13 +77,13 @@ class Answer(NamedTuple):
     """What a command has to say.
 
     Attributes:
-        as_json: Makes its JSON.
-        draw: Shows it on a terminal.
+        value: What becomes JSON; findings may stand in it.
+        shown: What a terminal shows, one below the other.
         failed: Whether some of it makes the command exit with 1.
     """
 
-    as_json: Callable[[], object]
-    draw: Callable[[Console], None]
+    value: object
+    shown: Iterable[RenderableType]
     failed: bool = False
 
 
@@ -85,10 +91,12 @@ def show(answer: Answer, *, as_json: bool) -> None:
     """Print an answer; exits with 1 if stdout doesn't take it."""
     with written_out():
         if as_json:
-            text = json.dumps(answer.as_json(), ensure_ascii=False, indent=2)
+            text = json.dumps(answer.value, default=asdict, ensure_ascii=False, indent=2)
             print(visible(text))  # noqa: T201
         else:
-            answer.draw(Terminal())
+            console = Terminal()
+            for part in answer.shown:
+                console.print(part)
 
 
 @contextmanager
@@ -126,13 +134,13 @@ class TerminalReporter:
 
         self._progress = progress.Progress(
             progress.SpinnerColumn(),
-            progress.TextColumn("{task.description}"),
+            "{task.description}",
             progress.BarColumn(),
             progress.MofNCompleteColumn(),
-            progress.TextColumn("{task.fields[rate]}"),
+            "{task.fields[rate]}",
             progress.TimeElapsedColumn(),
             progress.TimeRemainingColumn(),
-            progress.TextColumn("[red]{task.fields[failed]}"),
+            "[red]{task.fields[failed]}",
             console=self.console,
             transient=True,
         )
@@ -147,22 +155,17 @@ class TerminalReporter:
         if self._progress is not None:
             (task,) = self._progress.task_ids
             self._progress.update(task, advance=1, rate=f"{rate:.1f}/s", failed=failed)
-        elif not self.quiet:
-            self._plain(rate, failed and f", {failed}")
-
-    def _plain(self, rate: float, failed: str) -> None:
-        now, left = time.monotonic(), self._total - self._done
-        if now - self._printed < PLAIN_INTERVAL and left > 0:
             return
-        self._printed = now
-        eta = f", {left / rate:.0f} s left" if left > 0 else ""
-        self.console.print(
-            f"{self._what}: {self._done}/{self._total}{failed}, {rate:.1f}/s{eta}", markup=False
-        )
+        now, left = time.monotonic(), self._total - self._done
+        if now - self._printed >= PLAIN_INTERVAL or left <= 0:
+            self._printed = now
+            eta = f"{left / rate:.0f} s left" if left > 0 else ""
+            count = f"{self._what}: {self._done}/{self._total}"
+            self.say(", ".join(filter(None, (count, failed, f"{rate:.1f}/s", eta))))
 
     def say(self, message: str) -> None:
         if not self.quiet:
-            self.console.print(message, markup=False)
+            self.console.print(plain(message))
 
     def close(self) -> None:
         if self._progress is not None:
@@ -174,7 +177,7 @@ def show_error(error: ChronoprepError) -> None:
     console = Terminal(stderr=True)
     console.print(f"[bold red]Error:[/] {escape(error.message)}")
     if error.hint:
-        console.print(error.hint, markup=False)
+        console.print(plain(error.hint))
 
 
 def of_summaries(summaries: Sequence[Summary], where: str = "") -> Answer:
@@ -184,86 +187,55 @@ def of_summaries(summaries: Sequence[Summary], where: str = "") -> Answer:
         where: A last line for people: where the result lies.
     """
 
-    def draw(console: Console) -> None:
-        counts = "done|no change|failed|up to date|seconds|to do"
-        rows = [
-            [
-                s.what,
-                s.done,
-                s.no_change,
-                f"[red]{s.failed}[/]" if s.failed else 0,
-                s.skipped,
-                f"{s.seconds:.1f}",
-                "" if s.todo is None else s.todo,
-            ]
-            for s in summaries
-        ]
-        _table(console, f"|{counts}", rows, right=counts)
-        for summary in summaries:
-            for note in summary.notes:
-                console.print(f"  {summary.what}: {note}", markup=False)
-        _findings(console, findings)
-        if where:
-            console.print(where, markup=False)
-
-    findings = [
-        finding
-        for summary in summaries
-        for finding in [
-            *(Finding(f"{summary.what} failed", "error", *why) for why in summary.failures),
-            *summary.findings,
-        ]
-    ]
-    return Answer(lambda: list(map(_summary_json, summaries)), draw, _errors(findings))
-
-
-def _summary_json(summary: Summary) -> dict[str, Any]:
-    values = asdict(summary)
-    del values["started"]
-    values["failed"] = summary.failed
-    values["failures"] = [{"key": key, "reason": why} for key, why in summary.failures]
-    return values
+    counts = "done|no change|failed|up to date|seconds|to do"
+    rows = []
+    findings: list[Finding] = []
+    for s in summaries:
+        failed = f"[red]{s.failed}[/]" if s.failed else 0
+        todo = "" if s.todo is None else s.todo
+        rows.append([s.what, s.done, s.no_change, failed, s.skipped, f"{s.seconds:.1f}", todo])
+        findings += [Finding(f"{s.what} failed", "error", *why) for why in s.failures]
+        findings += s.findings
+    notes = [plain(f"  {s.what}: {note}") for s in summaries for note in s.notes]
+    last = [plain(where)] if where else []
+    shown = [_table(f"|{counts}", rows, right=counts), *notes, *_findings(findings), *last]
+    return Answer(list(map(_summary_json, summaries)), shown, _errors(findings))
 
 
 def of_report(report: PairReport) -> Answer:
     """What `pairs` found."""
-
-    def draw(console: Console) -> None:
-        captions = f", {report.captions} with a caption or prompt" if report.captions else ""
-        console.print(f"[bold]{report.pairs} pairs[/] ({escape(report.layout)}){captions}")
-        _findings(console, report.findings)
-        if not report.looked:
-            console.print("The images were not opened.")
-
-    return Answer(report.as_json, draw, _errors(report.findings))
+    captions = f", {report.captions} with a caption or prompt" if report.captions else ""
+    count = f"[bold]{report.pairs} pairs[/] ({escape(report.layout)}){captions}"
+    last = [] if report.looked else ["The images were not opened."]
+    shown = [count, *_findings(report.findings), *last]
+    return Answer({**vars(report), "counts": report.counts}, shown, _errors(report.findings))
 
 
 def of_models(models: Sequence[dict[str, Any]]) -> Answer:
     """The registry."""
-
-    def draw(console: Console) -> None:
-        rows = [
-            [
-                model["name"],
-                model["id"],
-                f"{model['memory_gb']:.0f} GB" if model["memory_gb"] >= 1 else "< 1 GB",
-                model["runs_on"] or "too large",
-                "yes" if model["cached"] else "",
-            ]
-            for model in models
-        ]
-        _table(console, "name|hub id|needs|runs here on|cached", rows, right="needs")
-        console.print("--model also takes any other image-text-to-text hub id, or a folder.")
-
-    return Answer(lambda: list(models), draw)
+    rows = []
+    for model in models:
+        needs = f"{model['memory_gb']:.0f} GB" if model["memory_gb"] >= 1 else "< 1 GB"
+        where, cached = model["runs_on"] or "too large", "yes" if model["cached"] else ""
+        rows.append([model["name"], model["id"], needs, where, cached])
+    table = _table("name|hub id|needs|runs here on|cached", rows, right="needs")
+    last = "--model also takes any other image-text-to-text hub id, or a folder."
+    return Answer(models, [table, last])
 
 
 def of_text(text: str, value: object) -> Answer:
     """A text for people, a value for JSON."""
-    return Answer(lambda: value, lambda console: console.print(text, markup=False))
+    return Answer(value, [plain(text)])
 
 
-def _table(console: Console, names: str, rows: list[list[Any]], *, right: str = "") -> None:
+def _summary_json(summary: Summary) -> dict[str, Any]:
+    failures = [{"key": key, "reason": why} for key, why in summary.failures]
+    values = {**vars(summary), "failed": summary.failed, "failures": failures}
+    del values["started"]
+    return values
+
+
+def _table(names: str, rows: list[list[Any]], *, right: str) -> Table:
     """A table of columns named in `names`; those in `right` are set to the right."""
     from rich.table import Table
 
@@ -272,14 +244,14 @@ def _table(console: Console, names: str, rows: list[list[Any]], *, right: str = 
         table.add_column(name, justify="right" if name in right.split("|") else "left")
     for row in rows:
         table.add_row(*map(str, row))
-    console.print(table)
+    return table
 
 
 def _errors(findings: Sequence[Finding]) -> bool:
     return any(finding.severity == "error" for finding in findings)
 
 
-def _findings(console: Console, findings: Sequence[Finding]) -> None:
+def _findings(findings: Sequence[Finding]) -> Iterator[str | Text]:
     """The first few findings of each kind, the worst kind first; a remedy stands below the last of
     those that it is for."""
     kinds: dict[str, list[Finding]] = {}
@@ -287,12 +259,12 @@ def _findings(console: Console, findings: Sequence[Finding]) -> None:
         kinds.setdefault(finding.code, []).append(finding)
     for code, alike in kinds.items():
         colour, title = COLOURS[alike[0].severity], TITLES.get(code, code.replace("-", " "))
-        console.print(f"[{colour}]{title}: {len(alike)}[/]")
+        yield f"[{colour}]{title}: {len(alike)}[/]"
         shown = alike[:SHOWN]
         for finding, after in zip(shown, [*shown[1:], None], strict=True):
             key = "" if finding.key is None else f"{finding.key}: "
-            console.print(f"  {key}{finding.message}", markup=False)
+            yield plain(f"  {key}{finding.message}")
             if finding.remedy and (after is None or finding.remedy != after.remedy):
-                console.print(f"    {finding.remedy}", markup=False)
+                yield plain(f"    {finding.remedy}")
         if len(alike) > SHOWN:
-            console.print(f"  … and {len(alike) - SHOWN} more: all with --json", markup=False)
+            yield plain(f"  … and {len(alike) - SHOWN} more: all with --json")

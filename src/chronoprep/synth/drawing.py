@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import random
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from chronoprep.synth.scenes import COLOURS, TONES, Backdrop, Scene, Thing
@@ -42,7 +43,7 @@ def render(scene: Scene, size: int, rng: random.Random) -> Image:
     return image
 
 
-def _tinted(colour: tuple[int, int, int], tint: tuple[int, int, int]) -> tuple[int, int, int]:
+def _tinted(colour: Sequence[int], tint: tuple[int, int, int]) -> tuple[int, int, int]:
     red, green, blue = (max(0, min(255, c + t)) for c, t in zip(colour, tint, strict=True))
     return (red, green, blue)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from chronoprep.synth.drawing import render
-from chronoprep.synth.scenes import Backdrop, Scene, Thing
+from chronoprep.synth.scenes import WORDS, Backdrop, Scene, Thing
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -48,7 +48,8 @@ class Edit:
         """The edit as words, without a capital or a full stop."""
         size = self.after.size if isinstance(self.after, Thing) else ""
         verb = "enlarge" if size == "large" else "shrink"
-        return _PHRASES[self.kind].format(before=self.before, after=self.after, verb=verb)
+        phrase: str = WORDS["edits"][self.kind]["phrase"]
+        return phrase.format(before=self.before, after=self.after, verb=verb)
 
     def mirrored(self) -> Edit:
         before, after = (part and part.mirrored() for part in (self.before, self.after))
@@ -93,11 +94,11 @@ class Sample:
         if not self.edits:
             return None
         kept = [thing for thing in self.source.things if thing in self.target.things]
-        result = _RESULTS[self.edits[0].kind] if len(self.edits) == 1 else _TWO_EDITS
-        sentences = [self.opening, result, _kept(kept)]
+        one = WORDS["edits"][self.edits[0].kind]["result"]
+        sentences = [self.opening, one if len(self.edits) == 1 else WORDS["two edits"], _kept(kept)]
         if self.source.backdrop == self.target.backdrop:
             sentences.append(f"The background stays {self.source.backdrop.noun}.")
-        for closing in _CLOSINGS:
+        for closing in WORDS["closings"]:
             if sum(len(sentence.split()) for sentence in sentences) < 82:
                 sentences.append(closing)
         return " ".join(sentences)
@@ -125,35 +126,6 @@ class Sample:
         """Source and target as RGB images of `size`² pixels; the same on every call."""
         source, target = (random.Random(f"{self.seed} {side}") for side in ("source", "target"))
         return render(self.source, size, source), render(self.target, size, target)
-
-
-_PHRASES: dict[str, str] = {
-    "recolour": "recolour {before.named} {after.colour}",
-    "move": "move the {before.noun} from the {before.cell} to the {after.cell}",
-    "remove": "remove {before.named}",
-    "add": "add a {after.noun} {after.where}",
-    "replace": "replace {before.named} with a {after.noun}",
-    "resize": "{verb} {before.named}",
-    "background": "change the background from {before.noun} to {after.noun}",
-}
-_RESULTS: dict[str, str] = {
-    "recolour": "Only its colour changes; its size, shape and place stay the same.",
-    "move": "It leaves its old place empty and keeps its size, colour and shape.",
-    "remove": "The background fills the place where it was.",
-    "add": "It appears on the empty background and covers nothing else.",
-    "replace": "Only its shape changes; its size, colour and place stay the same.",
-    "resize": "Only its size changes; its colour, shape and place stay the same.",
-    "background": "Every object stays in front of the new background, unchanged.",
-}
-_TWO_EDITS = "These two edits are the only ones and do not touch each other."
-_CLOSINGS = (
-    "The framing, the viewpoint and the flat graphic style are kept.",
-    "No further object appears, and nothing else is moved, resized or recoloured.",
-    "Edges remain crisp, and the light and the fine grain of the picture do not change.",
-    "The result looks like the same picture with only this request carried out cleanly.",
-    "All proportions and distances between the remaining parts are preserved.",
-    "There are no borders, no text and no visible traces of the editing.",
-)
 
 
 def _kept(things: Sequence[Thing]) -> str:

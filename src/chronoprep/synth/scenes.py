@@ -2,32 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from importlib.resources import files
 from typing import ClassVar
 
+# Colours as RGB, cells row by row, and what is said of each kind of edit.
+WORDS = json.loads((files(__package__) / "words.json").read_text("utf-8"))
+COLOURS: dict[str, list[int]] = WORDS["colours"]
+TONES: dict[str, list[int]] = WORDS["tones"]
+PLACES: list[str] = WORDS["places"]
 SIZES = ("small", "large")
-COLOURS = {
-    "red": (214, 38, 42),
-    "orange": (245, 140, 20),
-    "yellow": (246, 224, 44),
-    "green": (34, 150, 62),
-    "blue": (38, 84, 214),
-    "purple": (134, 52, 172),
-    "white": (246, 246, 246),
-    "black": (22, 22, 24),
-}
 SHAPES = ("circle", "square", "triangle", "star", "ring")
-TONES = {
-    "grey": (150, 152, 155),
-    "beige": (222, 202, 166),
-    "mint": (172, 222, 200),
-    "brown": (116, 82, 60),
-}
 PATTERNS = ("plain", "striped", "checked")
-PLACES = ["top left", "top", "top right", "left", "centre", "right"]
-PLACES += ["bottom left", "bottom", "bottom right"]
 _PREPOSITIONS = {"left": "on", "right": "on", "centre": "in"}
 # Radius as a share of the picture's side. A cell is a third wide: a large shape just fits.
 _RADIUS = {"small": 0.082, "large": 0.143}

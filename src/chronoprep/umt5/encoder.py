@@ -145,8 +145,7 @@ class Replica:
                     hint="Free some memory, or use --device cpu; what was done so far is kept.",
                 )
             self.batch_tokens = max(MULTIPLE, size // 2)
-            if self.model.device.type == "cuda":
-                torch.cuda.empty_cache()
+            torch.cuda.empty_cache()
         middle = len(batch) // 2
         return self.encode(batch[:middle]) + self.encode(batch[middle:])
 

@@ -6,7 +6,6 @@ whether a file is still the one that was written shows by its content's digest.
 
 from __future__ import annotations
 
-import os
 import pickle
 import shutil
 from pathlib import Path
@@ -63,10 +62,9 @@ def can_share(folder: Path) -> bool:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe.touch()
-        os.link(probe, other)
+        return linked(probe, other)
     except OSError:
         return False
     finally:
         probe.unlink(missing_ok=True)
         other.unlink(missing_ok=True)
-    return True

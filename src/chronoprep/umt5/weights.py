@@ -110,8 +110,9 @@ class Weights:
         import transformers
 
         transformers.utils.logging.disable_progress_bar()
+        kind: Any = transformers.UMT5EncoderModel
         try:
-            model, info = transformers.UMT5EncoderModel.from_pretrained(
+            model, info = kind.from_pretrained(
                 None if self._state else self._path,
                 config=self._config,
                 state_dict=self._state,
@@ -211,7 +212,7 @@ def _weights_of(place: Path) -> tuple[Path, dict[str, Any] | None]:
 def _config_of(state: dict[str, Tensor]) -> dict[str, Any]:
     """The configuration of Wan's file, which has none of its own, from the shapes of its weights.
 
-    What shapes do not tell is fixed in the reference's code.
+    What shapes do not tell is fixed in the reference's code, and transformers' default.
     """
     first = "encoder.block.0.layer."
     try:
@@ -232,11 +233,6 @@ def _config_of(state: dict[str, Tensor]) -> dict[str, Any]:
         "num_layers": 1 + max(int(n.split(".")[2]) for n in state if n.startswith("encoder.bl")),
         "num_heads": heads,
         "relative_attention_num_buckets": buckets,
-        "relative_attention_max_distance": 128,
-        "feed_forward_proj": "gated-gelu",
-        "layer_norm_epsilon": 1e-6,
-        "pad_token_id": 0,
-        "eos_token_id": 1,
     }
 
 

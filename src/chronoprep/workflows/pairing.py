@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,16 @@ from chronoprep.workflows.progress import Reporter, Silent
 SHEET_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 SHEET_PAIRS = 1500  # so many fit on a WebP
 
-FITTED = {
+KEEP_ONE = "Keep one of them, or the editor sees it more often than others."
+REMEDIES = {
+    "unmatched": "Each pair has a source and a target.",
+    "ambiguous": "Leave one file of each role and key.",
+    "identical": "Nothing is to be learnt from it: leave it out.",
     "other-size": "The target is resized to the source's frame, unless --fit says otherwise.",
     "other-shape": "The target is cropped to the source's frame, unless --fit says otherwise.",
+    "duplicate": KEEP_ONE,
+    "near-duplicate": KEEP_ONE,
 }
-KEEP_ONE = "Keep one of them, or the editor sees it more often than others."
 
 
 @dataclass
@@ -51,9 +56,6 @@ class PairReport:
     def counts(self) -> dict[str, int]:
         """How many findings there are of each code."""
         return dict(Counter(finding.code for finding in self.findings))
-
-    def as_json(self) -> dict[str, Any]:
-        return {**asdict(self), "counts": self.counts}
 
 
 def report_pairs(
@@ -121,11 +123,9 @@ def _of_names(found: Discovery) -> Iterator[Finding]:
     for bad in found.bad:
         yield _fault("unusable", bad)
     for path in found.unmatched:
-        yield Finding(
-            "unmatched", "warning", None, str(path), "Each pair has a source and a target."
-        )
+        yield _warning("unmatched", None, str(path))
     for line in found.ambiguous:
-        yield Finding("ambiguous", "warning", None, line, "Leave one file of each role and key.")
+        yield _warning("ambiguous", None, line)
     for name, key in found.renamed:
         yield Finding("renamed-key", "note", key, f"made of {name}")
 
@@ -143,19 +143,20 @@ def _of_images(pairs: Rows[Pair], settings: Settings, reporter: Reporter) -> Ite
         reporter.advance("ok")
         alike.add(seen.key, seen.value)
         if seen.value.identical:
-            yield Finding(
-                "identical", "warning", seen.key, "source and target are the same",
-                "Nothing is to be learnt from it: leave it out.",
-            )  # fmt: skip
+            yield _warning("identical", seen.key, "source and target are the same")
         if seen.value.mismatch:
             kind = {"size": "other-size", "aspect": "other-shape"}[seen.value.mismatch]
             sizes = " → ".join(f"{width}×{height}" for width, height in seen.value.sizes)
-            yield Finding(kind, "warning", seen.key, sizes, FITTED[kind])
+            yield _warning(kind, seen.key, sizes)
     for first, *others in alike.equal():
         for key in others:
-            yield Finding("duplicate", "warning", key, f"same images as {first}", KEEP_ONE)
+            yield _warning("duplicate", key, f"same images as {first}")
     for first, key in alike.near():
-        yield Finding("near-duplicate", "warning", key, f"looks like {first}", KEEP_ONE)
+        yield _warning("near-duplicate", key, f"looks like {first}")
+
+
+def _warning(code: str, key: str | None, message: str) -> Finding:
+    return Finding(code, "warning", key, message, REMEDIES[code])
 
 
 def _fault(code: str, outcome: Outcome[Any]) -> Finding:
@@ -168,28 +169,22 @@ def _write_manifest(pairs: Rows[Pair], path: Path, findings: list[Finding]) -> N
     """A table of the pairs; what was remarked stands in a column that is not read back."""
     import polars
 
-    remarks: dict[str, str] = {}
+    remarks = defaultdict[str, list[str]](list)
     for finding in findings:
         if finding.key is not None and finding.severity != "note":
-            text = f"{finding.code}: {finding.message}"
-            before = remarks.get(finding.key)
-            remarks[finding.key] = text if before is None else f"{before}; {text}"
+            remarks[finding.key].append(f"{finding.code}: {finding.message}")
+    base = f"{path.absolute().parent}{os.sep}"
 
-    base = path.absolute().parent
+    def linked(ref: str) -> str:
+        """Relative to the manifest where it lies below its folder, so that both can move."""
+        full = ref if isinstance(parse(ref), Remote) else os.path.abspath(ref)  # noqa: PTH100
+        return full.removeprefix(base)
 
-    def linked(pair: Pair) -> tuple[str, ...]:
-        texts = [_relative(ref, base) if not isinstance(parse(ref), Remote) else ref
-                 for ref in (pair.source, pair.target)]  # fmt: skip
-        return pair.key, *texts, pair.caption or "", pair.prompt or "", remarks.get(pair.key, "")
+    def row(pair: Pair) -> tuple[str, ...]:
+        remark = "; ".join(remarks.get(pair.key, ()))
+        files = linked(pair.source), linked(pair.target)
+        return pair.key, *files, pair.caption or "", pair.prompt or "", remark
 
     names = ("key", "source", "target", "caption", "prompt", "remark")
     schema = dict.fromkeys(names, polars.String)
-    table = polars.DataFrame(map(linked, pairs), schema=schema, orient="row")
-    write_table(table, path)
-
-
-def _relative(text: str, base: Path) -> str:
-    """A path as the manifest names it: relative where it lies below, so that both can move."""
-    full = os.path.abspath(text)  # noqa: PTH100
-    below = full.startswith(f"{base}{os.sep}")
-    return os.path.relpath(full, base) if below else full
+    write_table(polars.DataFrame(map(row, pairs), schema=schema, orient="row"), path)
