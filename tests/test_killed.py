@@ -24,9 +24,9 @@ import torch
 from chronoprep.config import Settings, UMT5Settings
 from chronoprep.dataset import Dataset
 from chronoprep.files import file_names
+from chronoprep.video import read_frames
 from chronoprep.workflows import embed_prompts, write_synthetic
 from conftest import text_of
-from trainer import read_video
 
 # A server that has imported everything forks each run in a moment, so that kills hit the work.
 SERVER = multiprocessing.get_context("forkserver")
@@ -194,7 +194,7 @@ def content(folder: Path) -> dict[str, object]:
     return {
         "table": (folder / "metadata.csv").read_bytes(),
         "texts": {key: text_of(folder, key) for key in sorted(keys)},
-        "frames": {path.name: [f.tobytes() for f in read_video(path)] for path in videos},
+        "frames": {path.name: [f.tobytes() for f in read_frames(path)] for path in videos},
     }
 
 
