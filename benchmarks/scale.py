@@ -16,14 +16,11 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from chronoprep.config import Settings
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
-
-if TYPE_CHECKING:
-    from chronoprep.config import Settings
-    from chronoprep.dataset import Event
 
 BARS = {"pairing": (60, 1.5), "first run": (15, 1.5), "build-csv": (60, 1.5), "resume": (15, 1.5)}
 COT = "The user wants to replace the small red ball near the door by a blue one, and so on. " * 7
@@ -58,7 +55,7 @@ def pairing(folder: Path) -> Callable[[], str]:
 def write_dataset(folder: Path) -> None:
     """An index, and a label and a video of every pair in the journal, as a finished run leaves
     them."""
-    from chronoprep.dataset import Dataset, Label
+    from chronoprep.dataset import Dataset, Event, Label
     from chronoprep.engine import batched
     from chronoprep.pairs import discover
     from chronoprep.workflows.label import recipe_of
