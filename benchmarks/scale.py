@@ -3,8 +3,8 @@
 Run: python benchmarks/scale.py [PAIRS]
 
 The files are empty: nothing here opens an image. Each stage runs in a process of its own, whose
-peak memory is shown. A first run finds nothing labelled, a resumed one everything; a dry run
-decides as a real one does, then stops.
+peak memory is shown, and through the workflow that a user's script calls. A first run finds nothing
+labelled, a resumed one everything; a dry run decides as a real one does, then stops.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+from chronoprep.config import Settings
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
@@ -30,9 +32,7 @@ def touch(folder: Path, count: int, suffix: str) -> None:
         (folder / f"photo-{number:07}{suffix}").touch()
 
 
-def settings(folder: Path) -> object:
-    from chronoprep.config import Settings
-
+def settings(folder: Path) -> Settings:
     return Settings.model_validate({"vlm": {"model": str(folder / "model")}})
 
 
@@ -52,91 +52,81 @@ def pairing(folder: Path) -> Callable[[], str]:
     return lambda: f"{len(discover(folder / 'pairs', PairSettings()).pairs):,} pairs"
 
 
-def write_journal(folder: Path) -> None:
-    """A record of both stages for every pair, as a finished run leaves them."""
-    from chronoprep import vlm
-    from chronoprep.config import PairSettings
-    from chronoprep.data import Label
-    from chronoprep.dataset import Dataset
+def write_dataset(folder: Path) -> None:
+    """An index, and a label and a video of every pair in the journal, as a finished run leaves
+    them."""
+    from chronoprep.dataset import Dataset, Event, Label
     from chronoprep.engine import batched
-    from chronoprep.images.sources import files_stamp
-    from chronoprep.labels.prompts import load_prompts
-    from chronoprep.labels.recipe import Recipe
     from chronoprep.pairs import discover
+    from chronoprep.workflows.label import recipe_of
+    from chronoprep.workflows.videos import _video
     from tiny_checkpoints import build_vlm
 
     build_vlm(folder / "model", "qwen3_vl")
     chosen = settings(folder)
-    model = vlm.resolve(chosen.vlm)
-    recipe = Recipe(model, load_prompts(chosen.labels, model.preset), chosen)
+    recipe = recipe_of(chosen)
     dataset = Dataset(folder / "data")
-    pairs = discover(folder / "pairs", PairSettings()).pairs
-    for number, batch in enumerate(batched(pairs, 50_000)):
-        records = []
-        for place, pair in enumerate(batch):
-            images = f"{number * 50_000 + place:032x}"
+    pairs = discover(folder / "pairs", chosen.pairs).pairs
+    dataset.index.update(
+        pairs, str(folder / "pairs"), keep=None, images_of=lambda _: None, digest_of=lambda _: None
+    )
+    dataset.index.save()
+    for number, batch in enumerate(batched(dataset.index.entries(), 50_000)):
+        events: list[Event] = []
+        for place, entry in enumerate(batch, number * 50_000):
+            images = f"{place:032x}"
             caption = f"Replace the small red ball number {place} near the door by a blue one"
-            records.append(
-                Label(
-                    key=pair.key,
-                    status="ok",
-                    caption=caption,
-                    caption_cot=COT,
-                    images=images,
-                    files=files_stamp(str(pair.source), str(pair.target)),
-                    model="model",
-                    cot_model="model",
-                    caption_prompt=recipe.prompts.caption.version,
-                    generation=recipe.generation,
-                    cot_prompt=recipe.prompts.cot.version,
-                    caption_id=recipe.caption_id(images),
-                    cot_id=recipe.cot_id(images, caption),
-                    seconds=1.0,
-                )
+            label = Label(
+                key=entry.key,
+                caption=caption,
+                caption_cot=COT,
+                images=images,
+                files=entry.files,
+                model="model",
+                cot_model="model",
+                caption_prompt=recipe.prompts.caption.version,
+                generation=recipe.generation,
+                cot_prompt=recipe.prompts.cot.version,
+                caption_id=recipe.caption_id(images),
+                cot_id=recipe.cot_id(images, caption),
+                seconds=1.0,
             )
-        dataset.append(records)
+            video = _video(entry.key, dataset.video(entry.key), images, entry.files, chosen)
+            events += [label, video]
+        dataset.append(events)
 
 
 def csv(folder: Path) -> Callable[[], str]:
-    from chronoprep.dataset import Dataset
-    from chronoprep.workflows import artefacts
+    """The table of what is there: without PAIRS, no image is looked at."""
+    from chronoprep.workflows import build_csv
 
-    chosen = settings(folder)
-    return lambda: f"{artefacts.build_csv(Dataset(folder / 'data'), chosen).done:,} rows"
+    return lambda: f"{build_csv(folder / 'data', settings(folder))[-1].done:,} rows"
 
 
-def decision(folder: Path, data: str) -> Callable[[], tuple[int | None, int]]:
-    """How many labels are to be made, and how many are up to date."""
-    from chronoprep.config import PairSettings
-    from chronoprep.dataset import Dataset
-    from chronoprep.pairs import discover
-    from chronoprep.workflows import Silent
-    from chronoprep.workflows.label import label_by_model
+def decision(folder: Path, data: str) -> Callable[[], Iterator[tuple[int, int]]]:
+    """Of labels and of videos: how many are to be made, and how many are up to date."""
+    from chronoprep.workflows import prepare
 
-    pairs = discover(folder / "pairs", PairSettings()).pairs
-
-    def decide() -> tuple[int | None, int]:
-        summary = label_by_model(
-            pairs, Dataset(folder / data), settings(folder), with_cot=True, captions="brought",
-            reporter=Silent(), dry_run=True,
-        )  # fmt: skip
-        return summary.todo, summary.skipped
+    def decide() -> Iterator[tuple[int, int]]:
+        pairs = folder / "pairs" if data == "new" else None
+        for summary in prepare(folder / data, settings(folder), pairs=pairs, dry_run=True)[1:]:
+            yield summary.todo or 0, summary.skipped
 
     return decide
 
 
 def first_run(folder: Path) -> Callable[[], str]:
     decide = decision(folder, "new")
-    return lambda: f"{decide()[0]:,} to label"
+    return lambda: "{:,} to label, {:,} videos to write".format(*(todo for todo, _ in decide()))
 
 
 def resume(folder: Path) -> Callable[[], str]:
     decide = decision(folder, "data")
 
     def check() -> str:
-        todo, skipped = decide()
-        assert todo == 0, "the benchmark's records are stale"
-        return f"{skipped:,} up to date"
+        counts = list(decide())
+        assert [todo for todo, _ in counts] == [0, 0], "the benchmark's events are stale"
+        return "{:,} labels and {:,} videos up to date".format(*(skipped for _, skipped in counts))
 
     return check
 
@@ -163,7 +153,7 @@ def main() -> None:
         for side in ("input", "output"):
             touch(folder / "pairs" / side, count, ".jpg")
         touch(folder / "data" / "videos", count, ".mp4")
-        write_journal(folder)
+        write_dataset(folder)
         print(f"{'stage':10} {'seconds':>8} {'CPU s':>8} {'peak GB':>8}", flush=True)
         for stage in STAGES:
             subprocess.run([sys.executable, __file__, "--stage", stage, name], check=True)

@@ -17,6 +17,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from chronoprep.dataset import Dataset, State
+
 KINDS = ("recolour", "move", "remove", "add", "replace", "resize", "background", "no change")
 
 
@@ -33,15 +35,18 @@ def main() -> None:
         command = ("caption", pairs, "--dataset", dataset, "--generate-cot", "--json", "-q")
         options = ("--model", arguments.model, "--preset", "compact", "--batch-size", 32)
         summaries = json.loads(chronoprep(*command, *options, may_fail=True))
-        truth, labels = read(pairs / "truth.jsonl"), read(dataset / "labels.jsonl")
+        rows = map(json.loads, (pairs / "truth.jsonl").read_text("utf-8").splitlines())
+        truth = {row["key"]: row for row in rows}
+        labels = states(dataset)
     report(truth, labels, next(s["seconds"] for s in summaries if s["what"] == "labels"))
-    wrong = [key for key in truth if labels[key].get("caption") != truth[key]["caption"]]
+    wrong = [key for key in truth if labels[key].text.caption != truth[key]["caption"]]
     for key in wrong[: arguments.wrong]:
-        got = labels[key].get("caption") or labels[key].get("error")
+        failure = labels[key].failure
+        got = failure.error if failure is not None else labels[key].text.caption
         print(f"\n{key}\n  true: {truth[key]['caption']}\n  got:  {got}")
 
 
-def report(truth: dict[str, Any], labels: dict[str, Any], seconds: float) -> None:
+def report(truth: dict[str, Any], labels: dict[str, State], seconds: float) -> None:
     """A Markdown table by kind, and the totals."""
     print("| kind of edit | pairs | caption right | CoT right |")
     print("|---|---:|---:|---:|")
@@ -50,25 +55,26 @@ def report(truth: dict[str, Any], labels: dict[str, Any], seconds: float) -> Non
         rows["two edits" if " + " in row["kind"] else row["kind"]].append(key)
     rows["all"] = list(truth)
     for kind, keys in rows.items():
-        captions = sum(labels[key].get("caption") == truth[key]["caption"] for key in keys)
+        captions = sum(labels[key].text.caption == truth[key]["caption"] for key in keys)
         edits = [key for key in keys if truth[key]["prompt"]]
-        cots = sum(labels[key].get("caption_cot") == truth[key]["prompt"] for key in edits)
+        cots = sum(labels[key].text.cot == truth[key]["prompt"] for key in edits)
         cot = share(cots, len(edits)) if edits else "–"
         print(f"| {kind} | {len(keys)} | {share(captions, len(keys))} | {cot} |")
 
     same, edited = rows["no change"], [key for key in truth if truth[key]["prompt"]]
-    said = {key for key in truth if labels[key].get("caption") == "no change"}
-    cots = [label for label in labels.values() if label.get("caption_cot")]
-    opened = sum(label["caption_cot"].startswith("The user wants to ") for label in cots)
-    sized = sum(80 <= len(label["caption_cot"].split()) <= 100 for label in cots)
-    named = sum(label["caption_cot"].startswith(opening(label["caption"])) for label in cots)
-    failed = sum(label["status"] == "failed" for label in labels.values())
+    said = {key for key in truth if labels[key].text.caption == "no change"}
+    texts = [state.text for state in labels.values()]
+    whole = [(text.caption or "", text.cot) for text in texts if text.cot is not None]
+    opened = sum(cot.startswith("The user wants to ") for _, cot in whole)
+    sized = sum(80 <= len(cot.split()) <= 100 for _, cot in whole)
+    named = sum(cot.startswith(opening(caption)) for caption, cot in whole)
+    failed = sum(state.status == "failed" for state in labels.values())
     print()
     print(f'- "no change" said of {share(len(said & set(same)), len(same))} of the unchanged pairs')
     print(f"  and of {share(len(said & set(edited)), len(edited))} of the changed ones")
-    print(f'- CoTs that open with "The user wants to": {share(opened, len(cots))}')
-    print(f"- CoTs of 80–100 words: {share(sized, len(cots))}")
-    print(f"- CoTs that name the caption's edits: {share(named, len(cots))}")
+    print(f'- CoTs that open with "The user wants to": {share(opened, len(whole))}')
+    print(f"- CoTs of 80–100 words: {share(sized, len(whole))}")
+    print(f"- CoTs that name the caption's edits: {share(named, len(whole))}")
     print(f"- failed labels: {failed} of {len(truth)}")
     print(f"- {len(truth) / seconds:.1f} pairs a second, loading included")
 
@@ -83,8 +89,9 @@ def share(part: int, whole: int) -> str:
     return f"{100 * part / whole:.1f} %" if whole else "–"
 
 
-def read(path: Path) -> dict[str, Any]:
-    return {row["key"]: row for row in map(json.loads, path.read_text("utf-8").splitlines())}
+def states(dataset: Path) -> dict[str, State]:
+    journal = Dataset(dataset).journal
+    return {key: journal.state(key) for key in journal}
 
 
 def chronoprep(*arguments: object, may_fail: bool = False) -> str:

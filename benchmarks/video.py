@@ -78,37 +78,35 @@ def snippet(source: Path, target: Path, path: Path) -> None:
 def write(way: str, how: str, pairs: Path, out: Path) -> float:
     """Write all videos of a folder of pairs; the seconds that it took."""
     from chronoprep.config import Settings
-    from chronoprep.data import Pair
     from chronoprep.workflows import video_one, write_videos
 
     sources = sorted((pairs / "input").iterdir())
-    found = [Pair(p.stem, p, pairs / "output" / p.name) for p in sources]
     video = {**WAYS.get(way, {}), "check": "no check" not in how}
     settings = Settings.model_validate({"video": video})
     out.mkdir(parents=True, exist_ok=True)
     if "one core" in how:
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # its children's, too
 
-    def one(pair: Pair) -> None:
-        path = out / f"{pair.key}.mp4"
+    def one(source: Path) -> None:
+        target, path = pairs / "output" / source.name, out / f"{source.stem}.mp4"
         if way == SNIPPET:
-            snippet(pair.source, pair.target, path)
+            snippet(source, target, path)
         else:
-            video_one(pair.source, pair.target, path, settings)
+            video_one(source, target, path, settings)
 
     # Imports come first, so that they are not measured.
     first = Settings.model_validate({"video": video, "pairs": {"limit": 1}})
     together = "all cores" in how and way != SNIPPET
     if together:
-        write_videos(pairs, out / "first", first)
-    one(found[0])
+        write_videos(out / "first", first, pairs=pairs)
+    one(sources[0])
     began = time.perf_counter()
     if together:
-        (_, summary) = write_videos(pairs, out / "dataset", settings)
-        assert summary.done == len(found), summary
+        (_, summary) = write_videos(out / "dataset", settings, pairs=pairs)
+        assert summary.done == len(sources), summary
     else:
-        for pair in found:
-            one(pair)
+        for source in sources:
+            one(source)
     return time.perf_counter() - began
 
 

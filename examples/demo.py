@@ -13,6 +13,8 @@ import av
 from PIL import Image
 from rich.console import Console
 
+from chronoprep.dataset import Dataset
+
 ROOT = Path(__file__).parent.parent
 DEMO = Path("demo")
 PAIRS, DATASET, SHEET = DEMO / "pairs", DEMO / "dataset", DEMO / "contact-sheet.jpg"
@@ -25,19 +27,20 @@ def main() -> int:
 
     lines = (ROOT / PAIRS / "truth.jsonl").read_text("utf-8").splitlines()
     truth = {row["key"]: row for row in map(json.loads, lines)}
-    lines = (ROOT / DATASET / "labels.jsonl").read_text("utf-8").splitlines()
-    labels = {row["key"]: row for row in map(json.loads, lines)}
+    journal = Dataset(ROOT / DATASET).journal
     with (ROOT / DATASET / "metadata.csv").open(encoding="utf-8", newline="") as file:
         rows = {row["key"]: row for row in csv.DictReader(file)}
 
     console = Console(highlight=False, soft_wrap=True)
     sheet = []
-    for key, label in sorted(labels.items()):
-        right = label.get("caption") == truth[key]["caption"]
+    for key in sorted(truth):
+        state = journal.state(key)
+        right = state.text.caption == truth[key]["caption"]
         console.print(f"\n[bold]{key}[/]  {'[green]right[/]' if right else '[red]wrong[/]'}")
         if not right:
             console.print(f"truth:   {truth[key]['caption']}", markup=False)
-        console.print(f"caption: {label.get('caption') or label.get('error')}", markup=False)
+        said = state.failure.error if state.failure is not None else state.text.caption
+        console.print(f"caption: {said}", markup=False)
         if key not in rows:
             continue  # "no change": nothing to train on
         with av.open(str(ROOT / DATASET / rows[key]["video"])) as video:

@@ -1,4 +1,4 @@
-"""A run of `umt5` that is killed: nothing lost, nothing wrong, nothing left behind."""
+"""Runs that are killed: nothing lost, nothing wrong, nothing left behind."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -21,43 +22,68 @@ import pytest
 import torch
 
 from chronoprep.config import Settings, UMT5Settings
+from chronoprep.dataset import Dataset
 from chronoprep.files import file_names
-from chronoprep.workflows import embed_prompts
+from chronoprep.video import read_frames
+from chronoprep.workflows import embed_prompts, write_synthetic
+from conftest import text_of
 
 # A server that has imported everything forks each run in a moment, so that kills hit the work.
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(
-    ["transformers.models.umt5.modeling_umt5", "polars", "chronoprep.workflows", "test_killed"]
+    [
+        "transformers.models.umt5.modeling_umt5",
+        "polars",
+        "chronoprep.cli.commands",
+        "chronoprep.workflows",
+        "chronoprep.vlm.transformers_backend",
+        "test_killed",
+    ]
 )
 
 
+def dying(last: int | None) -> None:
+    """Have this process killed in the moment in which its `last`-th file has its name."""
+    rename, number = Path.replace, itertools.count(1)
+
+    def renamed(self: Path, target: Path) -> Path:
+        result = rename(self, target)
+        if next(number) == last:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+    Path.replace = renamed  # type: ignore[assignment,method-assign]
+
+
 def embed(path: Path, model: Path, last: int | None) -> None:
-    """A run; it is killed in the moment in which the `last`-th file has its name."""
+    """A run of `umt5`."""
     torch.set_num_threads(1)
-    if last is not None:
-        rename, number = Path.replace, itertools.count(1)
-
-        def renamed(self: Path, target: Path) -> Path:
-            result = rename(self, target)
-            if next(number) == last:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return result
-
-        Path.replace = renamed  # type: ignore[assignment,method-assign]
+    dying(last)
     embed_prompts(
         path, Settings(umt5=UMT5Settings(model=str(model), device="cpu", batch_tokens=512))
     )
 
 
-def started(path: Path, model: Path, last: int | None = None) -> ForkServerProcess:
-    process = SERVER.Process(target=embed, args=(path, model, last))
+def prepare(pairs: Path, folder: Path, last: int | None) -> None:
+    """A run of `prepare`, as the command line does it."""
+    from chronoprep.cli import app
+
+    torch.set_num_threads(1)
+    dying(last)
+    app(["prepare", str(pairs), "-d", str(folder), "--model", "shapes", "--batch-size", "2", "-q"])
+
+
+def started(
+    run: Callable[[Path, Path, int | None], None], one: Path, other: Path, last: int | None = None
+) -> ForkServerProcess:
+    process = SERVER.Process(target=run, args=(one, other, last))
     process.start()
     return process
 
 
-def finished(path: Path, model: Path) -> None:
+def finished(run: Callable[[Path, Path, int | None], None], one: Path, other: Path) -> None:
     """A run that nobody disturbs."""
-    process = started(path, model)
+    process = started(run, one, other)
     process.join(120)
     assert process.exitcode == 0
 
@@ -124,7 +150,7 @@ def test_a_killed_run_is_finished_by_the_next(
     calm, folder = tmp_path / "calm", tmp_path / "killed"
     calm.mkdir()
     shutil.copy(fresh, calm / "metadata.csv")
-    finished(calm / "metadata.csv", tiny_umt5)
+    finished(embed, calm / "metadata.csv", tiny_umt5)
     wanted = [pickle.loads((calm / "umt5" / f"k{n}.pkl").read_bytes()) for n in range(rows)]
 
     path = folder / "metadata.csv"
@@ -134,7 +160,8 @@ def test_a_killed_run_is_finished_by_the_next(
             folder.mkdir()
             shutil.copy(fresh, path)
         with watched(path, rows) as wrong:
-            process = started(path, tiny_umt5, None if random_moments else rows // 10 + number)
+            last = None if random_moments else rows // 10 + number
+            process = started(embed, path, tiny_umt5, last)
             if random_moments:
                 # By progress and not by the clock: a slow machine is hit at the same places.
                 target = chance.randint(0, rows)
@@ -146,7 +173,7 @@ def test_a_killed_run_is_finished_by_the_next(
             partial += 0 < written(folder) < rows
             ends = random_moments or number == kills
             if ends:
-                finished(path, tiny_umt5)
+                finished(embed, path, tiny_umt5)
         assert not wrong
         if ends:
             assert [row[-1] for row in table(path)[1:]] == [f"umt5/k{n}.pkl" for n in range(rows)]
@@ -155,6 +182,74 @@ def test_a_killed_run_is_finished_by_the_next(
                 torch.testing.assert_close(found, tensor, rtol=0.05, atol=0.05)
             left = [name for _, _, names in os.walk(folder) for name in names]
             assert not [name for name in left if "tmp" in name]
-            assert len(left) == rows + 3, "the index, the table and the lock"
+            assert len(left) == rows + 4, "the journal, its lock, the table and the lock"
             shutil.rmtree(folder)
     assert partial, "some kills hit the work"
+
+
+def content(folder: Path) -> dict[str, object]:
+    """All that a trainer gets of a dataset, and the texts of its pairs."""
+    keys = list(Dataset(folder).journal)
+    videos = sorted((folder / "videos").iterdir())
+    return {
+        "table": (folder / "metadata.csv").read_bytes(),
+        "texts": {key: text_of(folder, key) for key in sorted(keys)},
+        "frames": {path.name: [f.tobytes() for f in read_frames(path)] for path in videos},
+    }
+
+
+def is_clean(folder: Path) -> bool:
+    """Whether nothing half written is left."""
+    return not [name for _, _, names in os.walk(folder) for name in names if "tmp" in name]
+
+
+@pytest.fixture(scope="module")
+def calm(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, object], float]:
+    """Pairs, what an undisturbed run makes of them, and the seconds that it takes."""
+    folder = tmp_path_factory.mktemp("calm")
+    write_synthetic(folder / "pairs", 12, seed=3, size=96)
+    finished(prepare, folder / "pairs", folder / "first")  # what is imported once does not count
+    began = time.monotonic()
+    finished(prepare, folder / "pairs", folder / "data")
+    seconds = time.monotonic() - began
+    wanted = content(folder / "data")
+    assert wanted == content(folder / "first")
+    assert len(wanted["frames"]) > 6  # type: ignore[arg-type]
+    return folder / "pairs", wanted, seconds
+
+
+def test_a_killed_prepare_is_finished_by_the_next(
+    calm: tuple[Path, dict[str, object], float], tmp_path: Path
+) -> None:
+    """Kill −9, one after the other: with the index there, a video, more of them, the table."""
+    pairs, wanted, _ = calm
+    for last in (1, 3, 6, 1):
+        process = started(prepare, pairs, tmp_path / "data", last)
+        process.join(120)
+        assert process.exitcode == -signal.SIGKILL
+    finished(prepare, pairs, tmp_path / "data")
+    assert content(tmp_path / "data") == wanted
+    assert is_clean(tmp_path)
+
+
+@pytest.mark.slow
+def test_prepare_killed_at_any_moment_is_finished_by_the_next(
+    calm: tuple[Path, dict[str, object], float], tmp_path: Path
+) -> None:
+    pairs, wanted, seconds = calm
+    chance = random.Random(0)
+    stages: Counter[str] = Counter()
+    for number in range(60):
+        folder = tmp_path / str(number)
+        process = started(prepare, pairs, folder)
+        process.join(chance.uniform(0, seconds))
+        process.kill()
+        process.join(120)
+        there = [name for name in ("labels.jsonl", "videos", "metadata.csv")
+                 if (folder / name).exists()]  # fmt: skip
+        stages[there[-1] if there else "nothing"] += process.exitcode == -signal.SIGKILL
+        finished(prepare, pairs, folder)
+        assert content(folder) == wanted, number
+        assert is_clean(folder), number
+        shutil.rmtree(folder)
+    assert stages["labels.jsonl"] + stages["videos"], f"kills hit the work: {stages}"
