@@ -93,7 +93,7 @@ MODES = {
 @pytest.mark.parametrize("name", MODES)
 def test_every_mode_becomes_the_rgb_that_a_viewer_shows(tmp_path: Path, name: str) -> None:
     image, colour, notes = MODES[name]
-    loaded, said, _ = load_image(save(tmp_path / name, image), SETTINGS)
+    loaded, said, *_ = load_image(save(tmp_path / name, image), SETTINGS)
     assert (loaded.mode, loaded.size) == ("RGB", (8, 6))
     assert np.abs(np.subtract(corner(loaded), colour)).max() <= 1
     assert [note.split(":")[0] for note in said] == list(notes)
@@ -101,7 +101,7 @@ def test_every_mode_becomes_the_rgb_that_a_viewer_shows(tmp_path: Path, name: st
 
 def test_colour_key_transparency_of_an_rgb_png_shows_the_background(tmp_path: Path) -> None:
     path = save(tmp_path / "a.png", Image.new("RGB", (4, 4), (9, 9, 9)), transparency=(9, 9, 9))
-    loaded, notes, _ = load_image(path, ImageSettings(background="#204060"))
+    loaded, notes, *_ = load_image(path, ImageSettings(background="#204060"))
     assert corner(loaded) == (0x20, 0x40, 0x60)
     assert notes == ("transparent: composited on #204060",)
 
@@ -138,7 +138,7 @@ def test_damaged_exif_does_not_cost_a_good_image(tmp_path: Path) -> None:
 def test_first_of_many_frames_is_taken_and_reported(tmp_path: Path, suffix: str) -> None:
     frames = [Image.new("RGB", (8, 6), colour) for colour in ("red", "lime", "blue")]
     path = save(tmp_path / f"a.{suffix}", frames[0], save_all=True, append_images=frames[1:])
-    loaded, notes, _ = load_image(path, SETTINGS)
+    loaded, notes, *_ = load_image(path, SETTINGS)
     assert np.abs(np.subtract(corner(loaded), (255, 0, 0))).max() <= 6
     assert len(notes) == 1
     assert "first of 3" in notes[0]
@@ -147,7 +147,7 @@ def test_first_of_many_frames_is_taken_and_reported(tmp_path: Path, suffix: str)
 def test_cmyk_with_a_useless_profile_still_loads(tmp_path: Path) -> None:
     srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     path = save(tmp_path / "a.jpg", Image.new("CMYK", (8, 6)), icc_profile=srgb)
-    loaded, notes, _ = load_image(path, SETTINGS)
+    loaded, notes, *_ = load_image(path, SETTINGS)
     assert corner(loaded) == (255, 255, 255)
     assert "profile" in notes[0]
 

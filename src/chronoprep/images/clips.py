@@ -10,7 +10,7 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import av
 from av.container import InputContainer
@@ -20,7 +20,7 @@ from PIL.Image import Transpose
 from chronoprep.config import ImageSettings
 from chronoprep.data import Frame
 from chronoprep.errors import PairError
-from chronoprep.images.sources import require_file
+from chronoprep.images.sources import require_file, require_size
 
 # Frames are shown at times that a container rounds.
 _EPSILON = 1e-4
@@ -49,19 +49,13 @@ def load_frame(ref: Frame, settings: ImageSettings) -> Image.Image:
             matrix that does more than turn by right angles and mirror.
     """
     with _opened(ref.clip) as container:
-        size = container.streams.video[0].codec_context
-        if size.width * size.height > settings.max_pixels:
-            raise PairError(
-                f"{ref.clip}: {size.width}×{size.height} pixels are more than the limit of "
-                f"{settings.max_pixels:,} pixels.",
-                hint="Shrink the clip, or raise max_pixels in [images].",
-            )
-        if ref.at == "first":
-            frame = next(_frames(container), None)
-        elif ref.at == "last":
-            frame = _last(container)
-        else:
-            frame = _at(container, ref.at)
+        codec = container.streams.video[0].codec_context
+        require_size(ref.clip, (codec.width, codec.height), settings)
+        frame = (
+            next(container.decode(video=0), None)
+            if ref.at == "first"
+            else _found(container, ref.at)
+        )
         if frame is None:
             raise PairError(f"{ref}: the clip has no such frame.", hint="Is it cut short?")
         image = Image.fromarray(frame.to_ndarray(format="rgb24"))
@@ -159,69 +153,42 @@ def _opened(clip: Path) -> Iterator[InputContainer]:
         ) from None
 
 
-def _frames(container: InputContainer) -> Iterator[av.VideoFrame]:
-    return container.decode(container.streams.video[0])
+def _found(container: InputContainer, at: Literal["last"] | float) -> av.VideoFrame | None:
+    """The frame on show at a time or at the end: from the key frame before it on, or from the
+    first, where seeking finds none or the container has no index to seek by."""
+    stream = container.streams.video[0]
+    start, duration = stream.start_time or 0, stream.duration or 0
+    if at == "last":
+        # Some containers find no key frame before the very end.
+        places = [start + duration, start + duration // 2] if duration else []
+    elif container.format.name in _COUNTED or not stream.time_base:
+        places = []
+    else:
+        places = [start + int(at / stream.time_base)]
+    for place in places:
+        with suppress(av.FFmpegError):
+            container.seek(place, stream=stream)
+            if (frame := _shown(container, at)) is not None:
+                return frame
+    with _opened(Path(container.name)) as again:
+        return _shown(again, at)
 
 
-def _last(container: InputContainer) -> av.VideoFrame | None:
-    """The frame that is shown last: from the last key frame on, or if need be from the first.
+def _shown(container: InputContainer, at: Literal["last"] | float) -> av.VideoFrame | None:
+    """Of the frames from here on, the last one, or the last up to a time that the clip reaches.
 
     Decoders give frames in the order in which they are shown; the times of AVI's are shuffled.
     """
     stream = container.streams.video[0]
-    for offset in _ends(stream.start_time, stream.duration):
-        with suppress(av.FFmpegError):
-            container.seek(offset, stream=stream)
-            if (last := _end(container)) is not None:
-                return last
-    # No index to seek by.
-    with _opened(Path(container.name)) as again:
-        return _end(again)
-
-
-def _end(container: InputContainer) -> av.VideoFrame | None:
-    last = None
-    for frame in _frames(container):
-        last = frame
-    return last
-
-
-def _ends(start: int | None, duration: int | None) -> Iterator[int]:
-    """Where to look for the end; some containers find no key frame before the very end."""
-    if duration:
-        yield (start or 0) + duration
-        yield (start or 0) + duration // 2
-
-
-def _at(container: InputContainer, seconds: float) -> av.VideoFrame | None:
-    """The frame on show at a time."""
-    stream = container.streams.video[0]
-    if stream.time_base is None:
-        return None
-    if container.format.name not in _COUNTED:
-        with suppress(av.FFmpegError):
-            offset = (stream.start_time or 0) + int(seconds / stream.time_base)
-            container.seek(offset, stream=stream)
-            shown, over = _shown(container, seconds)
-            if shown is not None:
-                return None if over else shown
-    # Before the first key frame that seeking finds, or no index to seek by.
-    with _opened(Path(container.name)) as again:
-        shown, over = _shown(again, seconds)
-        return None if over else shown
-
-
-def _shown(container: InputContainer, seconds: float) -> tuple[av.VideoFrame | None, bool]:
-    """The last frame up to a time, and whether the clip is over by then."""
-    stream = container.streams.video[0]
     base, rate = float(stream.time_base or 0), float(stream.average_rate or 1)
     shown, time = None, 0.0
-    for number, frame in enumerate(_frames(container)):
+    for number, frame in enumerate(container.decode(stream)):
         if frame.pts is None or container.format.name in _COUNTED:
             time = number / rate
         else:
             time = (frame.pts - (stream.start_time or 0)) * base
-        if time > seconds + _EPSILON:
-            return shown, False
+        if at != "last" and time > at + _EPSILON:
+            return shown
         shown = frame
-    return shown, seconds > max((stream.duration or 0) * base, time + 1 / rate) + _EPSILON
+    end = max((stream.duration or 0) * base, time + 1 / rate) + _EPSILON
+    return shown if at == "last" or at <= end else None

@@ -11,11 +11,11 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from PIL import Image, ImageCms, ImageColor, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageColor, ImageOps, UnidentifiedImageError
 from PIL.Image import Resampling, Transpose
 
 from chronoprep import digest
@@ -30,6 +30,7 @@ from chronoprep.images.sources import (
     files_stamp,
     read_source,
     reason,
+    require_size,
     sniff,
 )
 
@@ -139,13 +140,14 @@ def _decoded(
     width, height = image.size
     if width < 1 or height < 1:
         raise PairError(f"{ref}: the image is empty ({width}×{height}).", hint=AGAIN)
-    if width * height > settings.max_pixels:
-        raise PairError(
-            f"{ref}: {width}×{height} pixels are more than the limit of "
-            f"{settings.max_pixels:,} pixels.",
-            hint="Shrink the image, or raise max_pixels in [images].",
-        )
-    notes = _frame_notes(image)
+    require_size(ref, image.size, settings)
+    notes = []
+    # MPO's further frames are thumbnails, depth and gain maps of the same photograph.
+    frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+    if frames != 1:
+        image.seek(0)
+        kind, unit = ("multi-page", "pages") if image.format == "TIFF" else ("animated", "frames")
+        notes.append(f"{kind}: first of {frames} {unit}")
     image.load()
     orientation = _orientation(image)
     rgb = _to_rgb(image, ref, settings, notes)
@@ -186,15 +188,8 @@ def load_pair(pair: Pair, settings: ImageSettings) -> LoadedPair:
             )
         target, target_jpeg = _to_frame(target, source.size, settings), None
         notes.append(f"target {was} → {now} ({settings.fit})")
-    return LoadedPair(
-        pair,
-        source,
-        target,
-        of_both(before, after),
-        files,
-        tuple(notes),
-        (source_jpeg, target_jpeg),
-    )
+    jpegs = (source_jpeg, target_jpeg)
+    return LoadedPair(pair, source, target, of_both(before, after), files, tuple(notes), jpegs)
 
 
 def pictures(loaded: LoadedPair, settings: ImageSettings) -> tuple[Picture, Picture]:
@@ -244,7 +239,7 @@ def of_both(source: str, target: str) -> str:
 
 _rules_lock = threading.Lock()
 _rules_users = 0
-_rules_exit: list[tuple[warnings.catch_warnings[None], int | None]] = []
+_rules = ExitStack()
 
 
 @contextmanager
@@ -254,46 +249,25 @@ def _pillow_rules() -> Iterator[None]:
     Both are global to the process and images are loaded in threads: the first thread in sets them
     and the last one out restores them, since `catch_warnings` in each would restore the wrong ones.
     """
-    if getattr(sys.flags, "context_aware_warnings", False):  # free-threaded Python: per thread
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module=r"PIL\.")
-            with _shared_rules():
-                yield
-        return
-    with _shared_rules():
-        yield
-
-
-@contextmanager
-def _shared_rules() -> Iterator[None]:
     global _rules_users
-    with _rules_lock:
-        _rules_users += 1
-        if _rules_users == 1:
-            caught = warnings.catch_warnings()
-            caught.__enter__()
-            warnings.filterwarnings("ignore", module=r"PIL\.")
-            _rules_exit.append((caught, Image.MAX_IMAGE_PIXELS))
-            Image.MAX_IMAGE_PIXELS = None
-    try:
-        yield
-    finally:
+    # Free-threaded Python has the warnings' rules per thread.
+    own = getattr(sys.flags, "context_aware_warnings", False)
+    with warnings.catch_warnings() if own else nullcontext():
         with _rules_lock:
-            _rules_users -= 1
-            if _rules_users == 0:
-                caught, limit = _rules_exit.pop()
-                Image.MAX_IMAGE_PIXELS = limit
-                caught.__exit__(None, None, None)
-
-
-def _frame_notes(image: Image.Image) -> list[str]:
-    # MPO's further frames are thumbnails, depth and gain maps of the same photograph.
-    frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
-    if frames == 1:
-        return []
-    image.seek(0)
-    kind, unit = ("multi-page", "pages") if image.format == "TIFF" else ("animated", "frames")
-    return [f"{kind}: first of {frames} {unit}"]
+            _rules_users += 1
+            if _rules_users == 1:
+                _rules.enter_context(nullcontext() if own else warnings.catch_warnings())
+                _rules.callback(setattr, Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
+                Image.MAX_IMAGE_PIXELS = None
+            if own or _rules_users == 1:
+                warnings.filterwarnings("ignore", module=r"PIL\.")
+        try:
+            yield
+        finally:
+            with _rules_lock:
+                _rules_users -= 1
+                if _rules_users == 0:
+                    _rules.close()
 
 
 def _orientation(image: Image.Image) -> int:
@@ -343,11 +317,7 @@ def _to_rgb(
     if mode == "CMYK":
         return _from_cmyk(image, notes)
     if mode == "LAB":
-        lab = ImageCms.createProfile("LAB")
-        rgb = ImageCms.profileToProfile(
-            image, lab, ImageCms.createProfile("sRGB"), outputMode="RGB"
-        )
-        return rgb if rgb is not None else image
+        return _to_srgb(image, ImageCms.createProfile("LAB"))
     if image.has_transparency_data:
         straight = image.convert("LA") if mode == "La" else image
         rgba = straight.convert("RGBA")
@@ -373,20 +343,18 @@ def _from_deep_gray(image: Image.Image, ref: ImageRef) -> Image.Image:
 
 
 def _from_cmyk(image: Image.Image, notes: list[str]) -> Image.Image:
-    profile = image.info.get("icc_profile")
-    if profile:
-        try:
-            rgb = ImageCms.profileToProfile(
-                image,
-                ImageCms.ImageCmsProfile(io.BytesIO(profile)),
-                ImageCms.createProfile("sRGB"),
-                outputMode="RGB",
-            )
-            if rgb is not None:
-                return rgb
-        except (ImageCms.PyCMSError, OSError, ValueError):
-            notes.append("CMYK: converted without its unusable colour profile")
+    try:
+        if profile := image.info.get("icc_profile"):
+            return _to_srgb(image, ImageCms.ImageCmsProfile(io.BytesIO(profile)))
+    except (ImageCms.PyCMSError, OSError, ValueError):
+        notes.append("CMYK: converted without its unusable colour profile")
     return image.convert("RGB")
+
+
+def _to_srgb(image: Image.Image, profile: Any) -> Image.Image:
+    srgb = ImageCms.createProfile("sRGB")
+    converted = ImageCms.profileToProfile(image, profile, srgb, outputMode="RGB")
+    return converted or image.convert("RGB")
 
 
 def _colour(settings: ImageSettings) -> tuple[int, int, int]:
@@ -410,12 +378,7 @@ def _to_frame(image: Image.Image, frame: tuple[int, int], settings: ImageSetting
     if settings.fit == "stretch":
         return image.resize(frame, Resampling.LANCZOS)
     if settings.fit == "crop":
-        # The largest centred box of the frame's shape, cut and resampled in one step.
-        box_width = min(float(image.width), image.height * width / height)
-        box_height = min(float(image.height), image.width * height / width)
-        left, top = (image.width - box_width) / 2, (image.height - box_height) / 2
-        box = (left, top, left + box_width, top + box_height)
-        return image.resize(frame, Resampling.LANCZOS, box=box)
+        return ImageOps.fit(image, frame, Resampling.LANCZOS)
     inner = (
         min(width, _scaled(image.width, height, image.height)),
         min(height, _scaled(image.height, width, image.width)),

@@ -9,6 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from chronoprep import digest
+from chronoprep.config import ImageSettings
 from chronoprep.data import Cell, Frame, ImageRef, Remote
 from chronoprep.errors import PairError
 from chronoprep.images.refs import file_of
@@ -118,6 +119,21 @@ def require_file(path: Path) -> None:
         raise PairError(f"{path}: {what}, not an image.", hint="Rename it or remove the pair.")
     if status.st_size == 0:
         raise PairError(f"{path}: the file is empty (0 bytes).", hint=AGAIN)
+
+
+def require_size(ref: ImageRef, size: tuple[int, int], settings: ImageSettings) -> None:
+    """Refuse what is too large to be decoded.
+
+    Raises:
+        PairError: It has more than `max_pixels`.
+    """
+    width, height = size
+    if width * height > settings.max_pixels:
+        raise PairError(
+            f"{ref}: {width}×{height} pixels are more than the limit of "
+            f"{settings.max_pixels:,} pixels.",
+            hint="Shrink it, or raise max_pixels in [images].",
+        )
 
 
 def reason(error: Exception) -> str:
