@@ -25,32 +25,25 @@ class _RoomyLayer(DynamicLayer):
     """Keys and values with room behind them: a new token is written there. The library's layer
     copies all of them for each token, which for long prompts costs more than the attention."""
 
+    _place: torch.Tensor  # keys, then values
+
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-            self._places: list[torch.Tensor | None] = [None, None]
-        self.keys = self._appended(0, self.keys, key_states)
-        self.values = self._appended(1, self.values, value_states)
+        start = self.get_seq_length()
+        end = start + key_states.shape[-2]
+        if not start or self._place.shape[-2] < end:
+            *outer, _tokens, width = key_states.shape
+            place = key_states.new_empty(2, *outer, end + _ROOM, width)
+            if start:
+                place[..., :start, :] = self._place[..., :start, :]
+            self._place = place
+        self._place[0, ..., start:end, :] = key_states
+        self._place[1, ..., start:end, :] = value_states
+        self.keys, self.values = self._place[..., :end, :]
         return self.keys, self.values
-
-    def _appended(self, which: int, kept: torch.Tensor | None, new: torch.Tensor) -> torch.Tensor:
-        start = kept.shape[-2] if kept is not None and kept.numel() else 0
-        end = start + new.shape[-2]
-        place = self._places[which]
-        if place is None or place.shape[-2] < end or not _begins(place, kept, start):
-            place = new.new_empty(*new.shape[:-2], end + _ROOM, new.shape[-1])
-            if kept is not None and start:
-                place[..., :start, :] = kept
-            self._places[which] = place
-        place[..., start:end, :] = new
-        return place[..., :end, :]
-
-
-def _begins(place: torch.Tensor, kept: torch.Tensor | None, length: int) -> bool:
-    """Whether what is kept is the beginning of a place, and not a selection of it."""
-    return length == 0 or (kept is not None and kept.data_ptr() == place.data_ptr())
 
 
 def new_cache(config: Any) -> Cache | None:
@@ -100,8 +93,6 @@ class Prefix:
         self._mask = inputs["attention_mask"][:, : self._width]
         self._cache, self._shifts = cache, shifts
         self._rows = {prompt.start: i for i, prompt in enumerate(prompts)}
-        self._all = list(range(len(prompts)))
-        self.rewind()
 
     @staticmethod
     def fits(prompts: Sequence[Prompt], cache: Any) -> bool:
@@ -109,13 +100,15 @@ class Prefix:
         kinds = {type(layer) for layer in getattr(cache, "layers", ())}
         return kinds == {_RoomyLayer} and len({len(p.tail) for p in prompts}) == 1
 
-    def rows(self, prompts: Sequence[Prompt]) -> list[int] | None:
-        """Where the heads of prompts stand in this batch; None unless all do."""
-        found = [self._rows[p.start] for p in prompts if p.start in self._rows]
-        return found if len(found) == len(prompts) else None
+    def inputs(self, prompts: Sequence[Prompt], tails: dict[str, Any]) -> dict[str, Any] | None:
+        """The arguments of `generate` for prompts whose heads are here; None unless all are.
 
-    def inputs(self, rows: list[int], tails: dict[str, Any]) -> dict[str, Any]:
-        """The arguments of `generate` for left-padded tails after the heads of these rows."""
+        Args:
+            tails: Of the prompts, left-padded.
+        """
+        rows = [self._rows[p.start] for p in prompts if p.start in self._rows]
+        if len(rows) < len(prompts):
+            return None
         mask = torch.cat([self._mask[rows], tails["attention_mask"]], dim=1)
         text = (mask.cumsum(-1) - 1).clamp(min=0)
         return {
@@ -126,14 +119,11 @@ class Prefix:
             "past_key_values": self._taken(rows),
         }
 
-    def rewind(self) -> None:
-        """Forget what was generated after the heads."""
-        if grown := self._cache.get_seq_length() - self._width:
-            self._cache.crop(-grown)
-
     def _taken(self, rows: list[int]) -> Any:
-        if rows == self._all:
-            return self._cache  # grows in place, until `rewind`
+        """The cache of these rows, which grows; what was generated after the heads is not in it."""
+        self._cache.crop(self._width - self._cache.get_seq_length())
+        if rows == list(range(len(self._ids))):
+            return self._cache
         taken = Cache(layer_class_to_replicate=_RoomyLayer)
         for i, layer in enumerate(self._cache.layers):
             taken.update(layer.keys[rows], layer.values[rows], i)

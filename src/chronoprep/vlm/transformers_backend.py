@@ -102,10 +102,17 @@ class TransformersVLM:
         done: list[Completion] = []
         while rest := chats[len(done) :]:
             batch = rest[: self.batch_size]
-            answers, error = self._attempt(batch, sampling)
-            if answers is not None:
-                done += answers
+            try:
+                done += self._answers(batch, sampling)
                 continue
+            except RuntimeError as error:  # a kernel that the device lacks, main memory, …
+                reason = str(error)
+                memory = isinstance(error, torch.OutOfMemoryError)
+                if not memory and "can't allocate memory" not in reason:
+                    raise BackendError(
+                        f"The model failed on a batch of {len(batch)} pairs: {reason}",
+                        hint="Another --device or --dtype may help.",
+                    ) from error
             # Here and not where it was caught: the error's traceback held the batch's tensors.
             kept = self._prefix is not None
             self._prefix = None
@@ -114,47 +121,29 @@ class TransformersVLM:
                 continue  # without what was kept for the next stage, it may fit
             if len(batch) == 1:
                 raise BackendError(
-                    f"The memory does not hold a single pair: {error}",
+                    f"The memory does not hold a single pair: {reason}",
                     hint="Lower --max-resolution, or choose a smaller model; "
                     "what was done so far is kept.",
                 )
             self.batch_size = len(batch) // 2
         return done
 
-    def _attempt(
-        self, chats: Sequence[Chat], sampling: Sampling
-    ) -> tuple[list[Completion] | None, str]:
-        """Answers to one batch, or None and the reason when memory ran out."""
-        try:
-            return self._answers(chats, sampling), ""
-        except torch.OutOfMemoryError as error:
-            return None, str(error)
-        except RuntimeError as error:  # a kernel that the device lacks, main memory, …
-            if "can't allocate memory" in str(error):
-                return None, str(error)
-            raise BackendError(
-                f"The model failed on a batch of {len(chats)} pairs: {error}",
-                hint="Another --device or --dtype may help.",
-            ) from error
-
     def _answers(self, chats: Sequence[Chat], sampling: Sampling) -> list[Completion]:
+        inputs: dict[str, Any] | None
         if self._vision is None:
             inputs = self._plain_inputs(chats)
             output = self._generate(inputs, sampling)
         else:
             prompts = [self._prompt(chat) for chat in chats]
-            rows = self._prefix.rows(prompts) if self._prefix else None
-            if self._prefix is not None and rows is not None:
-                inputs = self._prefix.inputs(rows, self._padded([p.tail for p in prompts]))
-                output = self._generate(inputs, sampling)
-                self._prefix.rewind()
-            else:
+            tails = self._padded([p.tail for p in prompts])
+            inputs = self._prefix.inputs(prompts, tails) if self._prefix else None
+            if inputs is None:
                 self._prefix = None  # its memory is needed now
                 inputs = self._fresh_inputs(prompts)
-                output = self._generate(inputs, sampling)
-                cache, shifts = output.past_key_values, self.model.model.rope_deltas
-                if Prefix.fits(prompts, cache):
-                    self._prefix = Prefix(prompts, inputs, cache, shifts)
+            output = self._generate(inputs, sampling)
+            cache = output.past_key_values
+            if self._prefix is None and Prefix.fits(prompts, cache):
+                self._prefix = Prefix(prompts, inputs, cache, self.model.model.rope_deltas)
         start = inputs["input_ids"].shape[1]
         return [self._completion(ids) for ids in output.sequences[:, start:].tolist()]
 
@@ -179,11 +168,8 @@ class TransformersVLM:
             padding=True,
             padding_side="left",
             return_tensors="pt",
-        ).to(self.model.device)
-        for name, value in inputs.items():
-            if torch.is_tensor(value) and value.is_floating_point():
-                inputs[name] = value.to(self.model.dtype)
-        return dict(inputs)
+        )
+        return dict(inputs.to(self.model.device, self.model.dtype))
 
     def _fresh_inputs(self, prompts: Sequence[Prompt]) -> dict[str, Any]:
         """The arguments of `generate` for prompts of which nothing is computed yet."""
