@@ -346,7 +346,7 @@ def test_bad_pairs_are_named_and_the_good_ones_done(run: Run, tmp_path: Path) ->
     reasons = {f["key"]: f["reason"] for f in result.json[1]["failures"]}
     for key, part in expected.items():
         assert part in reasons[key], key
-    assert "alone.png" in str(result.json[0]["notes"])
+    assert "alone.png" in str(result.json[0]["findings"])
     assert [s.key for s in read_dataset(Path("data"))] == NAMES
     journal = Dataset(Path("data")).journal
     assert all(journal.state(key).status == "failed" for key in expected)

@@ -103,7 +103,7 @@ def report_pairs(
         pairs=len(found.pairs),
         captions=sum(bool(pair.caption or pair.prompt) for pair in found.pairs),
         looked=look,
-        findings=list(_of_names(found)),
+        findings=list(findings_of(found)),
     )
     if look:
         report.findings += _of_images(found.pairs, settings, reporter)
@@ -119,7 +119,8 @@ def report_pairs(
     return report
 
 
-def _of_names(found: Discovery) -> Iterator[Finding]:
+def findings_of(found: Discovery) -> Iterator[Finding]:
+    """What is to be said of a discovery, before an image is opened."""
     for bad in found.bad:
         yield _fault("unusable", bad)
     for path in found.unmatched:

@@ -25,6 +25,7 @@ from chronoprep.errors import ConfigError, PairError
 from chronoprep.pairs import Discovery
 from chronoprep.pairs.hub import is_address
 from chronoprep.rows import Rows
+from chronoprep.workflows.pairing import findings_of
 from chronoprep.workflows.progress import Reporter, Silent, Summary
 
 K = TypeVar("K", bound=Keyed)
@@ -187,7 +188,11 @@ def opened(
             hint=f"Name them once: a folder or a table, before --dataset {folder}.",
         )
     if found is not None:
-        report_discovery(found, pairs or folder, run.summary, run.reporter)
+        run.summary.done = len(found.pairs)
+        run.reporter.say(f"{len(found.pairs)} pairs in {pairs} ({found.layout})")
+        run.summary.findings += [f for f in findings_of(found) if f.severity != "error"]
+        for outcome in found.bad:
+            run.summary.fail(outcome.key, outcome.error.reason if outcome.error else "")
     with _locked(run):
         if not dry_run:
             run.summary.notes += run.dataset.take_over_edits()
@@ -211,25 +216,6 @@ def _locked(run: Run) -> Iterator[None]:
         return
     with run.dataset.locked():
         yield
-
-
-def report_discovery(found: Discovery, where: Path, summary: Summary, reporter: Reporter) -> None:
-    """Say what was found, and what was passed over; pairs that can't be used are failures."""
-    summary.done = len(found.pairs)
-    reporter.say(f"{len(found.pairs)} pairs in {where} ({found.layout})")
-    if found.unmatched:
-        names = ", ".join(path.name for path in found.unmatched[:5])
-        more = ", …" if len(found.unmatched) > 5 else ""
-        summary.notes.append(f"without a partner: {len(found.unmatched)} ({names}{more})")
-    if found.ambiguous:
-        summary.notes.append(
-            f"ambiguous: {len(found.ambiguous)} ({'; '.join(found.ambiguous[:3])})"
-        )
-    if found.renamed:
-        renames = ", ".join(f"{old!r} → {new!r}" for old, new in found.renamed[:3])
-        summary.notes.append(f"keys made safe: {len(found.renamed)} ({renames})")
-    for outcome in found.bad:
-        summary.fail(outcome.key, outcome.error.reason if outcome.error else "can't be used")
 
 
 def _update(run: Run, found: Discovery, where: Path) -> None:
