@@ -73,7 +73,7 @@ def _read_sidecar(path: str) -> tuple[str | None, str | None]:
         raise PairError(f"{path}: not a JSON object.", hint=hint)
     texts = []
     for name in ("caption", "caption_cot"):
-        text = record.get(name) or ""
+        text = "" if record.get(name) is None else record[name]
         if not isinstance(text, str):
             raise PairError(f"{path}: {name!r} is not text.", hint=hint)
         if not is_unicode(text):
