@@ -255,3 +255,11 @@ def test_a_table_beside_two_folders_is_not_the_pairs(tmp_path: Path) -> None:
 def test_a_dataset_among_clips_is_not_taken_for_clips(tmp_path: Path) -> None:
     make(tmp_path, "one.mp4", "out/.chronoprep.lock", "out/videos/one.mp4", "more/videos/two.mp4")
     assert [pair.key for pair in find(tmp_path).pairs] == ["more__videos__two", "one"]
+
+
+def test_a_pair_that_cannot_be_used_has_the_key_that_it_would_have(tmp_path: Path) -> None:
+    make(tmp_path, "0001/70_0.jpg", "0001/70_1.jpg", "a.png")
+    (tmp_path / "0001/prompt.json").write_text("{}")
+    assert [bad.key for bad in find(tmp_path).bad] == ["pair-0001__70"]
+    (tmp_path / "t.csv").write_text("key,source,target\n007,a.png,gone.png\n")
+    assert [bad.key for bad in find(tmp_path / "t.csv").bad] == ["pair-007"]

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import glob
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 from chronoprep.data import Cell
 from chronoprep.errors import ConfigError, PairError
@@ -36,15 +37,81 @@ class _Embedded:
 EMBEDDED: Final = _Embedded()
 
 
-class Table(Protocol):
+@dataclass(frozen=True)
+class Table:
+    """Rows of a table, without the bytes of their images; and these.
+
+    Attributes:
+        count: Rows in all.
+        ahead: Rows whose images are read at once.
+        part: The rows from one on, so many.
+    """
+
+    path: Path
+    count: int
     ahead: int
-    """Rows that are read at once."""
+    part: Callable[[int, int], polars.LazyFrame]
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Each row by column name, `EMBEDDED` in place of the bytes of an image."""
+        columns, embedded, mixed = self._light()
+        # Telling rows apart may take their bytes through memory.
+        step = 1000 if mixed else 50_000
+        for first in range(0, self.count, step):
+            for row in self._read(first, step, columns).iter_rows(named=True):
+                for name in embedded:
+                    value = row[name]
+                    row[name] = EMBEDDED if value is None else [EMBEDDED] * value
+                for name in mixed:
+                    row[name] = _bytes_or_path(row[name])
+                yield row
 
     def images(self, column: str, first: int) -> list[Any]:
         """What `ahead` rows hold there: bytes, `{"bytes", "path"}`, or lists of these."""
+        return self._read(first, self.ahead, [column])[column].to_list()
+
+    def _read(
+        self, first: int, rows: int, columns: Sequence[str | polars.Expr]
+    ) -> polars.DataFrame:
+        import polars
+
+        try:
+            return self.part(first, rows).select(columns).collect()
+        except polars.exceptions.PolarsError as error:
+            raise _unreadable(self.path, error) from None
+
+    def _light(self) -> tuple[list[polars.Expr], set[str], set[str]]:
+        """Columns without the bytes of images, and the names of those that hold some: where the
+        first row does, and where each row has to tell whether it holds bytes or a path.
+
+        A list of images is listed as its length.
+        """
+        import polars as pl
+
+        columns: list[pl.Expr] = []
+        embedded, mixed = set(), set()
+        head = self._read(0, 1, [pl.all()])
+        for name, kind in head.schema.items():
+            lists = isinstance(kind, pl.List)
+            inner = kind.inner if isinstance(kind, pl.List) else kind
+            fields = {field.name for field in inner.fields} if isinstance(inner, pl.Struct) else ()
+            if "bytes" not in fields and inner != pl.Binary:
+                columns.append(pl.col(name))
+                continue
+            value = head[name].to_list()[0] if head.height else None
+            first = (value or [None])[0] if isinstance(value, list) else value
+            if {"bytes", "path"} <= set(fields) and (first is None or first["bytes"] is None):
+                at = pl.element() if lists else pl.col(name)
+                either = pl.struct(
+                    at.struct.field("bytes").is_not_null(), at.struct.field("path")
+                ).alias(name)
+                columns.append(pl.col(name).list.eval(either) if lists else either)
+                mixed.add(name)
+                continue
+            embedded.add(name)
+            nothing = pl.repeat(None, pl.len(), dtype=pl.UInt32).alias(name)
+            columns.append(pl.col(name).list.len() if lists else nothing)
+        return columns, embedded, mixed
 
 
 @lru_cache(maxsize=16)
@@ -54,11 +121,8 @@ def open_table(path: Path) -> Table:
     Raises:
         ConfigError: It can't be read, or takes the `datasets` extra.
     """
-    if path.is_dir():
-        return _Saved(path)
-    if path.suffix.lower() in (".arrow", ".feather") and not _is_arrow_file(path):
-        return _Saved(path)
-    return _Columnar(path)
+    stream = path.suffix.lower() in (".arrow", ".feather") and not _is_arrow_file(path)
+    return _saved(path) if path.is_dir() or stream else _columnar(path)
 
 
 def read_cell(cell: Cell) -> bytes:
@@ -107,85 +171,6 @@ def _is_arrow_file(path: Path) -> bool:
         return True
 
 
-class _Columnar:
-    """A Parquet or an Arrow IPC file, by polars."""
-
-    def __init__(self, path: Path) -> None:
-        import polars
-
-        self._path = path
-        try:
-            if path.suffix.lower() == ".parquet":
-                self._frame = polars.scan_parquet(path, glob=False)
-            else:
-                self._frame = polars.scan_ipc(glob.escape(str(path)))
-            self._schema = self._frame.collect_schema()
-            self._count: int = self._frame.select(polars.len()).collect().item()
-            self.ahead = max(1, _AHEAD * self._count // path.stat().st_size)
-        except (polars.exceptions.PolarsError, OSError) as error:
-            raise _unreadable(path, error) from None
-
-    def rows(self) -> Iterator[dict[str, Any]]:
-        import polars
-
-        columns, embedded, mixed = self._light()
-        # Telling rows apart may take their bytes through memory.
-        step = 1000 if mixed else 50_000
-        for first in range(0, self._count, step):
-            try:
-                part = self._frame.slice(first, step).select(columns).collect()
-            except polars.exceptions.PolarsError as error:
-                raise _unreadable(self._path, error) from None
-            for row in part.iter_rows(named=True):
-                for name in embedded:
-                    value = row[name]
-                    row[name] = EMBEDDED if value is None else [EMBEDDED] * value
-                for name in mixed:
-                    row[name] = _bytes_or_path(row[name])
-                yield row
-
-    def images(self, column: str, first: int) -> list[Any]:
-        import polars
-
-        try:
-            return self._frame.slice(first, self.ahead).select(column).collect()[column].to_list()
-        except polars.exceptions.PolarsError as error:
-            raise _unreadable(self._path, error) from None
-
-    def _light(self) -> tuple[list[polars.Expr], set[str], set[str]]:
-        """Columns without the bytes of images, and the names of those that hold some: where the
-        first row does, and where each row has to tell whether it holds bytes or a path.
-
-        A list of images is listed as its length.
-        """
-        import polars as pl
-
-        columns: list[pl.Expr] = []
-        embedded, mixed = set(), set()
-        head = self._frame.head(1).collect()
-        for name, kind in self._schema.items():
-            lists = isinstance(kind, pl.List)
-            inner = kind.inner if isinstance(kind, pl.List) else kind
-            fields = {field.name for field in inner.fields} if isinstance(inner, pl.Struct) else ()
-            if "bytes" not in fields and inner != pl.Binary:
-                columns.append(pl.col(name))
-                continue
-            value = head[name].to_list()[0] if head.height else None
-            first = (value or [None])[0] if isinstance(value, list) else value
-            if {"bytes", "path"} <= set(fields) and (first is None or first["bytes"] is None):
-                at = pl.element() if lists else pl.col(name)
-                either = pl.struct(
-                    at.struct.field("bytes").is_not_null(), at.struct.field("path")
-                ).alias(name)
-                columns.append(pl.col(name).list.eval(either) if lists else either)
-                mixed.add(name)
-                continue
-            embedded.add(name)
-            nothing = pl.repeat(None, pl.len(), dtype=pl.UInt32).alias(name)
-            columns.append(pl.col(name).list.len() if lists else nothing)
-        return columns, embedded, mixed
-
-
 def _bytes_or_path(value: Any) -> Any:
     """What a row holds, of whose image is known whether it has bytes: `EMBEDDED` or a path."""
     if isinstance(value, list):
@@ -193,49 +178,47 @@ def _bytes_or_path(value: Any) -> Any:
     return EMBEDDED if value and value["bytes"] else value and value["path"]
 
 
-class _Saved:
+def _columnar(path: Path) -> Table:
+    """A Parquet or an Arrow IPC file, by polars."""
+    import polars
+
+    try:
+        if path.suffix.lower() == ".parquet":
+            frame = polars.scan_parquet(path, glob=False)
+        else:
+            frame = polars.scan_ipc(glob.escape(str(path)))
+        count: int = frame.select(polars.len()).collect().item()
+        return Table(path, count, max(1, _AHEAD * count // path.stat().st_size), frame.slice)
+    except (polars.exceptions.PolarsError, OSError) as error:
+        raise _unreadable(path, error) from None
+
+
+def _saved(path: Path) -> Table:
     """What the `datasets` library saved: a folder, or an Arrow stream of its cache."""
+    import polars
 
-    ahead = 16  # it is mapped into memory: any row is as near as another
-
-    def __init__(self, path: Path) -> None:
-        datasets = import_datasets()
-        try:
-            loaded = (
-                datasets.load_from_disk(str(path))
-                if path.is_dir()
-                else datasets.Dataset.from_file(str(path))
+    datasets = import_datasets()
+    load = datasets.load_from_disk if path.is_dir() else datasets.Dataset.from_file
+    try:
+        loaded = load(str(path))
+    except Exception as error:  # whatever Arrow makes of it
+        raise _unreadable(path, error) from None
+    if isinstance(loaded, datasets.DatasetDict):
+        splits = list(loaded)
+        if len(splits) > 1:
+            raise ConfigError(
+                f"{path}: has the splits {', '.join(splits)}.",
+                hint=f"Give one of their folders: {path / splits[0]}",
             )
-        except Exception as error:  # whatever Arrow makes of it
-            raise _unreadable(path, error) from None
-        if isinstance(loaded, datasets.DatasetDict):
-            splits = list(loaded)
-            if len(splits) > 1:
-                raise ConfigError(
-                    f"{path}: has the splits {', '.join(splits)}.",
-                    hint=f"Give one of their folders: {path / splits[0]}",
-                )
-            loaded = loaded[splits[0]]
-        self._embedded = [name for name, kind in loaded.features.items() if "Image(" in repr(kind)]
-        self._lists = {
-            name for name in self._embedded if not isinstance(loaded.features[name], datasets.Image)
-        }
-        self._raw: Any = loaded.data
+        loaded = loaded[splits[0]]
 
-    def rows(self) -> Iterator[dict[str, Any]]:
-        for first in range(0, len(self._raw), 1000):
-            part = self._raw.slice(first, 1000)
-            light = part.select([n for n in part.column_names if n not in self._embedded])
-            lengths = {name: part.column(name).to_pylist() for name in self._lists}
-            for number, row in enumerate(light.to_pylist() or [{}] * len(part)):
-                for name in self._embedded:
-                    lists = lengths.get(name)
-                    row[name] = EMBEDDED if lists is None else [EMBEDDED] * len(lists[number] or ())
-                yield row
+    def part(first: int, rows: int) -> polars.LazyFrame:
+        frame = polars.from_arrow(loaded.data.slice(first, rows).table)
+        assert isinstance(frame, polars.DataFrame)
+        return frame.lazy()
 
-    def images(self, column: str, first: int) -> list[Any]:
-        values: list[Any] = self._raw.column(column).slice(first, self.ahead).to_pylist()
-        return values
+    # It is mapped into memory: any row is as near as another.
+    return Table(path, len(loaded.data), 16, part)
 
 
 def import_datasets() -> Any:

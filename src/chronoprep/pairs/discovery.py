@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 from chronoprep.config import PairSettings
 from chronoprep.data import Outcome, Pair
 from chronoprep.errors import ConfigError, PairError
-from chronoprep.keys import is_unicode, safe_key
+from chronoprep.keys import is_unicode
 from chronoprep.pairs.folders import listing
 from chronoprep.pairs.hub import fetched, is_address
 from chronoprep.pairs.layouts import UNDERSTOOD, find_in_folder, refuse_unknown, role_folders
 from chronoprep.pairs.patterns import find_by_pattern
-from chronoprep.pairs.scan import Candidate, Scan
+from chronoprep.pairs.scan import Candidate, Scan, key_of
 from chronoprep.pairs.sidecars import Sidecars
 from chronoprep.pairs.tables import COLUMNAR, SUFFIXES, find_in_tables
 from chronoprep.rows import Rows
@@ -75,13 +75,12 @@ def discover(where: Path, settings: PairSettings) -> Discovery:
         found = find(where, settings)
 
     frame = _with_keys(_in_columns(found), found)
-    frame = _with_captions(frame, found, where, settings.limit)
-    renamed = frame.filter(frame["name"].str.replace_all("/", "__", literal=True) != frame["key"])
+    pairs, renamed = _with_captions(frame, found, where, settings.limit)
     discovery = Discovery(
-        pairs=Rows(Pair, frame),
+        pairs=pairs,
         unmatched=tuple(map(Path, sorted(found.unmatched))),
         ambiguous=tuple(sorted(found.ambiguous)),
-        renamed=tuple(renamed.select("name", "key").iter_rows()),
+        renamed=tuple(renamed),
         bad=tuple(found.bad),
         layout=", ".join(sorted(found.layouts)) or "nothing recognised",
     )
@@ -151,11 +150,8 @@ def _in_columns(found: Scan) -> polars.DataFrame:
         if is_unicode("".join(filter(None, row))):
             rows.append(row)
         else:
-            error = PairError(
-                f"{row.source!r} → {row.target!r}: the name is not valid UTF-8.",
-                hint="Rename the files.",
-            )
-            found.bad.append(Outcome(safe_key(row.name.replace("/", "__")), error=error))
+            what = f"{row.source!r} → {row.target!r}: the name is not valid UTF-8."
+            found.refuse(row.name, PairError(what, hint="Rename the files."))
     return rows.frame
 
 
@@ -164,17 +160,14 @@ def _with_keys(frame: polars.DataFrame, found: Scan) -> polars.DataFrame:
     import polars
 
     frame = _disambiguated(frame)
-    keys = [safe_key(name.replace("/", "__")) for name in frame["name"]]
-    folded = [
-        key.casefold() if key.isascii() else unicodedata.normalize("NFC", key.casefold())
-        for key in keys
-    ]
+    keys = [key_of(name) for name in frame["name"]]
+    folded = [unicodedata.normalize("NFC", key.casefold()) for key in keys]
     frame = frame.with_columns(
         polars.Series("key", keys, dtype=polars.String),
         polars.Series("folded", folded, dtype=polars.String),
     )
     clashing = frame["folded"].is_duplicated()
-    for (_,), same in frame.filter(clashing).group_by(["folded"], maintain_order=True):
+    for _, same in frame.filter(clashing).group_by("folded", maintain_order=True):
         rows = same.to_dicts()
         files = "; ".join(f"{row['source']} → {row['target']}" for row in rows[:5])
         more = f"; and {len(rows) - 5} more" if len(rows) > 5 else ""
@@ -184,8 +177,8 @@ def _with_keys(frame: polars.DataFrame, found: Scan) -> polars.DataFrame:
                 f"{len(rows)} pairs: {files}{more}.",
                 hint="Rename the files, or give each pair its own key in a manifest.",
             )
-            found.bad.append(Outcome(row["key"], error=error))
-    frame = frame.filter(~clashing).drop("folded")
+            found.refuse(row["name"], error)
+    frame = frame.filter(~clashing)
     return frame if found.ordered else frame.sort("key")
 
 
@@ -205,27 +198,24 @@ def _disambiguated(frame: polars.DataFrame) -> polars.DataFrame:
 
 def _with_captions(
     frame: polars.DataFrame, found: Scan, where: Path, limit: int | None
-) -> polars.DataFrame:
-    """The first `limit` pairs, with what their sidecars say."""
-    import polars
-
-    if not found.sidecars:
-        return frame if limit is None else frame.head(limit)
-    sidecars = Sidecars(str(where))
-    kept: list[int] = []
-    texts: list[tuple[str | None, str | None]] = []
-    for number, candidate in enumerate(Rows(Candidate, frame)):
-        if len(kept) == limit:
+) -> tuple[Rows[Pair], list[tuple[str, str]]]:
+    """The first `limit` pairs, with what their sidecars say; and the names that are no keys."""
+    sidecars = Sidecars(str(where)) if found.sidecars else None
+    pairs, renamed = Rows(Pair), []
+    for key, row in zip(frame["key"], Rows(Candidate, frame), strict=True):
+        if len(pairs) == limit:
             break
         try:
-            caption, prompt = sidecars.read(candidate)
+            caption, prompt = sidecars.read(row) if sidecars else (None, None)
         except PairError as error:
-            found.bad.append(Outcome(frame["key"][number], error=error))
+            found.refuse(row.name, error)
             continue
-        kept.append(number)
-        texts.append((caption or candidate.caption, prompt or candidate.prompt))
-    columns = {"caption": polars.String, "prompt": polars.String}
-    return frame[kept].with_columns(polars.DataFrame(texts, schema=columns, orient="row"))
+        pairs.append(
+            Pair(key, row.source, row.target, caption or row.caption, prompt or row.prompt)
+        )
+        if row.name.replace("/", "__") != key:
+            renamed.append((row.name, key))
+    return pairs, renamed
 
 
 def _problems(discovery: Discovery) -> list[str]:

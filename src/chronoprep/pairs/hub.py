@@ -8,6 +8,7 @@ goes on where it stopped.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -49,14 +50,12 @@ def fetched(where: Path, settings: PairSettings) -> Path:
             f"{where}: not the address of a dataset.",
             hint="For example: hf://datasets/osunlp/MagicBrush:dev",
         )
-    split = address["split"] or "train"
-    parts = (address["repo"], address["revision"], address["config"], split, settings.columns)
-    name = f"{address['repo'].replace('/', '--')}--{digest.of_text(json.dumps(parts), 6)}"
-    folder = cache() / "hub" / name
+    repo, revision, config, split = address.group("repo", "revision", "config", "split")
+    split = split or "train"
+    parts = json.dumps((repo, revision, config, split, settings.columns))
+    folder = cache() / "hub" / f"{repo.replace('/', '--')}--{digest.of_text(parts, 6)}"
     if not _holds(folder, settings.limit):
-        stream = open_stream(
-            address["repo"], name=address["config"], revision=address["revision"], split=split
-        )
+        stream = open_stream(repo, name=config, revision=revision, split=split)
         spool(stream, folder, settings, where)
     return folder / "rows.jsonl"
 
@@ -79,10 +78,8 @@ def open_stream(path: str, **arguments: Any) -> Any:
 
 def _spooled_rows(folder: Path) -> int:
     """How many whole rows lie in a spool."""
-    try:
-        return (folder / "rows.jsonl").read_bytes().count(b"\n")
-    except (FileNotFoundError, NotADirectoryError):
-        return 0
+    table = folder / "rows.jsonl"
+    return table.read_bytes().count(b"\n") if table.is_file() else 0
 
 
 def _holds(folder: Path, limit: int | None) -> bool:
@@ -120,23 +117,20 @@ def _append_rows(stream: Any, table: Path, settings: PairSettings, where: Path) 
     done = _spooled_rows(table.parent)
     if table.exists():
         # A row that was cut short is fetched again.
-        with table.open("rb+") as file:
-            file.truncate(table.read_bytes().rfind(b"\n") + 1)
-    rows = _received(stream.skip(done), where)
-    if settings.limit is not None:
-        rows = islice(rows, settings.limit - done)
-    roles: Roles | None = None
+        os.truncate(table, table.read_bytes().rfind(b"\n") + 1)
+    rest = None if settings.limit is None else settings.limit - done
+    rows = islice(_received(stream.skip(done), where), rest)
+    roles: Roles = {}
     # Whole lines: another run may read them meanwhile.
     with table.open("a", encoding="utf-8", buffering=1) as file:
         for number, row in enumerate(rows, done):
-            if roles is None:
-                roles = roles_of(list(row), settings.columns, where, [])
+            roles = roles or roles_of(list(row), settings.columns, where, [])
             record = _record(row, roles, table.parent, number, where)
             file.write(json.dumps(record, ensure_ascii=False) + "\n")
 
 
-def _received(stream: Iterable[dict[str, Any]], where: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a stream.
+def _received(stream: Iterable[Any], where: Path) -> Iterator[Any]:
+    """What comes over the network.
 
     Raises:
         BackendError: It broke off.
@@ -144,14 +138,10 @@ def _received(stream: Iterable[dict[str, Any]], where: Path) -> Iterator[dict[st
     try:
         yield from stream
     except Exception as error:  # of the library, the hub or any HTTP client
-        raise _broken_off(where, error) from None
-
-
-def _broken_off(where: Path, error: Exception) -> BackendError:
-    return BackendError(
-        f"{where}: the stream broke off: {reason(error)}.",
-        hint="Run it again to go on; --limit N takes the first N rows only.",
-    )
+        raise BackendError(
+            f"{where}: the stream broke off: {reason(error)}.",
+            hint="Run it again to go on; --limit N takes the first N rows only.",
+        ) from None
 
 
 def _record(
@@ -177,16 +167,17 @@ def _kept(value: Any, folder: Path, name: str, where: Path) -> Any:
         return value
     data, path = value.get("bytes"), value.get("path")
     if data is None and path:
-        import fsspec
-
-        try:
-            with fsspec.open(path, "rb") as file:
-                data = file.read()
-        except Exception as error:  # of any file system or HTTP client
-            raise _broken_off(where, error) from None
+        data = b"".join(_received(_blocks(path), where))
     if not data:
         return None
     suffix = Path(str(path)).suffix.lower() if path else ""
     image = f"images/{name}{suffix or '.img'}"
     (folder / image).write_bytes(data)
     return image
+
+
+def _blocks(path: str) -> Iterator[bytes]:
+    import fsspec
+
+    with fsspec.open(path, "rb") as file:
+        yield from file

@@ -16,7 +16,6 @@ from itertools import combinations
 from pathlib import Path
 
 from chronoprep.config import PairSettings
-from chronoprep.data import Outcome
 from chronoprep.errors import ConfigError, PairError
 from chronoprep.images.refs import file_of, of_path
 from chronoprep.pairs.folders import VIDEO_SUFFIXES, listing, stem, walk
@@ -301,26 +300,26 @@ def _frames(text: str) -> tuple[str, str]:
 
 def _with_edits(found: Scan, pairs: Iterator[Candidate]) -> Iterator[Candidate]:
     """Pairs with the caption that a prompt.json of InstructPix2Pix beside them holds, if any."""
-    edits: dict[str, Outcome[str]] = {}
+    edits: dict[str, str | PairError | None] = {}
     for pair in pairs:
         path = os.path.join(os.path.dirname(file_of(pair.source)), "prompt.json")
         if path not in edits:
             edits[path] = _edit(path)
         edit = edits[path]
-        if edit.error:
-            found.bad.append(Outcome(pair.name.replace("/", "__"), error=edit.error))
+        if isinstance(edit, PairError):
+            found.refuse(pair.name, edit)
         else:
-            yield pair._replace(caption=edit.value)
+            yield pair._replace(caption=edit)
 
 
-def _edit(path: str) -> Outcome[str]:
-    """The instruction of an InstructPix2Pix prompt.json; an error if it is no JSON object with a
-    text `edit`."""
+def _edit(path: str) -> str | PairError | None:
+    """The instruction of an InstructPix2Pix prompt.json, if there is one; an error if that is no
+    JSON object with a text `edit`."""
     try:
-        edit = json.loads(Path(path).read_text(encoding="utf-8-sig"))["edit"].strip()
-        return Outcome(path, edit or None)
+        edit: str = json.loads(Path(path).read_text(encoding="utf-8-sig"))["edit"].strip()
+        return edit or None
     except FileNotFoundError:
-        return Outcome(path)
+        return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         wrong = f"{path}: can't read its edit instruction: {error!r}."
-        return Outcome(path, error=PairError(wrong, hint='Write {"edit": "add a hat"}.'))
+        return PairError(wrong, hint='Write {"edit": "add a hat"}.')

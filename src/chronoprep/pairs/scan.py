@@ -9,7 +9,9 @@ from itertools import groupby
 from typing import NamedTuple
 
 from chronoprep.data import Outcome, Pair
+from chronoprep.errors import PairError
 from chronoprep.images.refs import of_path
+from chronoprep.keys import safe_key
 from chronoprep.pairs.folders import stem, walk
 
 
@@ -42,6 +44,11 @@ class Part(NamedTuple):
     group: str
     side: str
     text: str = ""
+
+
+def key_of(name: str) -> str:
+    """The key of a pair that its layout names so."""
+    return safe_key(name.replace("/", "__"))
 
 
 # Path below a folder, with `/` → its part, or None where it has none.
@@ -104,9 +111,9 @@ class Scan:
                 lone += members
                 continue
             befores = [path for paths in sources.values() for path in paths]
-            self._refuse("source", befores)
+            self._clash("source", befores)
             for name, afters in targets.items():
-                self._refuse("target", afters)
+                self._clash("target", afters)
                 if len(befores) == len(afters) == 1:
                     self.layouts.update(filter(None, sources))
                     yield Candidate(name, of_path(befores[0]), of_path(afters[0]))
@@ -115,7 +122,11 @@ class Scan:
         else:
             self.unmatched += [slot.rpartition("\0")[2] for slot in lone]
 
-    def _refuse(self, side: str, files: list[str]) -> None:
+    def refuse(self, name: str, error: PairError) -> None:
+        """Note that a pair can't be used."""
+        self.bad.append(Outcome(key_of(name), error=error))
+
+    def _clash(self, side: str, files: list[str]) -> None:
         """Note where several files are one side of one pair."""
         if len(files) > 1:
             same = len(set(map(stem, files))) == 1

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import unicodedata
+from itertools import product
 from pathlib import Path
 
 from chronoprep.errors import PairError
@@ -32,19 +33,16 @@ class Sidecars:
         folder, _, name = pair.name.rpartition("/")
         source, target = file_of(pair.source), file_of(pair.target)
         folders = dict.fromkeys(map(os.path.dirname, (source, target, f"{self._root}/{folder}/")))
+        names = dict.fromkeys((name, stem(os.path.basename(target))))
+        # Text → the file that says so first.
         captions: dict[str, str] = {}
         prompts: dict[str, str] = {}
-        names = dict.fromkeys((name, stem(os.path.basename(target))))
-        for near in folders:
-            for called in (name + suffix for name in names for suffix in (".txt", ".json")):
-                file = self._list(near).get(called)
-                if file:
-                    path = os.path.join(near, file)
-                    caption, prompt = _read_sidecar(path)
-                    if caption:
-                        captions.setdefault(caption, path)
-                    if prompt:
-                        prompts.setdefault(prompt, path)
+        for near, called, suffix in product(folders, names, (".txt", ".json")):
+            if file := self._list(near).get(called + suffix):
+                path = os.path.join(near, file)
+                for texts, text in zip((captions, prompts), _read_sidecar(path), strict=True):
+                    if text:
+                        texts.setdefault(text, path)
         for texts in (captions, prompts):
             if len(texts) > 1:
                 raise PairError(
@@ -56,13 +54,10 @@ class Sidecars:
     def _list(self, folder: str) -> dict[str, str]:
         """Sidecars of a folder: composed name → name on disk (macOS writes it decomposed)."""
         if folder not in self._listed:
-            names: dict[str, str] = {}
             with contextlib.suppress(OSError), os.scandir(folder) as entries:
-                for entry in entries:
-                    if entry.name.endswith((".txt", ".json")):
-                        names[unicodedata.normalize("NFC", entry.name)] = entry.name
-            self._listed[folder] = names
-        return self._listed[folder]
+                names = [entry.name for entry in entries if entry.name.endswith((".txt", ".json"))]
+                self._listed[folder] = {unicodedata.normalize("NFC", name): name for name in names}
+        return self._listed.setdefault(folder, {})
 
 
 def _read_sidecar(path: str) -> tuple[str | None, str | None]:
@@ -76,12 +71,12 @@ def _read_sidecar(path: str) -> tuple[str | None, str | None]:
         raise PairError(f"{path}: can't read the caption: {error}.", hint=hint) from None
     if not isinstance(record, dict):
         raise PairError(f"{path}: not a JSON object.", hint=hint)
-    values = []
+    texts = []
     for name in ("caption", "caption_cot"):
-        value = record.get(name)
-        if value is not None and not isinstance(value, str):
+        text = "" if record.get(name) is None else record[name]
+        if not isinstance(text, str):
             raise PairError(f"{path}: {name!r} is not text.", hint=hint)
-        if value and not is_unicode(value):
+        if not is_unicode(text):
             raise PairError(f"{path}: {name!r} holds half a character.", hint=hint)
-        values.append((value or "").strip() or None)
-    return values[0], values[1]
+        texts.append(text.strip() or None)
+    return texts[0], texts[1]

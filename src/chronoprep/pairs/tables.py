@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from chronoprep.config import PairSettings
-from chronoprep.data import Cell, Outcome
+from chronoprep.data import Cell
 from chronoprep.errors import ConfigError, PairError
 from chronoprep.images.cells import EMBEDDED, open_table
 from chronoprep.images.refs import file_of, of_path
@@ -78,14 +78,13 @@ def _candidates(found: Scan, table: Path, settings: PairSettings) -> Iterator[Ca
             name = named or name
             yield from texts.candidates(name, wider)
         except PairError as wrong:
-            found.bad.append(Outcome(name.replace("/", "__"), error=wrong))
+            found.refuse(name, wrong)
         except ConfigError as caught:
             # One odd row among good ones is that row's error; a table of them is not.
             if table.suffix.lower() not in _JSON:
                 raise
             refused = refused or caught
-            error = row.wrong(caught.message.partition("\n")[0].partition(": ")[2])
-            found.bad.append(Outcome(name, error=error))
+            found.refuse(name, row.wrong(caught.message.partition("\n")[0].partition(": ")[2]))
     if refused and not known:
         raise refused
 
