@@ -11,10 +11,11 @@ import base64
 import io
 import threading
 from collections.abc import Sequence
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import CancelledError
 from typing import Any
 
 import openai
+from anyio import CancelScope
 from anyio.from_thread import start_blocking_portal
 
 from chronoprep.config import VLMSettings
@@ -64,7 +65,6 @@ class OpenAIVLM:
         self._limit = "max_tokens"  # until the server asks for the other word
         self._client = client(openai.AsyncOpenAI, endpoint, settings.request_timeout, RETRIES)
         self._lock = threading.Lock()
-        self._under_way: set[Future[Completion | PairError]] = set()
         self._closed = False
         self._thread = start_blocking_portal("asyncio")
         self._loop = self._thread.__enter__()
@@ -83,26 +83,23 @@ class OpenAIVLM:
             if self._closed:
                 raise BackendError(f"{self.endpoint}: closed.")
             futures = [self._loop.start_task_soon(self._answer, request) for request in requests]
-            self._under_way.update(futures)
         try:
             return [future.result() for future in futures]
         except CancelledError:
             raise BackendError(f"{self.endpoint}: closed.") from None
-        finally:
-            with self._lock:
-                self._under_way.difference_update(futures)
 
     def close(self) -> None:
         """End what is under way; a second time does nothing."""
         with self._lock:
-            if self._closed:
-                return
-            self._closed = True
-            under_way = list(self._under_way)
-        for future in under_way:
-            future.cancel()
-        self._loop.call(self._client.close)
-        self._thread.__exit__(None, None, None)
+            if not self._closed:
+                self._closed = True
+                self._loop.call(self._end)
+                self._thread.__exit__(None, None, None)
+
+    async def _end(self) -> None:
+        await self._loop.stop(cancel_remaining=True)
+        with CancelScope(shield=True):
+            await self._client.close()
 
     def _request(self, chat: Chat, sampling: Sampling) -> dict[str, Any]:
         drawn = {"top_p": sampling.top_p, "seed": sampling.seed} if sampling.temperature else {}

@@ -1,4 +1,4 @@
-"""Which models and backends there are, as tables, and the model that settings choose.
+"""Which models and backends there are, and the model that settings choose.
 
 What is heavy is imported when a model loads.
 """
@@ -6,6 +6,7 @@ What is heavy is imported when a model loads.
 from __future__ import annotations
 
 import importlib.util
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from chronoprep.vlm.endpoint import ServedModel
 
 
+_HERE = Path(__file__).parent
+
+
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
     """A known model.
@@ -30,7 +34,7 @@ class ModelSpec:
         family: `model_type` of its config.
         parameters: In billions, all experts counted.
         preset: The prompt templates that suit it: those that it was trained for, if any.
-        folder: Where it lies if it comes with this package.
+        packaged: Whether it comes with this package, in a folder of its name.
     """
 
     name: str
@@ -38,7 +42,12 @@ class ModelSpec:
     family: str
     parameters: float
     preset: str = "default"
-    folder: Path | None = None
+    packaged: bool = False
+
+    @property
+    def folder(self) -> Path | None:
+        """Where it lies if it comes with this package."""
+        return _HERE / self.name if self.packaged else None
 
     @property
     def memory(self) -> int:
@@ -46,25 +55,9 @@ class ModelSpec:
         return int(self.parameters * 1e9 * 2 * 1.2)
 
 
-_HERE = Path(__file__).parent
-
 MODELS = {
-    spec.name: spec
-    for spec in (
-        ModelSpec("qwen3-vl-2b", "Qwen/Qwen3-VL-2B-Instruct", "qwen3_vl", 2.1),
-        ModelSpec("qwen3-vl-4b", "Qwen/Qwen3-VL-4B-Instruct", "qwen3_vl", 4.4),
-        ModelSpec("qwen3-vl-8b", "Qwen/Qwen3-VL-8B-Instruct", "qwen3_vl", 8.8),
-        ModelSpec("qwen3-vl-32b", "Qwen/Qwen3-VL-32B-Instruct", "qwen3_vl", 33.4),
-        ModelSpec("qwen3-vl-30b", "Qwen/Qwen3-VL-30B-A3B-Instruct", "qwen3_vl_moe", 31.1),
-        ModelSpec("qwen3-vl-235b", "Qwen/Qwen3-VL-235B-A22B-Instruct", "qwen3_vl_moe", 235.7),
-        ModelSpec("qwen2.5-vl-3b", "Qwen/Qwen2.5-VL-3B-Instruct", "qwen2_5_vl", 3.8),
-        ModelSpec("qwen2.5-vl-7b", "Qwen/Qwen2.5-VL-7B-Instruct", "qwen2_5_vl", 8.3),
-        ModelSpec("qwen2.5-vl-32b", "Qwen/Qwen2.5-VL-32B-Instruct", "qwen2_5_vl", 33.5),
-        ModelSpec("qwen2.5-vl-72b", "Qwen/Qwen2.5-VL-72B-Instruct", "qwen2_5_vl", 73.4),
-        ModelSpec("qwen3-omni-30b", "Qwen/Qwen3-Omni-30B-A3B-Instruct", "qwen3_omni_moe", 31.7),
-        # A micro model that knows synthetic scenes only: see its README.md.
-        ModelSpec("shapes", "shapes", "qwen3_vl", 0.0022, "compact", _HERE / "shapes"),
-    )
+    name: ModelSpec(name, **fields)
+    for name, fields in json.loads((_HERE / "models.json").read_text(encoding="utf-8")).items()
 }
 # Pairs that a backend wants at the same time, each asked about in a thread of its own; 1 for one
 # that takes batches from one thread.

@@ -127,11 +127,13 @@ class VLLMVLM:
         problem = BackendError(_CLOSED)
         try:
             while True:
-                if not under_way and not self._begin(self._inbox.get(), under_way):
-                    break
-                arrived = min(self._inbox.qsize(), _AT_ONCE)
-                if not all(self._begin(self._inbox.get(), under_way) for _ in range(arrived)):
-                    break
+                for _ in range(max(min(self._inbox.qsize(), _AT_ONCE), not under_way)):
+                    question = self._inbox.get()
+                    if question is None:
+                        return
+                    under_way[""] = question  # where it is told if the engine dies over it
+                    self._begin(question, under_way)
+                    del under_way[""]
                 for output in self.llm.llm_engine.step() if under_way else ():
                     if output.finished:
                         completion = _completion(output.outputs[0])
@@ -153,21 +155,15 @@ class VLLMVLM:
                 if question is not None:
                     question.answer.set_exception(problem)
 
-    def _begin(self, question: _Question | None, under_way: dict[str, _Question]) -> bool:
-        """Hand a question to the engine, prompt and images prepared; False when told to close."""
-        if question is None:
-            return False
+    def _begin(self, question: _Question, under_way: dict[str, _Question]) -> None:
+        """Hand a question to the engine, prompt and images prepared."""
         try:
             (number,) = self.llm.enqueue_chat([question.messages], question.params, use_tqdm=False)
         except (VLLMClientError, ValueError, TypeError, LookupError) as error:
             # Too long, an aspect ratio that the processor refuses, …
             question.answer.set_result(PairError(f"vLLM refuses it: {_reason(error)}"))
-        except BaseException:
-            self._inbox.put(question)  # where `_run` finds all that still wait
-            raise
         else:
             under_way[_number(number)] = question
-        return True
 
 
 def _gpus(needed: int) -> int:

@@ -50,17 +50,6 @@ _SAID_AGAIN = (
     r"(?:(?:{})(?: (?:and|as|because|since|so))?(?: |\Z)){1,3}"
 )
 
-_MARKDOWN = re.compile(
-    r"^\s{0,3}#{1,6}\s+\S"  # heading
-    r"|^\s{0,8}[-*•+]\s+\S.*\n\s*[-*•+]\s+\S|\A\s*[-*•+]\s+\S"  # bullets
-    r"|^\s{0,8}\d{1,2}[.)]\s+\S.*\n\s*\d{1,2}[.)]\s+\S|\A\s*1[.)]\s+\S"  # numbered
-    r"|\*\*[^*\n]+\*\*|(?<!\w)__[^_\n]+__(?!\w)|(?<![\w*])\*\w[^*\n]*\w\*(?![\w*])"  # emphasis
-    r"|```|^[ \t|:]*-{3,}[ :]*\||^[^\S\n]*(?:-{3,}|\*{3,}|_{3,})[^\S\n]*$|^>\s+\S"  # table, rule, …
-    r"|!?\[[^\[\]\n]+\]\([^)\s]+|<(?:br|p|ul|li|strong|em|h[1-6]|div)\b[^<>]*>"  # link, HTML
-    r"|</?[A-Za-z_]{2,20}>"  # a tag of whatever name
-    r"|\A\{\s*\"",  # JSON
-    re.MULTILINE,
-)
 _INLINE_CODE = re.compile(r"(?<!`)`[^`\n]+`(?!`)")
 
 
@@ -98,7 +87,7 @@ def _phrases(name: str, frame: str = "{}") -> re.Pattern[str]:
     for line in _lines("pieces"):
         piece, _, meaning = line.partition(" = ")
         pattern = pattern.replace(f"{{{piece}}}", meaning)
-    return re.compile(pattern, re.IGNORECASE)
+    return re.compile(pattern, re.IGNORECASE | re.MULTILINE)
 
 
 def is_no_change(text: str) -> bool:
@@ -150,7 +139,9 @@ def find_fault(answer: Completion, form: Form) -> Fault | None:
         return Fault("meta talk", said.group().strip())
     if form.english and (seen := _not_english(spoken)):
         return Fault("language", seen)
-    if not form.markdown and (mark := _MARKDOWN.search(spoken) or _INLINE_CODE.search(lines)):
+    if not form.markdown and (
+        mark := _phrases("markdown").search(spoken) or _INLINE_CODE.search(lines)
+    ):
         return Fault("markdown", repr(mark.group().strip()[:40]))
     if form.begins and not text.casefold().startswith(form.begins.casefold()):
         return Fault("opening", f"not {form.begins!r} but {text[: len(form.begins)]!r}")
