@@ -13,30 +13,17 @@ from chronoprep.synth.scenes import WORDS, Backdrop, Scene, Thing
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-Kind = Literal["recolour", "move", "remove", "add", "replace", "resize", "background", "no change"]
+Kind = Literal["recolour", "move", "remove", "add", "replace", "resize", "background"]
+_INVERSE: dict[Kind, Kind] = {"add": "remove", "remove": "add"}  # others are their own
 
 
 @dataclass(frozen=True, slots=True)
 class Edit:
     """One difference between two scenes: what was there before, what is there after."""
 
+    kind: Kind
     before: Thing | Backdrop | None
     after: Thing | Backdrop | None
-
-    @property
-    def kind(self) -> Kind:
-        before, after = self.before, self.after
-        if isinstance(before, Backdrop):
-            return "background"
-        if before is None:
-            return "add"
-        if after is None or isinstance(after, Backdrop):
-            return "remove"
-        if before.place != after.place:
-            return "move"
-        if before.shape != after.shape:
-            return "replace"
-        return "recolour" if before.colour != after.colour else "resize"
 
     @property
     def parts(self) -> list[Thing | Backdrop]:
@@ -51,9 +38,12 @@ class Edit:
         phrase: str = WORDS["edits"][self.kind]["phrase"]
         return phrase.format(before=self.before, after=self.after, verb=verb)
 
+    def swapped(self) -> Edit:
+        return Edit(_INVERSE.get(self.kind, self.kind), self.after, self.before)
+
     def mirrored(self) -> Edit:
         before, after = (part and part.mirrored() for part in (self.before, self.after))
-        return Edit(before, after)
+        return Edit(self.kind, before, after)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +104,7 @@ class Sample:
 
     def swapped(self) -> Sample:
         """The pair backwards, with its own true labels."""
-        edits = ordered(Edit(edit.after, edit.before) for edit in self.edits)
+        edits = ordered(edit.swapped() for edit in self.edits)
         return Sample(self.seed, self.target, self.source, edits)
 
     def mirrored(self) -> Sample:

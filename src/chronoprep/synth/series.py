@@ -73,26 +73,27 @@ def _edit(kind: Kind, scene: Scene, done: Sequence[Edit], rng: random.Random) ->
     if kind == "background":
         while (backdrop := _backdrop(rng)).noun == scene.backdrop.noun:
             pass
-        return Edit(scene.backdrop, backdrop)
+        return Edit(kind, scene.backdrop, backdrop)
     # A second edit leaves the first one's cells alone, so that the two read as two.
     touched = {part.place for edit in done for part in edit.parts}
     taken = touched | {thing.place for thing in scene.things}
     free = [place for place in range(9) if place not in taken]
     if kind == "add":
-        return Edit(None, _thing(rng.choice(free), rng))
+        return Edit(kind, None, _thing(rng.choice(free), rng))
     candidates = [thing for thing in scene.things if thing.place not in touched]
     if not candidates:
         return None
     old = rng.choice(candidates)
-    if kind == "remove":
-        return Edit(old, None)
+    new: Thing | None = None
     if kind == "move":
-        return Edit(old, replace(old, shift=_shift(rng), place=rng.choice(free)))
-    if kind == "recolour":
-        return Edit(old, replace(old, colour=_other(COLOURS, old.colour, rng)))
-    if kind == "replace":
-        return Edit(old, replace(old, shape=_other(SHAPES, old.shape, rng)))
-    return Edit(old, replace(old, size="small" if old.size == "large" else "large"))
+        new = replace(old, shift=_shift(rng), place=rng.choice(free))
+    elif kind == "recolour":
+        new = replace(old, colour=_other(COLOURS, old.colour, rng))
+    elif kind == "replace":
+        new = replace(old, shape=_other(SHAPES, old.shape, rng))
+    elif kind == "resize":
+        new = replace(old, size="small" if old.size == "large" else "large")
+    return Edit(kind, old, new)
 
 
 def _other(values: Iterable[str], old: str, rng: random.Random) -> str:

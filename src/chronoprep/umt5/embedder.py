@@ -21,10 +21,8 @@ from chronoprep.umt5.text import MAX_TOKENS
 if TYPE_CHECKING:
     from torch import Tensor
 
-    _Encoded = list[tuple["EmbedTask", int, Tensor | PairError]]
-
 TEXTS = 1000  # prompts that the tokenizer takes at once
-WRITERS = 2  # batches that are written while others are computed
+WRITERS = 2  # threads that write, beside those that keep the devices busy
 
 
 class EmbedTask(NamedTuple):
@@ -76,40 +74,24 @@ class Embedder:
             todo += zip(part, encoder.tokens([task.text for task in part]), strict=True)
         _check_disk(todo, encoder.width)
         encoder.load()
-        yield from _embedded(encoder, todo)
+
+        def embedded(batch: list[tuple[EmbedTask, array[int]]]) -> list[Outcome[Written]]:
+            tensors = encoder.encode([ids for _, ids in batch])
+            return [_saved(*one, tensor) for one, tensor in zip(batch, tensors, strict=True)]
+
+        workers = 2 * encoder.devices + WRITERS
+        made = batches([(one, len(one[1])) for one in todo], encoder.batch_tokens)
+        for done in mapped(embedded, made, key=lambda batch: batch[0][0].key, workers=workers):
+            yield done.value or []
 
 
-def _embedded(
-    encoder: Encoder, todo: Sequence[tuple[EmbedTask, array[int]]]
-) -> Iterator[list[Outcome[Written]]]:
-    def forward(batch: list[tuple[EmbedTask, array[int]]]) -> _Encoded:
-        tensors = encoder.encode([ids for _, ids in batch])
-        return [
-            (task, len(ids), tensor) for (task, ids), tensor in zip(batch, tensors, strict=True)
-        ]
-
-    def write(encoded: _Encoded) -> list[Outcome[Written]]:
-        return [_saved(*one) for one in encoded]
-
-    computed = mapped(
-        forward,
-        batches([(one, len(one[1])) for one in todo], encoder.batch_tokens),
-        key=lambda batch: batch[0][0].key,
-        workers=2 * encoder.devices,
-        ahead=2 * encoder.devices + 1,
-    )
-    ready = (outcome.value or [] for outcome in computed)
-    for done in mapped(write, ready, key=lambda _: "", workers=WRITERS, ahead=WRITERS):
-        yield done.value or []
-
-
-def _saved(task: EmbedTask, tokens: int, tensor: Tensor | PairError) -> Outcome[Written]:
+def _saved(task: EmbedTask, ids: Sequence[int], tensor: Tensor | PairError) -> Outcome[Written]:
     if isinstance(tensor, PairError):
         return Outcome(task.key, error=tensor)
     path = Path(task.path)
     content = save(tensor, path)
     status = path.stat()
-    return Outcome(task.key, Written(tokens, status.st_size, status.st_mtime_ns, content))
+    return Outcome(task.key, Written(len(ids), status.st_size, status.st_mtime_ns, content))
 
 
 def _check_disk(todo: Sequence[tuple[EmbedTask, array[int]]], width: int) -> None:
