@@ -102,12 +102,18 @@ class Lookalikes:
         Pairs of one source are left out: its edits are meant to look alike.
         """
         words = np.frombuffer(self._words, dtype=np.uint64).reshape(-1, 4)
+        sources = np.frombuffer(self._sources, dtype=np.int64)
         found: set[tuple[int, int]] = set()
         for band in self._bands(words):
             order = np.argsort(band, kind="stable")
             for group in np.split(order, np.flatnonzero(np.diff(band[order])) + 1):
-                if 1 < len(group) <= _MOST_ALIKE:
-                    found |= set(self._close(words, np.sort(group)))
+                if not 1 < len(group) <= _MOST_ALIKE:
+                    continue
+                differ = np.bitwise_count(words[group, None] ^ words[group])
+                close = (differ[..., :2].sum(2) <= NEAR) & (differ[..., 2:].sum(2) <= NEAR)
+                close &= sources[group, None] != sources[group]
+                close[~words[group, :2].any(1)] = False  # an even image: any other one is "close"
+                found |= {(group[one], group[other]) for one, other in np.argwhere(np.triu(close))}
         return [(self.keys[one], self.keys[other]) for one, other in sorted(found)]
 
     def _bands(self, words: np.ndarray) -> Iterator[np.ndarray]:
@@ -115,14 +121,3 @@ class Lookalikes:
         bits = np.unpackbits(words[:, :2].astype(">u8").view(np.uint8).reshape(-1, 16), axis=1)
         for part in np.array_split(bits, NEAR + 1, axis=1):
             yield part.astype(np.int64) @ (1 << np.arange(part.shape[1], dtype=np.int64))
-
-    def _close(self, words: np.ndarray, group: np.ndarray) -> Iterator[tuple[int, int]]:
-        for place, one in enumerate(group[:-1]):
-            if not words[one, :2].any():  # an even image: every other one is "close"
-                continue
-            others = group[place + 1 :]
-            differ = np.bitwise_count(words[others] ^ words[one])
-            close = (differ[:, :2].sum(1) <= NEAR) & (differ[:, 2:].sum(1) <= NEAR)
-            for other in others[close]:
-                if self._sources[int(one)] != self._sources[int(other)]:
-                    yield int(one), int(other)

@@ -203,7 +203,7 @@ def _with_captions(
     sidecars = Sidecars(str(where)) if found.sidecars else None
     pairs, renamed = Rows(Pair), []
     for key, row in zip(frame["key"], Rows(Candidate, frame), strict=True):
-        if len(pairs) == limit:
+        if limit is not None and len(pairs) == limit:
             break
         try:
             caption, prompt = sidecars.read(row) if sidecars else (None, None)

@@ -11,7 +11,8 @@ from chronoprep.errors import ConfigError
 from chronoprep.pairs.folders import stem
 from chronoprep.pairs.scan import Classify, Part, Scan
 
-_WILDCARD = re.compile(r"\*\*/|\*\*|\*|\?|\[[^\]]+\]")
+_WILDCARD = re.compile(r"(\*\*/|\*\*|\*|\?|\[[^\]]+\])")
+_WILDCARDS = {"**/": "((?:[^/]+/)*)", "**": "([^/]*)", "*": "([^/]*)", "?": "([^/])"}
 
 
 def find_by_pattern(where: Path, settings: PairSettings) -> Scan:
@@ -99,22 +100,12 @@ def _compiled(where: Path, glob: str, flag: str) -> tuple[re.Pattern[str], int]:
         suffix = r"\.[^./]+"
     if "**" in last:
         pattern = f"{folder}/{last.replace('**', '**/*')}".lstrip("/")
-    expression, end, count = "", 0, 0
-    for match in _WILDCARD.finditer(pattern):
-        expression += re.escape(pattern[end : match.start()])
-        end, count = match.end(), count + 1
-        word = match[0]
-        if word == "**/":
-            expression += "((?:[^/]+/)*)"
-        elif word in ("*", "**"):
-            expression += "([^/]*)"
-        elif word == "?":
-            expression += "([^/])"
-        else:
-            expression += f"({word.replace('[!', '[^')})"
-    expression += re.escape(pattern[end:]) + suffix
+    # Wildcards lie between the texts.
+    parts = _WILDCARD.split(pattern)
+    parts[::2] = map(re.escape, parts[::2])
+    parts[1::2] = [_WILDCARDS.get(word) or f"({word.replace('[!', '[^')})" for word in parts[1::2]]
     try:
-        return re.compile(expression), count
+        return re.compile("".join(parts) + suffix), len(parts) // 2
     except re.error as error:
         raise ConfigError(
             f"{flag} {glob}: no pattern: {error}.",

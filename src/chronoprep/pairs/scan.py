@@ -111,9 +111,10 @@ class Scan:
                 lone += members
                 continue
             befores = [path for paths in sources.values() for path in paths]
-            self._clash("source", befores)
+            sides = [("source", befores), *(("target", afters) for afters in targets.values())]
+            if clashes := [_clash(side, files) for side, files in sides if len(files) > 1]:
+                self.ambiguous.append("; ".join(clashes))
             for name, afters in targets.items():
-                self._clash("target", afters)
                 if len(befores) == len(afters) == 1:
                     self.layouts.update(filter(None, sources))
                     yield Candidate(name, of_path(befores[0]), of_path(afters[0]))
@@ -126,9 +127,9 @@ class Scan:
         """Note that a pair can't be used."""
         self.bad.append(Outcome(key_of(name), error=error))
 
-    def _clash(self, side: str, files: list[str]) -> None:
-        """Note where several files are one side of one pair."""
-        if len(files) > 1:
-            same = len(set(map(stem, files))) == 1
-            why = "differ only in their suffix" if same else f"are both the {side}"
-            self.ambiguous.append(f"{' and '.join(sorted(files))} {why}: keep one")
+
+def _clash(side: str, files: list[str]) -> str:
+    """Says that several files are one side of one pair."""
+    same = len(set(map(stem, files))) == 1
+    why = "differ only in their suffix" if same else f"are both the {side}"
+    return f"{' and '.join(sorted(files))} {why}: keep one"
