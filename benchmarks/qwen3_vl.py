@@ -114,7 +114,8 @@ def corpus() -> list[str]:
     from importlib.resources import files
 
     templates = files("chronoprep.labels.prompts") / "templates"
-    return [path.read_text(encoding="utf-8") for path in templates.iterdir()]
+    texts = [path for folder in (templates, templates / "shared") for path in folder.iterdir()]
+    return [path.read_text(encoding="utf-8") for path in texts if path.is_file()]
 
 
 def write_folder(folder: Path, shape: str) -> Path:
