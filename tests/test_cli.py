@@ -559,7 +559,7 @@ def test_a_name_cannot_speak_to_the_terminal(run: Run, tmp_path: Path) -> None:
             assert result.code == 1
             assert "[31mred" in result.stdout
             assert not {"\x1b", "\x07", "\x9b"} & set(result.stdout + result.stderr)
-    for words in ([tmp_path / red], ["a", red], ["a", "--limit", red], [f"--{red}"]):
+    for words in ([tmp_path / f"no {red}"], ["a", red], ["a", "--limit", red], [f"--{red}"]):
         refused = run("pairs", *words)
         assert refused.code == 2
         assert not {"\x1b", "\x07", "\x9b"} & set(refused.stderr)
