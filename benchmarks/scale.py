@@ -10,11 +10,12 @@ labelled, a resumed one everything; a dry run decides as a real one does, then s
 from __future__ import annotations
 
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 from chronoprep.config import Settings
@@ -22,7 +23,13 @@ from chronoprep.config import Settings
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
-BARS = {"pairing": (60, 1.5), "first run": (15, 1.5), "build-csv": (60, 1.5), "resume": (15, 1.5)}
+BARS = {
+    "pairing": (60, 1.5),
+    "first run": (15, 1.5),
+    "build-csv": (60, 1.5),
+    "resume": (15, 1.5),
+    "prepare": (40, 1.5),
+}
 COT = "The user wants to replace the small red ball near the door by a blue one, and so on. " * 7
 
 
@@ -71,6 +78,8 @@ def write_dataset(folder: Path) -> None:
         pairs, str(folder / "pairs"), keep=None, images_of=lambda _: None, digest_of=lambda _: None
     )
     dataset.index.save()
+    (folder / "new").mkdir()
+    shutil.copy(dataset.index.path, folder / "new")
     for number, batch in enumerate(batched(dataset.index.entries(), 50_000)):
         events: list[Event] = []
         for place, entry in enumerate(batch, number * 50_000):
@@ -103,35 +112,49 @@ def csv(folder: Path) -> Callable[[], str]:
     return lambda: f"{build_csv(folder / 'data', settings(folder))[-1].done:,} rows"
 
 
-def decision(folder: Path, data: str) -> Callable[[], Iterator[tuple[int, int]]]:
-    """Of labels and of videos: how many are to be made, and how many are up to date."""
-    from chronoprep.workflows import prepare
+def decision(folder: Path, data: str) -> tuple[int, int]:
+    """Of labels: how many are to be made, and how many are up to date."""
+    from chronoprep.workflows import caption_pairs
 
-    def decide() -> Iterator[tuple[int, int]]:
-        pairs = folder / "pairs" if data == "new" else None
-        for summary in prepare(folder / data, settings(folder), pairs=pairs, dry_run=True)[1:]:
-            yield summary.todo or 0, summary.skipped
-
-    return decide
+    (summary,) = caption_pairs(folder / data, settings(folder), with_cot=True, dry_run=True)[1:]
+    return summary.todo or 0, summary.skipped
 
 
 def first_run(folder: Path) -> Callable[[], str]:
-    decide = decision(folder, "new")
-    return lambda: "{:,} to label, {:,} videos to write".format(*(todo for todo, _ in decide()))
+    """The pairs are known, and nothing is labelled."""
+    return lambda: f"{decision(folder, 'new')[0]:,} to label"
 
 
 def resume(folder: Path) -> Callable[[], str]:
-    decide = decision(folder, "data")
+    """All is labelled: files are looked at, and nothing is to be done."""
 
     def check() -> str:
-        counts = list(decide())
-        assert [todo for todo, _ in counts] == [0, 0], "the benchmark's events are stale"
-        return "{:,} labels and {:,} videos up to date".format(*(skipped for _, skipped in counts))
+        todo, skipped = decision(folder, "data")
+        assert todo == 0, "the benchmark's events are stale"
+        return f"{skipped:,} up to date"
 
     return check
 
 
-STAGES = {"pairing": pairing, "first run": first_run, "build-csv": csv, "resume": resume}
+def finished(folder: Path) -> Callable[[], str]:
+    """What a whole `prepare` over finished pairs decides: labels and videos."""
+    from chronoprep.workflows import prepare
+
+    def check() -> str:
+        done = prepare(folder / "data", settings(folder), dry_run=True)[1:]
+        assert [summary.todo for summary in done] == [0, 0], "the benchmark's events are stale"
+        return "{:,} labels and {:,} videos up to date".format(*(s.skipped for s in done))
+
+    return check
+
+
+STAGES = {
+    "pairing": pairing,
+    "first run": first_run,
+    "build-csv": csv,
+    "resume": resume,
+    "prepare": finished,
+}
 
 
 def main() -> None:

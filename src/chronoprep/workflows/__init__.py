@@ -13,10 +13,9 @@ from typing import Any
 
 from chronoprep.config import Settings
 from chronoprep.data import Pair
-from chronoprep.dataset import Entry
+from chronoprep.dataset import Entry, State
 from chronoprep.files import replacing
 from chronoprep.images.refs import of_path
-from chronoprep.rows import Rows
 from chronoprep.workflows.embeddings import embed_prompts, embed_run
 from chronoprep.workflows.label import brings_label, label_by_text, label_one, make_labels
 from chronoprep.workflows.progress import Reporter, Silent, Summary
@@ -93,7 +92,7 @@ def add_cot(run: Run) -> list[Summary]:
 @_over_a_dataset
 def write_videos(run: Run) -> list[Summary]:
     """Write a 2-frame video of every pair."""
-    return [run_videos(run, run.entries)]
+    return [run_videos(run)]
 
 
 @_over_a_dataset
@@ -149,19 +148,14 @@ def _artefacts(run: Run, coming: set[str], *, videos: bool) -> list[Summary]:
     Args:
         coming: In a dry run, the pairs that the run would label: none may say "no change".
     """
-    journal = run.dataset.journal
 
-    def stands(entry: Entry) -> bool:
-        state = journal.state(entry.key)
+    def stands(entry: Entry, state: State) -> bool:
         if state.status in (None, "failed"):
             return entry.key in coming
         prompted = bool(prompt_of(state, run.settings)) or entry.key in coming
         return state.status == "ok" and prompted
 
-    done: list[Summary] = []
-    if videos:
-        standing: Rows[Entry] = run.entries.where(stands)
-        done.append(run_videos(run, standing))
+    done = [run_videos(run, stands)] if videos else []
     return done if run.dry_run else [*done, build_table(run)]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import NamedTuple
 from chronoprep import digest
 from chronoprep.config import Settings
 from chronoprep.data import Frame, Outcome, Pair
-from chronoprep.dataset import Entry, Event, Files, Video
+from chronoprep.dataset import Entry, Event, Files, State, Video
 from chronoprep.errors import BackendError, PairError
 from chronoprep.files import replacing
 from chronoprep.images.refs import parse
@@ -54,37 +54,41 @@ class VideoWriter:
             with suppress(PairError, OSError):
                 from chronoprep.images.load import content_hash
 
-                # It shows other images than the pair does now.
-                if task.old and task.old != shown(content_hash(Pair(*task[:3])), self.settings):
+                now = shown(content_hash(Pair(*task[:3])), _look(self.settings))
+                if task.old and task.old != now:  # it shows other images than the pair does
                     path.unlink(missing_ok=True)
             raise
 
 
-def write_videos(run: Run, entries: Rows[Entry]) -> Summary:
-    """Write the missing and the stale videos."""
+def write_videos(run: Run, wanted: Callable[[Entry, State], bool] = lambda *_: True) -> Summary:
+    """Write the missing and the stale videos, of the pairs that are wanted."""
     summary = Summary("videos")
     settings, dataset = run.settings, run.dataset
     files = Files(dataset.folder / "videos", ".mp4")
     tasks = Rows(VideoTask)
     touched: list[tuple[Video, VideoTask]] = []
-    how, again = _how(settings), 0
-    for entry, state, images in run.with_images(entries):
+    look, how, again = _look(settings), _how(settings), 0
+    for entry, state, images in run.with_images():
+        if not wanted(entry, state):
+            continue
         if isinstance(images, PairError):
             summary.fail(entry.key, images.reason)
             continue
         video = state.video if entry.key in files else None
-        task = VideoTask(
-            *entry[:3], str(dataset.video(entry.key)), video.shows if video is not None else None
-        )
-        if video is None or video.images != images:
-            tasks.append(task)
-        elif (video.shows, video.how) != (shown(video.images, settings), how):
-            again += 1
-            tasks.append(task)
-        elif (untouched := files.untouched(video)) is None:
-            touched.append((video, task))
-        elif untouched:
+        same = video is not None and video.images == images
+        untouched: bool | None = False
+        if video is not None and same:
+            if (video.shows, video.how) == (shown(video.images, look), how):
+                untouched = files.untouched(video)
+            else:
+                again += 1
+        if untouched:
             summary.skipped += 1
+            continue
+        old = video.shows if video is not None else None
+        task = VideoTask(*entry[:3], str(dataset.video(entry.key)), old)
+        if video is not None and untouched is None:
+            touched.append((video, task))
         else:
             tasks.append(task)
     changed = list(run.still_stale(files, touched))
@@ -159,7 +163,7 @@ def _video(key: str, path: Path, images: str, files: str | None, settings: Setti
     status = path.stat()
     return Video(
         key=key,
-        shows=shown(images, settings),
+        shows=shown(images, _look(settings)),
         how=_how(settings),
         images=images,
         files=files,
@@ -169,10 +173,15 @@ def _video(key: str, path: Path, images: str, files: str | None, settings: Setti
     )
 
 
-def shown(images: str, settings: Settings) -> str:
+def shown(images: str, look: str) -> str:
     """What a video shows: its images, and how they were brought to one frame."""
+    return digest.of_text(images + look)
+
+
+def _look(settings: Settings) -> str:
+    """How images are brought to one frame."""
     look = view_settings(settings.images)
-    return digest.of_values(images, look["background"], look["fit"])
+    return digest.of_values(look["background"], look["fit"])
 
 
 def _how(settings: Settings) -> str:
