@@ -271,10 +271,12 @@ def ours(job: Job, backend: str = "transformers") -> Result:
         for module in ("polars", f"chronoprep.vlm.{backend}_backend"):
             importlib.import_module(module)  # is loading, too
         watch.start()
-        workflows.caption_pairs(Path(job.pairs), Path(folder), settings, with_cot=True)
+        workflows.caption_pairs(Path(folder), settings, pairs=Path(job.pairs), with_cot=True)
         watch.stop()
-        for key, label in Dataset(Path(folder)).labels().items():
-            result.texts[key] = [label.caption or "", label.caption_cot or ""]
+        journal = Dataset(Path(folder)).journal
+        for key in journal:
+            text = journal.state(key).text
+            result.texts[key] = [text.caption or "", text.cot or ""]
     return result
 
 

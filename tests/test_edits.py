@@ -171,3 +171,13 @@ def test_a_foreign_table_with_holes_is_told_by_row(
         assert table.read_text() == content
     else:
         assert len(list((tmp_path / "umt5").glob("*.pkl"))) == 1
+
+
+def test_a_lost_journal_costs_no_prompt(edited: list[dict[str, str]], run: Run) -> None:
+    before = prompts()
+    Path("data/labels.jsonl").unlink()
+    run("build-csv", "--dataset", "data")
+    assert run("pair2video", "data").code == 0
+    assert run("build-csv", "--dataset", "data").code == 0
+    assert prompts() == before
+    assert len(edited) == 3

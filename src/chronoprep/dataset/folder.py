@@ -140,17 +140,17 @@ class Dataset:
             rows: (key, video, prompt, umt5).
         """
         own = own_columns(self.csv)
-        prompts: dict[str, str] = {}
+        keys: list[str] = []
 
         def seen() -> Iterator[tuple[str, ...]]:
             for row in rows:
-                prompts[row[0]] = digest.of_text(row[2])
+                keys.append(row[0])
                 yield row
 
         with replacing(self.csv) as temporary:
             write_rows(seen(), temporary, own)
             # First what it holds, then the file: one that a crash keeps from its place is known.
-            self.index.set_rows(prompts)
+            self.index.list_rows(keys)
             self.index.save()
             table = _described(temporary)
             if table.content not in self.journal.tables:

@@ -36,7 +36,7 @@ class Entry(NamedTuple):
         origin: The PAIRS that it was found in.
         files: How its files looked, by `images.sources.files_stamp`.
         images: The digest of its images' bytes, if they were read when the files looked so.
-        row: The digest of the prompt that metadata.csv was given for it, if it stands there.
+        listed: Set if metadata.csv was given a row for it.
     """
 
     key: str
@@ -47,7 +47,7 @@ class Entry(NamedTuple):
     origin: str | None = None
     files: str | None = None
     images: str | None = None
-    row: str | None = None
+    listed: str | None = None
 
     @property
     def pair(self) -> Pair:
@@ -159,7 +159,7 @@ class Index:
         changes.added = set(new["key"]).difference(old["key"])
         changes.renamed = _renamed(left, new.join(old, on="key", how="anti"), images_of, digest_of)
 
-        known = old.select("key", pl.col("files").alias("_files"), "images", "row")
+        known = old.select("key", pl.col("files").alias("_files"), "images", "listed")
         new = new.join(known, on="key", how="left", maintain_order="left").with_columns(
             images=pl.when(pl.col("files") == pl.col("_files")).then("images")
         )
@@ -181,25 +181,20 @@ class Index:
 
     def learn(self, images: Mapping[str, str]) -> None:
         """Remember the digests of images that were read, by key."""
-        if images:
-            self._set("images", images, keep=True)
-
-    def set_rows(self, rows: Mapping[str, str]) -> None:
-        """Remember which pairs stand in metadata.csv, and the digests of their prompts."""
-        self._set("row", rows, keep=False)
-
-    def _set(self, column: str, values: Mapping[str, str], *, keep: bool) -> None:
         import polars as pl
 
-        if self._frame is None:
-            return
-        new = pl.DataFrame(
-            {"key": list(values.keys()), "_new": list(values.values())},
-            schema={"key": pl.String, "_new": pl.String},
-        )
-        joined = self._frame.join(new, on="key", how="left", maintain_order="left")
-        value = pl.coalesce("_new", column) if keep else pl.col("_new")
-        self._frame = joined.with_columns(value.alias(column)).drop("_new")
+        if self._frame is not None and images:
+            new = pl.DataFrame({"key": list(images.keys()), "_new": list(images.values())})
+            joined = self._frame.join(new, on="key", how="left", maintain_order="left")
+            self._frame = joined.with_columns(images=pl.coalesce("_new", "images")).drop("_new")
+
+    def list_rows(self, keys: Iterable[str]) -> None:
+        """Remember which pairs stand in metadata.csv."""
+        import polars as pl
+
+        if self._frame is not None:
+            stands = pl.col("key").is_in(pl.Series(keys, dtype=pl.String).implode())
+            self._frame = self._frame.with_columns(listed=pl.when(stands).then(pl.lit("yes")))
 
 
 def _found(pairs: Rows[Pair], origin: str) -> polars.DataFrame:

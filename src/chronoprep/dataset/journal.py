@@ -278,7 +278,7 @@ def _closed(file: BinaryIO, end: int) -> bytes:
         return b"\n"
     file.truncate(start)
     event = Torn(text=torn.decode("utf-8", "replace"))
-    return event.model_dump_json().encode() + b"\n"
+    return event.model_dump_json(exclude_none=True).encode() + b"\n"
 
 
 def _is_event(line: bytes) -> bool:

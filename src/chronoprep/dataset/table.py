@@ -14,7 +14,6 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from chronoprep import digest
 from chronoprep.dataset.events import Label, Review, State
 from chronoprep.errors import ConfigError
 from chronoprep.files import replacing
@@ -167,7 +166,7 @@ def find_edits(path: Path, entries: Rows[Entry], journal: Journal) -> Edits:
     changed, dropped = [], []
     for entry in entries:
         edited = cells.pop(entry.key, None)
-        if edited is None and entry.row is None:
+        if edited is None and entry.listed is None:
             continue
         state = journal.state(entry.key)
         review = Review(
@@ -177,7 +176,7 @@ def find_edits(path: Path, entries: Rows[Entry], journal: Journal) -> Edits:
         if edited is None or not edited.strip():
             if state.status != "rejected":
                 dropped.append(review)
-        elif digest.of_text(edited) != entry.row and prompt_in(edited) not in _texts(state):
+        elif prompt_in(edited) not in _texts(state):
             update = {"verdict": "edit", "caption_cot": prompt_in(edited), "reason": None}
             changed.append(review.model_copy(update=update))
     strangers = [key for key in cells if key not in journal]
