@@ -172,20 +172,21 @@ def test_what_passed_without_the_guard_is_labelled_again_with_it(
     good = model.answer
 
     def poisoned(stage: str) -> str:
-        number = model.calls[stage]  # the pairs come in order
+        number = model.calls[stage]
         wrong = {("caption", 1): "Sure! Add a hat", ("cot", 4): "the the the the the the the"}
         return wrong.get((stage, number)) or good(stage)
 
     model.answer = poisoned
     options = (pairs, "-d", "data", "--json", "--batch-size", 6)
     assert counts(run("prepare", *options, "--no-guard")) == (6, 0, 0)
-    assert label_of("data", "p00").faults == {"caption": "meta talk (Sure!)"}
-    assert label_of("data", "p03").faults == {"cot": "loop ('the')"}
-    assert label_of("data", "p01").faults is None
+    faults = {key: label_of("data", key).faults for key in NAMES}
+    (talk,) = (key for key in NAMES if faults[key] == {"caption": "meta talk (Sure!)"})
+    (loop,) = (key for key in NAMES if faults[key] == {"cot": "loop ('the')"})
+    assert all(fault is None for key, fault in faults.items() if key not in (talk, loop))
     assert counts(run("prepare", *options, "--no-guard")) == (0, 6, 0)
     model.answer = good
     refused = run("cot", *options).json[1]["failures"]
-    assert [f["key"] for f in refused] == ["p00"]
+    assert [f["key"] for f in refused] == [talk]
     assert "Sure!" in refused[0]["reason"]
     assert model.calls == {"caption": 6, "cot": 7}, "the looped prompt alone was asked for again"
     assert counts(run("prepare", *options)) == (1, 5, 0)
