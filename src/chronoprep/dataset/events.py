@@ -205,7 +205,7 @@ class State:
         video, embedding: The last ones that were written.
     """
 
-    __slots__ = ("embedding", "events", "failure", "label", "text", "verdict", "video")
+    __slots__ = ("_reviews", "embedding", "events", "failure", "label", "text", "verdict", "video")
 
     def __init__(self, events: Iterable[Event] = ()) -> None:
         self.events = tuple(events)
@@ -214,6 +214,7 @@ class State:
         self.video: Video | None = None
         self.embedding: Embedding | None = None
         self.verdict: Verdict | None = None
+        self._reviews: list[tuple[Review, Label | None]] = []  # each with the label that it saw
         # Of exact types, which is several times quicker: a million pairs are asked for this.
         for event in self.events:
             if type(event) is Label:
@@ -224,9 +225,11 @@ class State:
                 self.embedding = event
             elif type(event) is Failure and event.stage not in ("video", "embedding"):
                 self.failure = event
+            elif type(event) is Review:
+                self._reviews.append((event, self.label))
         label = self.label
         self.text = Text(label.caption, label.caption_cot) if label is not None else NO_TEXT
-        if len(self.events) > 1 and (word := self.reviewed(self.images)) is not None:
+        if (word := self.reviewed(self.images)) is not None:
             self.verdict, self.text = word
 
     def __eq__(self, other: object) -> bool:
@@ -261,18 +264,15 @@ class State:
         """What humans have said of a label of these images."""
         verdict: Verdict | None = None
         text: Text | None = None
-        at: Label | None = None
-        for event in self.events:
-            if type(event) is Label:
-                at = event
-            if type(event) is not Review or not same_images(event.images, images):
+        for review, at in self._reviews:
+            if not same_images(review.images, images):
                 continue
-            verdict = event.verdict
+            verdict = review.verdict
             if text is None:
                 text = Text(at.caption, at.caption_cot) if at is not None else NO_TEXT
             if verdict == "edit":
-                cot = None if event.caption not in (None, text.caption) else text.cot
-                text = Text(event.caption or text.caption, event.caption_cot or cot)
+                cot = None if review.caption not in (None, text.caption) else text.cot
+                text = Text(review.caption or text.caption, review.caption_cot or cot)
         if verdict is None or text is None:
             return None
         if text.cot is None:

@@ -93,12 +93,14 @@ def files_stamp(source: str, target: str) -> str | None:
     before, after = f"{one.st_size}-{one.st_mtime_ns}", f"{two.st_size}-{two.st_mtime_ns}"
     # Pictures without compression, unpacked with one time: only that tells if they changed places.
     which = f"|{one.st_ino}-{two.st_ino}" if before == after and files[0] != files[1] else ""
-    # With the row or the time.
-    names = [
-        f"{os.path.basename(file)}{text[text.find('#') :] if '#' in text else ''}"  # noqa: PTH119
-        for file, text in zip(files, (source, target), strict=True)
-    ]
+    names = [_name_in(source), _name_in(target)]  # with the row or the time
     return f"{before}|{after}|{names[0]}|{names[1]}{which}"
+
+
+def _name_in(text: str) -> str:
+    """Of a reference, all behind its folders."""
+    part = text.find("#")
+    return text[text.rfind(os.sep, 0, part if part >= 0 else len(text)) + 1 :]
 
 
 def require_file(path: Path) -> None:

@@ -104,9 +104,7 @@ def build_csv(run: Run) -> list[Summary]:
     from the index, the journal and the files that are there.
     """
     journal, fixed = run.dataset.journal, run.settings.labels.prompt
-    brought = run.entries.where(
-        lambda entry: fixed is not None or brings_label(entry, journal.state(entry.key))
-    )
+    brought = run.entries.where(lambda entry: fixed is not None or brings_label(entry, journal))
     done = [label_by_text(run, brought)] if brought else []
     coming = {entry.key for entry in brought} if run.dry_run else set()
     return [*done, *_artefacts(run, coming, videos=run.files_seen)]

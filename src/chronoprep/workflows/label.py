@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 from chronoprep import vlm
 from chronoprep.config import Settings
 from chronoprep.data import Frame, Outcome
-from chronoprep.dataset import Entry, Event, Failure, Label, State
+from chronoprep.dataset import Entry, Event, Failure, Journal, Label, State
 from chronoprep.engine import batched
 from chronoprep.errors import ConfigError, PairError
 from chronoprep.images.refs import of_path, parse
@@ -245,10 +245,10 @@ def label_one(
     return _label(task.key, done, recipe, State())
 
 
-def brings_label(entry: Entry, state: State) -> bool:
+def brings_label(entry: Entry, journal: Journal) -> bool:
     """Whether a pair's own text is its label: the journal's comes first, unless it is that text's
     earlier state or there is none."""
     if not (entry.prompt or entry.caption):
         return False
-    label = state.label
+    label = journal.state(entry.key).label
     return label is None or (label.origin == "brought" and label.cot_model is None)

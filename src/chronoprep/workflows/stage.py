@@ -34,7 +34,7 @@ A = TypeVar("A", bound=Artefact)
 
 # Events are written down together for so many seconds: what a crash can cost.
 _SECONDS = 0.5
-_READ_TOGETHER = 1000
+_READ_TOGETHER = 64  # what waits for its turn is work for the garbage collector
 
 
 @dataclass
