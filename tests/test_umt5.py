@@ -103,8 +103,9 @@ def test_the_numbers_are_those_of_the_papers(
 
 
 def test_bfloat16_is_the_references_bit_by_bit_or_as_near_to_float32(tmp_path: Path) -> None:
-    """The reference's way is one prompt at a time, padded to 512. Some processors' matrix kernels
-    round by the height of a matrix: there, the errors have to be no larger than its own."""
+    """The reference's way is one prompt at a time, padded to 512. Where a processor gives other
+    bits in a batch, as one without arithmetic of bfloat16 was seen to do, the errors against
+    float32 have to be no larger than the reference's own."""
     weights = plain_t5.random_weights(*SIZES[2], dtype=torch.bfloat16)
     place = save_wan(tmp_path, weights)
     model = encoder(place, dtype="bfloat16")
