@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
 from chronoprep.data import Picture
 
@@ -101,12 +102,22 @@ class Vision:
                 entry.patches = None
 
     def _cut(self, image: Image) -> _Seen:
-        """As the library's processor cuts them, but before they become numbers, and once for the
-        equal frames of a still image: an eighth of the memory."""
-        cut = self._processor([image], do_rescale=False, do_normalize=False, return_tensors="np")
-        (grid,), values = cut["image_grid_thw"].tolist(), cut["pixel_values"]
-        frames = values.reshape(len(values), 3, self._processor.temporal_patch_size, -1)
-        return _Seen(tuple(grid), frames[:, :, 0].astype(np.uint8))
+        """As the library's Pillow processor cuts them, but before they become numbers, and once
+        for the two equal frames of a still image: a quarter of the memory, half the time."""
+        made, size = self._processor, self._processor.size
+        patch, merge = made.patch_size, made.merge_size
+        height, width = smart_resize(
+            image.height,
+            image.width,
+            factor=patch * merge,
+            min_pixels=size["shortest_edge"],
+            max_pixels=size["longest_edge"],
+        )
+        pixels = np.asarray(image.resize((width, height), made.resample))
+        down, across = height // patch, width // patch
+        cut = pixels.reshape(down // merge, merge, patch, across // merge, merge, patch, 3)
+        patches = cut.transpose(0, 3, 1, 4, 6, 2, 5).reshape(down * across, 3, patch * patch)
+        return _Seen((1, down, across), np.ascontiguousarray(patches))
 
     def _pixels(self, entries: Sequence[_Seen]) -> torch.Tensor:
         """[patches, channels · frames · pixels] in the model's dtype, on its device."""
