@@ -59,14 +59,12 @@ class Changes:
     """What a discovery changed in an index.
 
     Attributes:
-        added: Keys that are new.
         gone: Keys of pairs that are not found any more, and have left the index.
         renamed: (old key, new key) of pairs of the same images.
         moved: Places that pairs have left, all of them, for the one at hand.
         clashing: Pairs whose key belongs to a pair of another place, which is still there.
     """
 
-    added: set[str] = field(default_factory=set)
     gone: set[str] = field(default_factory=set)
     renamed: list[tuple[str, str]] = field(default_factory=list)
     moved: set[str] = field(default_factory=set)
@@ -125,7 +123,8 @@ class Index:
         images_of: Callable[[str], str | None],
         digest_of: Callable[[Pair], str | None],
     ) -> Changes:
-        """Take over what was found at one place; pairs of other places stay.
+        """Take over what was found at one place, which comes first from now on; pairs of other
+        places stay.
 
         Args:
             origin: Names the place.
@@ -156,7 +155,6 @@ class Index:
         gone &= ~pl.col("key").is_in(taken.union(keep or ()))
         left = rest.filter(gone) if keep is not None else rest.clear()
         changes.gone = set(left["key"])
-        changes.added = set(new["key"]).difference(old["key"])
         changes.renamed = _renamed(left, new.join(old, on="key", how="anti"), images_of, digest_of)
 
         known = old.select("key", pl.col("files").alias("_files"), "images", "listed")

@@ -232,7 +232,8 @@ def _parsed(data: bytes, path: Path, separator: str) -> polars.DataFrame:
     except polars.exceptions.PolarsError as error:
         reason = str(error).strip().splitlines()[0]
         raise ConfigError(f"{path}: can't read the table: {reason}", hint=_CSV) from None
-    names = next(csv.reader(io.StringIO(data.decode("utf-8-sig")), delimiter=separator))
+    text = io.TextIOWrapper(io.BytesIO(data), "utf-8-sig", newline="")
+    names = next(csv.reader(text, delimiter=separator))
     if twice := [name for name, count in Counter(names).items() if count > 1]:
         raise ConfigError(f"{path}: two columns are called {twice[0]!r}.", hint="Rename one.")
     return table.fill_null("")

@@ -259,9 +259,7 @@ def _update(run: Run, found: Discovery, where: Path) -> None:
         run.summary.findings.append(
             Finding("renamed", "note", new, f"{old} is now called {new}; its label goes with it")
         )
-    taken = {outcome.key for outcome in changes.clashing}
-    mine = {pair.key for pair in found.pairs} - taken
-    run.entries = index.entries().where(lambda entry: entry.key in mine)
+    run.entries = index.entries(run.summary.done)
     if run.dry_run:
         return
     for old, new in changes.renamed:
