@@ -361,7 +361,7 @@ def codes_of(path: Path, primaries: int, transfer: int) -> Path:
 def save_heic(path: Path, image: Image.Image, primaries: int, transfer: int) -> Path:
     pillow_heif.register_heif_opener()
     image.save(path, quality=-1, chroma=444, matrix_coefficients=0, color_primaries=primaries,
-               transfer_characteristic=transfer)  # fmt: skip
+               transfer_characteristics=transfer)  # fmt: skip
     return path
 
 

@@ -10,7 +10,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from PIL import Image, ImageCms, ImageColor
@@ -225,26 +225,28 @@ def _to_rgb(
 
 
 def _deep_pixels(data: bytes, image: Image.Image) -> np.ndarray | None:
-    """RGB of 16 bits, [height, width, 3], where Pillow gives but 8 of them and others give all."""
+    """RGB of 16 bits, [height, width, 3], as it lies in the file, where Pillow gives but 8 of them
+    and others give all."""
+    import numpy as np
+
+    pixels: np.ndarray | None = None
     if image.format == "HEIF":
-        import numpy as np
         import pillow_heif
 
-        heif = pillow_heif.open_heif(data, convert_hdr_to_8bit=False)
-        pixels = np.asarray(heif)
+        pixels = np.asarray(pillow_heif.open_heif(data, convert_hdr_to_8bit=False))
     elif image.format == "PNG":
         import cv2
-        import numpy as np
 
-        read = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-        if read is None or read.ndim != 3:
-            return None
-        pixels = read[..., 2::-1]
-    else:
-        return None
-    deep = pixels.dtype == np.uint16 and pixels.ndim == 3
-    fits = pixels.shape[:2] == (image.height, image.width)
-    return pixels[..., :3] if deep and fits else None
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        pixels = pixels[..., 2::-1] if pixels is not None and pixels.ndim == 3 else None
+    elif image.format == "AVIF":
+        import av
+
+        with suppress(av.FFmpegError), av.open(io.BytesIO(data)) as container:
+            frame = next(container.decode(video=0), None)
+            pixels = frame.to_ndarray(format="rgb48le") if frame is not None else None
+    fits = pixels is not None and pixels.shape[:2] == (image.height, image.width)
+    return pixels[..., :3] if pixels is not None and fits and pixels.dtype == np.uint16 else None
 
 
 def _from_deep_gray(image: Image.Image, ref: ImageRef) -> Image.Image:
