@@ -71,7 +71,7 @@ def label_by_model(
     recipe = recipe_of(run.settings, clips=clips)
     tasks, sizes = Rows(LabelTask), list[int]()
     at_once: list[Event] = []
-    for entry, state, images in run.with_images(entries):
+    for entry, state, images in run.with_images(entries, files=False):
         try:
             if isinstance(images, PairError):
                 raise images
@@ -96,7 +96,7 @@ def label_by_model(
         tasks = tasks.ordered(sizes)
 
     def record(outcome: Outcome[Labelled]) -> Iterator[Event]:
-        return events_of(outcome, recipe, run.dataset.journal.state(outcome.key))
+        return events_of(outcome, recipe, run.dataset.journal.state(outcome.key, files=False))
 
     return run.stage("labels", tasks, Labeller(recipe, with_cot), record, summary=summary)
 
@@ -201,7 +201,7 @@ def label_by_text(run: Run, entries: Rows[Entry]) -> Summary:
         prompt = ((entry.prompt if fixed is None else fixed) or "").strip() or None
         caption = normal_caption(entry.caption) if fixed is None else None
         task = _TextTask(entry.key, "brought" if fixed is None else "fixed", caption, prompt)
-        state = run.dataset.journal.state(entry.key)
+        state = run.dataset.journal.state(entry.key, files=False)
         label = state.label
         same = label is not None and task[1:] == (label.origin, label.caption, label.caption_cot)
         if state.verdict is not None or same:
@@ -250,5 +250,5 @@ def brings_label(entry: Entry, journal: Journal) -> bool:
     earlier state or there is none."""
     if not (entry.prompt or entry.caption):
         return False
-    label = journal.state(entry.key).label
+    label = journal.state(entry.key, files=False).label
     return label is None or (label.origin == "brought" and label.cot_model is None)

@@ -22,6 +22,7 @@ from chronoprep.data import Finding, Outcome, Pair
 from chronoprep.dataset import Artefact, Dataset, Entry, Event, Failure, Files, State, renamed
 from chronoprep.engine import Keyed, Worker, batched, mapped
 from chronoprep.errors import ConfigError, PairError
+from chronoprep.images.sources import files_stamp
 from chronoprep.pairs import Discovery
 from chronoprep.pairs.hub import is_address
 from chronoprep.rows import Rows
@@ -118,9 +119,12 @@ class Run:
             self.dataset.append(same)
 
     def with_images(
-        self, entries: Iterable[Entry] | None = None
+        self, entries: Iterable[Entry] | None = None, *, files: bool = True
     ) -> Iterator[tuple[Entry, State, str | PairError | None]]:
         """Each pair, its state, and the digest of its images as they are now.
+
+        Args:
+            files: Whether the states are of videos and embeddings, too.
 
         The bytes of images are read only where something was made of them before and their files
         look other than then; what is read is remembered in the index. None where nothing was ever
@@ -128,15 +132,16 @@ class Run:
         """
         journal, before = self.dataset.journal, len(self.digests_read)
         for part in batched(self.entries if entries is None else entries, _READ_TOGETHER):
-            states = [journal.state(entry.key) for entry in part]
-            known = [
-                entry.images or self.digests_read.get(entry.key) or state.images_of(entry.files)
-                for entry, state in zip(part, states, strict=True)
-            ]
-            reads = [
-                images is None and (entry.files is None or state.knows_images)
-                for entry, state, images in zip(part, states, known, strict=True)
-            ]
+            states, known, reads = list[State](), list[str | None](), list[bool]()
+            for entry in part:
+                state = journal.state(entry.key, files=files)
+                images = entry.images or state.images_of(entry.files)
+                if images is None and entry.key in journal:
+                    state = journal.state(entry.key)
+                    images = self.digests_read.get(entry.key) or state.images_of(entry.files)
+                states.append(state)
+                known.append(images)
+                reads.append(images is None and (entry.files is None or state.knows_images))
             # Those that have to be read are read side by side.
             fresh = mapped(_digest_of_images, compress(part, reads), key=lambda entry: entry.key)
             for entry, state, images, read in zip(part, states, known, reads, strict=True):
@@ -200,8 +205,9 @@ def opened(
             _update(run, found, pairs or folder)
         else:
             if look:
-                run.dataset.index.look_again()
                 _require_images(run)
+                # Those of which nothing is known will be opened, whatever they look like.
+                run.dataset.index.look_again(run.dataset.journal)
             run.entries = run.dataset.index.entries(settings.pairs.limit)
             run.summary.done = len(run.entries)
         run.summary.finish()
@@ -274,12 +280,12 @@ def _require_images(run: Run) -> None:
     Raises:
         ConfigError: Naming the place.
     """
-    import polars as pl
-
-    frame = run.dataset.index.entries().frame
-    gone = frame.group_by("origin").agg(pl.col("files").is_null().all())
-    for origin, missing in gone.sort("origin").iter_rows():
-        if missing and not is_address(Path(origin)) and not os.path.lexists(origin):
+    entries = run.dataset.index.entries()
+    for origin in entries.frame["origin"].unique().sort():
+        if is_address(Path(origin)) or os.path.lexists(origin):
+            continue
+        here = (entry for entry in entries if entry.origin == origin)
+        if not any(files_stamp(entry.source, entry.target) for entry in here):
             raise ConfigError(
                 f"{origin}: the pairs of {run.dataset.folder} are not there any more.",
                 hint="Name the place that they have moved to, before --dataset.",
