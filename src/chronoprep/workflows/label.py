@@ -193,13 +193,16 @@ def label_by_text(run: Run, entries: Rows[Entry]) -> Summary:
         ConfigError: When the fixed prompt is empty.
     """
     fixed = run.settings.labels.prompt
-    if fixed is not None and not fixed.strip():
+    if fixed is not None and not fixed.strip("\0 \t\r\n"):
         raise ConfigError("--prompt is empty.", hint="Give the sentence that every pair trains on.")
     summary = Summary("labels")
     tasks = Rows(_TextTask)
     for entry in entries:
         prompt = ((entry.prompt if fixed is None else fixed) or "").strip() or None
         caption = normal_caption(entry.caption) if fixed is None else None
+        if "\0" in f"{prompt}{caption}":
+            summary.fail(entry.key, "Its text holds a NUL character. Remove it from the data.")
+            continue
         task = _TextTask(entry.key, "brought" if fixed is None else "fixed", caption, prompt)
         state = run.dataset.journal.state(entry.key, files=False)
         label = state.label
