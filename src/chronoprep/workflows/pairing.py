@@ -150,6 +150,9 @@ def _of_images(pairs: Rows[Pair], settings: Settings, reporter: Reporter) -> Ite
             kind = {"size": "other-size", "aspect": "other-shape"}[seen.value.mismatch]
             sizes = " → ".join(f"{width}×{height}" for width, height in seen.value.sizes)
             yield _warning(kind, seen.key, sizes)
+        if len(set(seen.value.colours)) > 1:
+            spaces = " → ".join(seen.value.colours)
+            yield Finding("other-colours", "note", seen.key, f"colour spaces {spaces}")
     for first, *others in alike.equal():
         for key in others:
             yield _warning("duplicate", key, f"same images as {first}")
