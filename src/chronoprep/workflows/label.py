@@ -20,6 +20,7 @@ from chronoprep.labels.recipe import Captions, LabelTask, Recipe, normal_caption
 from chronoprep.rows import Rows
 from chronoprep.workflows.progress import Summary
 from chronoprep.workflows.stage import Run, failure
+from chronoprep.workflows.watch import Watch
 
 _WRITTEN_TOGETHER = 10_000
 
@@ -95,10 +96,20 @@ def label_by_model(
         # Largest pictures first: batches are level, and if memory is short it shows at once.
         tasks = tasks.ordered(sizes)
 
+    watch = Watch(recipe)
+
     def record(outcome: Outcome[Labelled]) -> Iterator[Event]:
+        if outcome.value is not None:
+            for finding in watch.see(outcome.value):
+                run.reporter.say(f"{finding.message} {finding.remedy or ''}")
+                summary.findings.append(finding)
         return events_of(outcome, recipe, run.dataset.journal.state(outcome.key, files=False))
 
-    return run.stage("labels", tasks, Labeller(recipe, with_cot), record, summary=summary)
+    def of_tool(outcome: Outcome[Labelled]) -> bool:
+        return outcome.value is not None and outcome.value.answer.tool
+
+    worker = Labeller(recipe, with_cot)
+    return run.stage("labels", tasks, worker, record, summary=summary, of_tool=of_tool)
 
 
 def _bytes(entry: Entry) -> int:
@@ -129,6 +140,8 @@ def events_of(outcome: Outcome[Labelled], recipe: Recipe, state: State) -> Itera
 
 def _label(key: str, done: Labelled, recipe: Recipe, state: State) -> Label:
     answer, checkpoint = done.answer, recipe.model.checkpoint
+    served = list(answer.served.values())
+    dropped = sorted({name for said in served for name in said.without})
     fields: dict[str, Any] = {
         "key": key,
         "caption": answer.caption,
@@ -137,9 +150,11 @@ def _label(key: str, done: Labelled, recipe: Recipe, state: State) -> Label:
         "files": done.files,
         "faults": answer.faults or None,
         "retried": answer.retried or None,
-        "generation": recipe.generation,
+        "generation": recipe.generation | ({"without": dropped} if dropped else {}),
         "notes": done.notes,
         "seconds": done.seconds,
+        "answered_by": next((said.model for said in served if said.model), None),
+        "likelihood": answer.likelihood or None,
     }
     if done.given is None:
         fields |= {
