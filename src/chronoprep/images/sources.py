@@ -141,7 +141,8 @@ def require_size(ref: ImageRef, size: tuple[int, int], settings: ImageSettings) 
 
 def reason(error: Exception) -> str:
     """The first line of an error, or its kind where it says nothing."""
-    return str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
+    text = getattr(error, "strerror", None) or str(error)
+    return text.strip().partition("\n")[0].rstrip(".") or type(error).__name__
 
 
 def unreadable(path: Path, error: OSError | ValueError) -> PairError:
