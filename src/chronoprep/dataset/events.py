@@ -183,6 +183,11 @@ AnyEvent = Annotated[
     Label | Failure | Review | Score | Video | Embedding | Table | Torn,
     Field(discriminator="kind"),
 ]
+KINDS: dict[str, type[Event]] = {
+    kind.model_fields["kind"].default: kind
+    for kind in (Label, Failure, Review, Score, Video, Embedding)
+}
+"""The events of a pair, by what they are called in the journal."""
 read_event = TypeAdapter[Any](AnyEvent).validator.validate_json
 """An event of its line. Raises pydantic's ValidationError."""
 

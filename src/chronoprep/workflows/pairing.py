@@ -14,7 +14,7 @@ from chronoprep.data import Finding, Outcome, Pair, Remote
 from chronoprep.dataset import write_table
 from chronoprep.engine import mapped
 from chronoprep.errors import ConfigError
-from chronoprep.files import replacing
+from chronoprep.files import make_folder, replacing
 from chronoprep.images.refs import parse
 from chronoprep.pairs import Discovery, discover
 from chronoprep.rows import Rows
@@ -110,6 +110,7 @@ def report_pairs(
     if sheet is not None:
         from chronoprep.images.sheet import save_sheet
 
+        make_folder(sheet.parent)
         chosen = [found.pairs[n * len(found.pairs) // count] for n in range(count)]
         with replacing(sheet) as temporary:
             save_sheet(chosen, settings.images, temporary.with_suffix(sheet.suffix))
@@ -188,4 +189,5 @@ def _write_manifest(pairs: Rows[Pair], path: Path, findings: list[Finding]) -> N
 
     names = ("key", "source", "target", "caption", "prompt", "remark")
     schema = dict.fromkeys(names, polars.String)
+    make_folder(path.parent)
     write_table(polars.DataFrame(map(row, pairs), schema=schema, orient="row"), path)
