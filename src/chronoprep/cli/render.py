@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from chronoprep.workflows.progress import Summary
 
 SHOWN = 5  # findings of a kind
+NAMED = 3  # pairs that failed of one cause
 PLAIN_INTERVAL = 10.0  # seconds between progress lines when nobody watches a terminal
 
 # What the kinds of findings are called; another code is its own title.
@@ -195,12 +196,14 @@ def of_summaries(summaries: Sequence[Summary], where: str = "") -> Answer:
         failed = f"[red]{s.failed}[/]" if s.failed else 0
         todo = "" if s.todo is None else s.todo
         rows.append([s.what, s.done, s.no_change, failed, s.skipped, f"{s.seconds:.1f}", todo])
-        findings += [Finding(f"{s.what} failed", "error", *why) for why in s.failures]
         findings += s.findings
     notes = [plain(f"  {s.what}: {note}") for s in summaries for note in s.notes]
     last = [plain(where)] if where else []
-    shown = [_table(f"|{counts}", rows, right=counts), *notes, *_findings(findings), *last]
-    return Answer(list(map(_summary_json, summaries)), shown, _errors(findings))
+    failures = [line for s in summaries for line in _failures(s)]
+    table = _table(f"|{counts}", rows, right=counts)
+    shown = [table, *notes, *failures, *_findings(findings), *last]
+    failed = bool(failures) or _errors(findings)
+    return Answer(list(map(_summary_json, summaries)), shown, failed)
 
 
 def of_report(report: PairReport) -> Answer:
@@ -250,6 +253,18 @@ def _table(names: str, rows: list[list[Any]], *, right: str) -> Table:
 
 def _errors(findings: Sequence[Finding]) -> bool:
     return any(finding.severity == "error" for finding in findings)
+
+
+def _failures(summary: Summary) -> Iterator[str | Text]:
+    """What failed, a line a cause."""
+    causes = summary.causes()
+    if causes:
+        yield f"[red]{summary.what} failed: {summary.failed}[/]"
+    for reason, keys in causes[:SHOWN]:
+        more = f", … ({len(keys)} of this cause)" if len(keys) > NAMED else ""
+        yield plain(f"  {', '.join(keys[:NAMED])}{more}: {reason}")
+    if len(causes) > SHOWN:
+        yield plain(f"  … and {len(causes) - SHOWN} more causes: all with --json")
 
 
 def _findings(findings: Sequence[Finding]) -> Iterator[str | Text]:

@@ -217,7 +217,9 @@ def _rows(table: Path) -> Iterator[_Row]:
     try:
         yield from read(table)
     except OSError as error:
-        raise ConfigError(f"{table}: can't read it: {error.strerror}.") from None
+        raise ConfigError(
+            f"{table}: can't read it: {error.strerror}.", hint="Look at its permissions."
+        ) from None
 
 
 def _read_csv(path: Path) -> Iterator[_Row]:
@@ -262,7 +264,10 @@ def _read_json(path: Path) -> Iterator[_Row]:
     try:
         records = json.loads(path.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{path}: can't read it as JSON: {error}.") from None
+        raise ConfigError(
+            f"{path}: can't read it as JSON: {error}.",
+            hint="Rows of one object each belong into a .jsonl file.",
+        ) from None
     if not isinstance(records, list):
         raise ConfigError(f"{path}: not a JSON list of rows.", hint='Write [{"source": …}, …].')
     for number, record in enumerate(records):
