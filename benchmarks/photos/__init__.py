@@ -1,9 +1,10 @@
 """Pairs made of photos that ship in wheels, by edits that are known, with captions by hand.
 
-    pip download --no-deps --dest wheels scikit-image scikit-learn matplotlib gradio imgaug ultralytics
+    pip download --no-deps --dest wheels \\
+        scikit-image scikit-learn matplotlib gradio imgaug ultralytics
 
-The captions lie beside this file: `kept.txt` was written before the rules of `verify` were tuned and
-tuning never saw it; `tuning.txt` is what they were tuned on.
+The captions lie beside this file: `kept.txt` was written before the rules of `verify` were tuned
+and tuning never saw it; `tuning.txt` is what they were tuned on.
 """
 
 from __future__ import annotations
