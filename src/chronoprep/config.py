@@ -90,6 +90,11 @@ class ImageSettings(Section, title="Images"):
     )
     background: str = Field("white", description="Colour behind transparent pixels.")
     fit: Fit = Field("crop", description="How a target of another size meets the source's frame.")
+    colour_management: bool = Field(
+        True,
+        description="Convert colour profiles and HDR to sRGB; without, numbers are taken as they "
+        "are.",
+    )
 
 
 class VLMSettings(Section, title="Model"):
@@ -118,6 +123,20 @@ class VLMSettings(Section, title="Model"):
         None, ge=1, description="Pairs a batch; by default what the device takes."
     )
     max_new_tokens: int = Field(512, ge=1, description="Longest answer of a stage, in tokens.")
+    thinking_tokens: int | None = Field(
+        None,
+        ge=0,
+        description="Tokens that a reasoning model may think beside its answer; 0 asks it not to.",
+    )
+    reasoning_effort: str | None = Field(
+        None,
+        description="How much a server's reasoning model thinks, in its own words: none, low, …",
+    )
+
+    @property
+    def token_limit(self) -> int:
+        """New tokens of one answer, thoughts included."""
+        return self.max_new_tokens + (self.thinking_tokens or 0)
 
 
 class LabelSettings(Section, title="Labels"):

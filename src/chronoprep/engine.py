@@ -12,10 +12,11 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from itertools import islice
-from typing import Protocol, TypeVar
+from threading import Event
+from typing import Protocol, TypeVar, cast
 
 from chronoprep.data import Outcome
-from chronoprep.errors import PairError
+from chronoprep.errors import PairError, Stopped
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -30,6 +31,31 @@ def cores() -> int:
         return len(os.sched_getaffinity(0))
     except AttributeError:  # macOS and Windows have no affinity call
         return os.cpu_count() or 1
+
+
+_NOTHING = object()
+stopping = Event()
+"""Set when the run is to stop: what is under way is finished, and nothing new begins."""
+
+
+def until_stopped(items: Iterable[T]) -> Iterator[T]:
+    """The items, as long as the run is not to stop."""
+    source = iter(items)
+    while not stopping.is_set():  # before an item is taken that would then be lost
+        item = next(source, _NOTHING)
+        if item is _NOTHING:
+            return
+        yield cast(T, item)
+
+
+def check_stopped() -> None:
+    """End the run if it is to stop.
+
+    Raises:
+        Stopped: It is.
+    """
+    if stopping.is_set():
+        raise Stopped
 
 
 class Keyed(Protocol):
@@ -53,7 +79,9 @@ class Worker(Protocol[Task_contra, Value]):
 
 
 def run(worker: Worker[K, U] | Callable[[K], U], tasks: Iterable[K]) -> Iterator[list[Outcome[U]]]:
-    """Do tasks; outcomes come as they are ready, a function's in the order of its tasks."""
+    """Do tasks; outcomes come as they are ready, a function's in the order of its tasks. Where the
+    run is to stop, there are no further ones once what is under way is done."""
+    tasks = until_stopped(tasks)
     if callable(worker):
         outcomes = mapped(worker, tasks, key=lambda task: task.key)
         return ([outcome] for outcome in outcomes)

@@ -24,7 +24,7 @@ from PIL.Image import Image, Resampling
 from PIL.JpegImagePlugin import JpegImageFile
 
 from chronoprep.config import VideoSettings
-from chronoprep.errors import PairError
+from chronoprep.errors import PairError, ToolError
 from chronoprep.files import replacing
 
 MAX_SIDE = 16384  # x264's own limit, in pixels
@@ -192,7 +192,9 @@ def _written(path: Path) -> Iterator[Path]:
         except av.FFmpegError as error:
             if error.errno in _DISK_ERRORS:
                 raise OSError(error.errno, error.strerror) from None
-            raise PairError(f"{path.name}: can't be encoded: {error}") from None
+            raise ToolError(
+                f"{path.name}: can't be encoded: {error}", hint="Another --codec may do."
+            ) from None
 
 
 def _frame(image: Image, pixel_format: str) -> av.VideoFrame:

@@ -23,13 +23,13 @@ __all__ = ["app"]
 
 MANY = "pairs dataset dry_run"
 ONE = "input_image output_image output_file"
-FRAMES = "images.max_pixels images.background images.fit"
+FRAMES = "images.max_pixels images.background images.fit images.colour_management"
 STAGE2 = "pairs vlm images labels.preset labels.cot_prompt labels.guard labels.retries"
 
 REFERENCE_FILE = Path("./assets/captions/caption.txt")  # the reference script's default
 
 
-@command("pairs", settings="pairs images.max_pixels images.background")
+@command("pairs", settings="pairs images.max_pixels images.background images.colour_management")
 def pairs(
     call: Call,
     pairs: Annotated[Path, typer.Argument(metavar="PAIRS", help=PAIRS)],

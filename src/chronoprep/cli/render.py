@@ -42,6 +42,7 @@ TITLES = {
     "near-duplicate": "look the same",
     "other-size": "another size",
     "other-shape": "another shape",
+    "other-colours": "two colour spaces",
     "renamed-key": "keys made safe",
 }
 COLOURS = {"error": "red", "warning": "yellow", "note": "dim"}

@@ -160,7 +160,15 @@ def find_edits(path: Path, entries: Rows[Entry], journal: Journal) -> Edits:
     cells: dict[str, str] = {}
     for number, (key, cell) in enumerate(table.select("key", "prompt").iter_rows(), 1):
         if key in cells:
-            raise ConfigError(f"{path}: row {number}: the key {key!r} stands there twice.")
+            raise ConfigError(
+                f"{path}: row {number}: the key {key!r} stands there twice.",
+                hint="Leave one of the rows, or remove the file: it is then written anew.",
+            )
+        if "\0" in cell:
+            raise ConfigError(
+                f"{path}: row {number}: the prompt of {key!r} holds a NUL character.",
+                hint="Remove it, or the file: it is then written anew.",
+            )
         cells[key] = cell
     edits = Edits([], [f"metadata.csv: read as saved by a spreadsheet ({saved})"] if saved else [])
     changed, dropped = [], []

@@ -21,7 +21,7 @@ from typing import Any
 
 from chronoprep import memory
 from chronoprep.data import GREEDY, Chat, Completion, Picture, Sampling
-from chronoprep.errors import BackendError, PairError
+from chronoprep.errors import BackendError, PairError, ToolError
 from chronoprep.vlm.messages import kept, messages
 from chronoprep.vlm.registry import Model
 from chronoprep.vlm.thoughts import broken_off, without_thoughts
@@ -161,7 +161,7 @@ class VLLMVLM:
             (number,) = self.llm.enqueue_chat([question.messages], question.params, use_tqdm=False)
         except (VLLMClientError, ValueError, TypeError, LookupError) as error:
             # Too long, an aspect ratio that the processor refuses, …
-            question.answer.set_result(PairError(f"vLLM refuses it: {_reason(error)}"))
+            question.answer.set_result(ToolError(f"vLLM refuses it: {_reason(error)}"))
         else:
             under_way[_number(number)] = question
 

@@ -152,6 +152,7 @@ def _embed(run: Run, rows: list[_Row], summary: Summary, *, force: bool) -> None
         summary.todo = len(todo)
         summary.finish()
         return
+    run.dataset.make("umt5")
     groups = {same[0].key: same for same in by_text.values()}
 
     def record(outcome: Outcome[Written]) -> Iterator[Event]:

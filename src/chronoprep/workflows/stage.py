@@ -21,7 +21,8 @@ from chronoprep.config import Settings
 from chronoprep.data import Finding, Outcome, Pair
 from chronoprep.dataset import Artefact, Dataset, Entry, Event, Failure, Files, State, renamed
 from chronoprep.engine import Keyed, Worker, batched, mapped
-from chronoprep.errors import ConfigError, PairError
+from chronoprep.errors import BackendError, ConfigError, PairError, ToolError, cause
+from chronoprep.images.sources import files_stamp
 from chronoprep.pairs import Discovery
 from chronoprep.pairs.hub import is_address
 from chronoprep.rows import Rows
@@ -34,6 +35,9 @@ A = TypeVar("A", bound=Artefact)
 
 # Events are written down together for so many seconds: what a crash can cost.
 _SECONDS = 0.5
+# So many failures of one cause, with nothing else before or between them, are not the pairs'.
+_FIRST = 8
+_IN_A_ROW = 32
 _READ_TOGETHER = 64  # what waits for its turn is work for the garbage collector
 
 
@@ -66,12 +70,20 @@ class Run:
         record: Callable[[Outcome[U]], Iterable[Event]],
         *,
         summary: Summary | None = None,
+        of_tool: Callable[[Outcome[U]], bool] | None = None,
     ) -> Summary:
         """Run a stage over its tasks, and write down what comes of them.
 
         Args:
             record: The events of an outcome; a `Failure` counts as one.
             summary: What the plan has counted already.
+            of_tool: Whether an outcome's failure may be the model's, the server's or the encoder's,
+                and not the pair's; by default where its error says so.
+
+        Raises:
+            BackendError: The worker can't go on; or the same cause makes one pair after the other
+                fail, which are not blamed for it then.
+            Stopped: The run was asked to stop, and what was under way is written down.
         """
         summary = summary or Summary(what)
         if self.dry_run:
@@ -81,18 +93,22 @@ class Run:
             return summary.finish()
         self.reporter.start(what, len(tasks))
         waiting: list[Event] = []
+        streak = _Streak(what)
         written = time.monotonic()
         try:
             for outcomes in engine.run(worker, tasks):
                 for outcome in outcomes:
                     events = list(record(outcome))
-                    waiting += events
+                    own = not (of_tool or _of_tool)(outcome)
+                    waiting += streak.taken(outcome.key, events, own=own)
                     self.reporter.advance(summary.count(events))
+                    streak.check()
                 if time.monotonic() - written > _SECONDS:
                     self.dataset.append(waiting)
                     waiting, written = [], time.monotonic()
         finally:
-            self.dataset.append(waiting)
+            self.dataset.append(waiting + streak.held)
+        engine.check_stopped()
         return summary.finish()
 
     def still_stale(self, files: Files, touched: list[tuple[A, K]]) -> Iterator[K]:
@@ -118,9 +134,12 @@ class Run:
             self.dataset.append(same)
 
     def with_images(
-        self, entries: Iterable[Entry] | None = None
+        self, entries: Iterable[Entry] | None = None, *, files: bool = True
     ) -> Iterator[tuple[Entry, State, str | PairError | None]]:
         """Each pair, its state, and the digest of its images as they are now.
+
+        Args:
+            files: Whether the states are of videos and embeddings, too.
 
         The bytes of images are read only where something was made of them before and their files
         look other than then; what is read is remembered in the index. None where nothing was ever
@@ -128,15 +147,16 @@ class Run:
         """
         journal, before = self.dataset.journal, len(self.digests_read)
         for part in batched(self.entries if entries is None else entries, _READ_TOGETHER):
-            states = [journal.state(entry.key) for entry in part]
-            known = [
-                entry.images or self.digests_read.get(entry.key) or state.images_of(entry.files)
-                for entry, state in zip(part, states, strict=True)
-            ]
-            reads = [
-                images is None and (entry.files is None or state.knows_images)
-                for entry, state, images in zip(part, states, known, strict=True)
-            ]
+            states, known, reads = list[State](), list[str | None](), list[bool]()
+            for entry in part:
+                state = journal.state(entry.key, files=files)
+                images = entry.images or state.images_of(entry.files)
+                if images is None and entry.key in journal:
+                    state = journal.state(entry.key)
+                    images = self.digests_read.get(entry.key) or state.images_of(entry.files)
+                states.append(state)
+                known.append(images)
+                reads.append(images is None and (entry.files is None or state.knows_images))
             # Those that have to be read are read side by side.
             fresh = mapped(_digest_of_images, compress(part, reads), key=lambda entry: entry.key)
             for entry, state, images, read in zip(part, states, known, reads, strict=True):
@@ -149,6 +169,62 @@ class Run:
         if len(self.digests_read) > before and not self.dry_run:
             self.dataset.index.learn(self.digests_read)
             self.dataset.index.save()
+
+
+class _Streak:
+    """Failures of one cause that follow each other. Whether the pairs are to blame shows later: for
+    a while they are held back, also over answers that were under way when the cause began."""
+
+    def __init__(self, what: str) -> None:
+        self.held: list[Event] = []
+        self._what, self._only = what, True
+        self._cause, self._length, self._others = "", 0, 0
+
+    def taken(self, key: str, events: list[Event], *, own: bool) -> list[Event]:
+        """What is to be written down now that a pair's events are here.
+
+        Args:
+            own: Whether a failure among them is the pair's own, which says nothing of others.
+        """
+        failures = [event for event in events if isinstance(event, Failure)]
+        if failures and own:
+            return events
+        found = cause(failures[0].error, key) if failures else self._cause
+        before = [] if found == self._cause else self.held
+        if found != self._cause:
+            self._only = self._only and not self._cause
+            self._cause, self._length, self.held = found, 0, []
+        if failures:
+            self.held += failures
+            self._length, self._others = self._length + 1, 0
+        else:
+            self._length, self._others, self._only = 0, self._others + 1, False
+        kept = 2 * _IN_A_ROW if self._others < _IN_A_ROW else 0
+        before += self.held[: max(0, len(self.held) - kept)]
+        self.held = self.held[len(self.held) - min(kept, len(self.held)) :]
+        return [*before, *(event for event in events if not isinstance(event, Failure))]
+
+    def check(self) -> None:
+        """Stop where the pairs can't be to blame.
+
+        Raises:
+            BackendError: Saying the cause.
+        """
+        if self._length < (_FIRST if self._only else _IN_A_ROW):
+            return
+        last, self.held = self.held[-1], []
+        pairs = f"{'The first ' if self._only else ''}{self._length} pairs"
+        reason = last.error if isinstance(last, Failure) else ""
+        raise BackendError(
+            f"{self._what}: {pairs}{'' if self._only else ' in a row'} fail for one cause, "
+            f"so the run stops. {reason}",
+            hint="No pair is marked as failed for it, and what was done is kept: once the cause is "
+            "mended, run it again.",
+        )
+
+
+def _of_tool(outcome: Outcome[U]) -> bool:
+    return isinstance(outcome.error, ToolError)
 
 
 def _digest_of_images(entry: Entry) -> str:
@@ -200,8 +276,9 @@ def opened(
             _update(run, found, pairs or folder)
         else:
             if look:
-                run.dataset.index.look_again()
                 _require_images(run)
+                # Those of which nothing is known will be opened, whatever they look like.
+                run.dataset.index.look_again(run.dataset.journal)
             run.entries = run.dataset.index.entries(settings.pairs.limit)
             run.summary.done = len(run.entries)
         run.summary.finish()
@@ -274,12 +351,12 @@ def _require_images(run: Run) -> None:
     Raises:
         ConfigError: Naming the place.
     """
-    import polars as pl
-
-    frame = run.dataset.index.entries().frame
-    gone = frame.group_by("origin").agg(pl.col("files").is_null().all())
-    for origin, missing in gone.sort("origin").iter_rows():
-        if missing and not is_address(Path(origin)) and not os.path.lexists(origin):
+    entries = run.dataset.index.entries()
+    for origin in entries.frame["origin"].unique().sort():
+        if is_address(Path(origin)) or os.path.lexists(origin):
+            continue
+        here = (entry for entry in entries if entry.origin == origin)
+        if not any(files_stamp(entry.source, entry.target) for entry in here):
             raise ConfigError(
                 f"{origin}: the pairs of {run.dataset.folder} are not there any more.",
                 hint="Name the place that they have moved to, before --dataset.",
