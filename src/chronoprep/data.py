@@ -40,6 +40,22 @@ class Cell:
 
 
 @dataclass(frozen=True, slots=True)
+class Member:
+    """A file in a zip archive.
+
+    Attributes:
+        archive: The zip file.
+        name: The file's path in it, with `/` between folders.
+    """
+
+    archive: Path
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.archive}#member={self.name}"
+
+
+@dataclass(frozen=True, slots=True)
 class Frame:
     """A frame of a video.
 
@@ -65,7 +81,7 @@ class Remote:
         return self.url
 
 
-ImageRef = Path | Cell | Frame | Remote
+ImageRef = Path | Cell | Member | Frame | Remote
 
 
 class Pair(NamedTuple):

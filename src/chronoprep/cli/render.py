@@ -38,6 +38,7 @@ PLAIN_INTERVAL = 10.0  # seconds between progress lines when nobody watches a te
 TITLES = {
     "unusable": "can't be used",
     "unmatched": "without a partner",
+    "passed-over": "passed over",
     "identical": "target is the source",
     "duplicate": "the same images",
     "near-duplicate": "look the same",
@@ -211,7 +212,7 @@ def of_report(report: PairReport) -> Answer:
     captions = f", {report.captions} with a caption or prompt" if report.captions else ""
     count = f"[bold]{report.pairs} pairs[/] ({escape(report.layout)}){captions}"
     last = [] if report.looked else ["The images were not opened."]
-    shown = [count, *_findings(report.findings), *last]
+    shown = [count, str(report.tally), *_findings(report.findings), *last]
     return Answer({**vars(report), "counts": report.counts}, shown, _errors(report.findings))
 
 
