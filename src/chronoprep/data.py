@@ -121,6 +121,18 @@ class Finding:
     remedy: str | None = None
 
 
+class Flaw(NamedTuple):
+    """What is wrong with a file, as the room that knows its kind sees it.
+
+    Attributes:
+        code: As a finding's.
+        message: What is the matter, in words.
+    """
+
+    code: str
+    message: str
+
+
 @dataclass(frozen=True, eq=False)
 class Picture:
     """An image as a model sees it. It is known by its identity: what a backend makes of it is kept

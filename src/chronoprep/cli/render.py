@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from chronoprep.data import Status
+    from chronoprep.workflows.check import CheckReport
     from chronoprep.workflows.pairing import PairReport
     from chronoprep.workflows.progress import Summary
 
@@ -214,6 +215,17 @@ def of_report(report: PairReport) -> Answer:
     last = [] if report.looked else ["The images were not opened."]
     shown = [count, str(report.tally), *_findings(report.findings), *last]
     return Answer({**vars(report), "counts": report.counts}, shown, _errors(report.findings))
+
+
+def of_check(report: CheckReport) -> Answer:
+    """What `check` found; in JSON, the findings alone."""
+    reader = {"full": "full-model trainer", "lora": "LoRA trainer"}[report.trainer]
+    bad = len({f.key for f in report.findings if f.severity == "error"} - {None})
+    state = f"[red]{bad} can't be used[/]" if bad else "nothing stands in the way"
+    if not bad and _errors(report.findings):
+        state = "[red]there are errors[/]"
+    count = f"[bold]{report.samples} samples[/] for the {reader}: {state}"
+    return Answer(report.findings, [count, *_findings(report.findings)], _errors(report.findings))
 
 
 def of_models(models: Sequence[dict[str, Any]]) -> Answer:
