@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, Literal, NamedTuple, TypeVar
 from urllib.parse import quote
@@ -40,6 +40,22 @@ class Cell:
 
 
 @dataclass(frozen=True, slots=True)
+class Member:
+    """A file in a zip archive.
+
+    Attributes:
+        archive: The zip file.
+        name: The file's path in it, with `/` between folders.
+    """
+
+    archive: Path
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.archive}#member={self.name}"
+
+
+@dataclass(frozen=True, slots=True)
 class Frame:
     """A frame of a video.
 
@@ -65,7 +81,7 @@ class Remote:
         return self.url
 
 
-ImageRef = Path | Cell | Frame | Remote
+ImageRef = Path | Cell | Member | Frame | Remote
 
 
 class Pair(NamedTuple):
@@ -103,6 +119,18 @@ class Finding:
     key: str | None
     message: str
     remedy: str | None = None
+
+
+class Flaw(NamedTuple):
+    """What is wrong with a file, as the room that knows its kind sees it.
+
+    Attributes:
+        code: As a finding's.
+        message: What is the matter, in words.
+    """
+
+    code: str
+    message: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,6 +180,36 @@ GREEDY = Sampling()
 
 
 @dataclass(frozen=True, slots=True)
+class Likelihood:
+    """How sure a model was of its answer: natural logarithms of its tokens' probabilities, before
+    temperature and the like, and without those of thoughts and of the end.
+
+    Attributes:
+        mean: Of all tokens.
+        worst: The lowest.
+        token: Which one that is.
+    """
+
+    mean: float
+    worst: float
+    token: str
+
+
+class Served(NamedTuple):
+    """What a server says of an answer of its own accord.
+
+    Attributes:
+        model: Which has answered; empty where it does not say.
+        prompt_tokens: As it counts them; None where it does not.
+        without: The parameters that it refused, and that the request was sent without.
+    """
+
+    model: str
+    prompt_tokens: int | None
+    without: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Completion:
     """What a model answered to one chat.
 
@@ -159,11 +217,15 @@ class Completion:
         text: The answer without special tokens.
         tokens: New tokens generated, the end token included.
         truncated: Whether something else than the model ended the answer: the token limit, mostly.
+        likelihood: Of the text; None where the backend does not tell.
+        served: What a server says of it.
     """
 
     text: str
     tokens: int
     truncated: bool
+    likelihood: Likelihood | None = field(default=None, compare=False)
+    served: Served | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -112,6 +112,8 @@ def write_videos(run: Run, wanted: Callable[[Entry, State], bool] = lambda *_: T
             run.reporter.say(warning)
             summary.notes.append(warning)
 
+    if not run.dry_run:
+        run.dataset.make("videos")
     run.stage("videos", tasks, VideoWriter(settings), record, summary=summary)
     if encoded:
         reasons = ", ".join(f"{count} {reason}" for reason, count in encoded.most_common())
