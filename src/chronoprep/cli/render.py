@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from chronoprep.data import Status
+    from chronoprep.workflows.check import CheckReport
     from chronoprep.workflows.pairing import PairReport
     from chronoprep.workflows.progress import Summary
 
@@ -38,11 +39,13 @@ PLAIN_INTERVAL = 10.0  # seconds between progress lines when nobody watches a te
 TITLES = {
     "unusable": "can't be used",
     "unmatched": "without a partner",
+    "passed-over": "passed over",
     "identical": "target is the source",
     "duplicate": "the same images",
     "near-duplicate": "look the same",
     "other-size": "another size",
     "other-shape": "another shape",
+    "other-colours": "two colour spaces",
     "renamed-key": "keys made safe",
 }
 COLOURS = {"error": "red", "warning": "yellow", "note": "dim"}
@@ -210,8 +213,19 @@ def of_report(report: PairReport) -> Answer:
     captions = f", {report.captions} with a caption or prompt" if report.captions else ""
     count = f"[bold]{report.pairs} pairs[/] ({escape(report.layout)}){captions}"
     last = [] if report.looked else ["The images were not opened."]
-    shown = [count, *_findings(report.findings), *last]
+    shown = [count, str(report.tally), *_findings(report.findings), *last]
     return Answer({**vars(report), "counts": report.counts}, shown, _errors(report.findings))
+
+
+def of_check(report: CheckReport) -> Answer:
+    """What `check` found; in JSON, the findings alone."""
+    reader = {"full": "full-model trainer", "lora": "LoRA trainer"}[report.trainer]
+    bad = len({f.key for f in report.findings if f.severity == "error"} - {None})
+    state = f"[red]{bad} can't be used[/]" if bad else "nothing stands in the way"
+    if not bad and _errors(report.findings):
+        state = "[red]there are errors[/]"
+    count = f"[bold]{report.samples} samples[/] for the {reader}: {state}"
+    return Answer(report.findings, [count, *_findings(report.findings)], _errors(report.findings))
 
 
 def of_models(models: Sequence[dict[str, Any]]) -> Answer:

@@ -64,13 +64,15 @@ class Labeller:
         self, model: vlm.VLM, tasks: Iterable[LabelTask]
     ) -> Iterator[list[Outcome[Labelled]]]:
         from chronoprep.images.load import load_pair, pictures
+        from chronoprep.images.room import room
 
         settings = self.recipe.settings
         batches_of = model if isinstance(model, vlm.BatchVLM) else None
 
         def load(task: LabelTask) -> _Loaded:
-            loaded = load_pair(task.pair, settings.images)
-            source, target = pictures(loaded, settings.images)
+            with room():
+                loaded = load_pair(task.pair, settings.images)
+                source, target = pictures(loaded, settings.images)
             if batches_of is not None:
                 batches_of.prepare(source)
                 batches_of.prepare(target)

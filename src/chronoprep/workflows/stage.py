@@ -212,6 +212,7 @@ def opened(
     if found is not None:
         run.summary.done = len(found.pairs)
         run.reporter.say(f"{len(found.pairs)} pairs in {pairs} ({found.layout})")
+        run.reporter.say(str(found.tally))
         run.summary.findings += [f for f in findings_of(found) if f.severity != "error"]
         for outcome in found.bad:
             run.summary.fail(outcome.key, outcome.error.reason if outcome.error else "")
