@@ -77,7 +77,7 @@ def bad_files() -> dict[str, tuple[bytes, str]]:
         "lfs.png": (lfs, "a Git LFS pointer"),
         "zip.png": (_zip(), "a ZIP archive"),
         "pdf.png": (b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n1 0 obj", "a PDF"),
-        "psd.tif": (b"8BPS\0\1" + bytes(40), "a Photoshop document"),
+        "psd.tif": (b"8BPS\0\1" + bytes(40), header),
         "eps.png": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n", unknown),
         "mp4.jpg": (b"\0\0\0\x20ftypisom\0\0\2\0isomiso2avc1mp41", "a video"),
         "heic.jpg": (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "a HEIC image"),

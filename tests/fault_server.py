@@ -152,7 +152,7 @@ class Handler(BaseHTTPRequestHandler):
                 "created": 0,
                 "model": request["model"],
                 "choices": [{"index": 0, "message": message, "finish_reason": reason}],
-                "usage": {"prompt_tokens": 1, "completion_tokens": 7, "total_tokens": 8},
+                "usage": {"prompt_tokens": 2000, "completion_tokens": 7, "total_tokens": 2007},
             },
         )
 

@@ -237,7 +237,7 @@ def test_a_kept_clip_has_all_its_frames(
     name: str, codec: str, options: dict[str, str], tmp_path: Path
 ) -> None:
     clip = write_clip(tmp_path / name, codec, "yuv420p", **options)
-    keep_clip(clip, tmp_path / "kept.mp4", check=True)
+    keep_clip(clip, tmp_path / "kept.mp4", ImageSettings(), check=True)
     assert len(read_frames(clip)) == COUNT
     assert np.array_equal(read_frames(tmp_path / "kept.mp4"), read_frames(clip))
 

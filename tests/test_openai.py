@@ -28,7 +28,7 @@ from chronoprep.dataset import Dataset
 from chronoprep.errors import BackendError, ConfigError, PairError
 from chronoprep.images.load import load_pair, pictures
 from chronoprep.vlm import openai_backend
-from chronoprep.vlm.endpoint import ServedModel, base_url, choose
+from chronoprep.vlm.endpoint import ServedModel, base_url, choose, url
 from chronoprep.vlm.openai_backend import IMAGE_BYTES, OpenAIVLM, data_url
 from conftest import Result, label_of, photo, write_pairs
 from fault_server import DECLINED, FATAL, FILTERED, LONG, REFUSED, caption_of, cot_of, fingerprint
@@ -250,7 +250,7 @@ def test_no_server_stops_the_run_before_it_begins(run: Run, tmp_path: Path) -> N
     ("options", "said"),
     [
         (["--backend", "openai"], "needs the address of a server"),
-        (["--endpoint", "localhost:8000"], "is no http(s) address"),
+        (["--endpoint", "ftp://localhost:8000"], "is no http(s) address"),
         (["--endpoint", "http://[::1/v1"], "is no http(s) address"),
         (["--endpoint", "http://localhost:abc/v1"], "is no http(s) address"),
         (["--endpoint", "http://user:pass/word@localhost/v1"], "'http://localhost/v1' is no"),
@@ -283,8 +283,8 @@ def test_a_proxy_that_nothing_here_speaks_is_a_usage_error(
 def test_a_missing_extra_names_its_pip_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     with pytest.raises(ConfigError) as caught:
-        vlm.resolve(VLMSettings(endpoint="http://localhost", model="x"))
-    assert "pip install 'chronoprep[openai]'" in str(caught.value.hint)
+        vlm.resolve(VLMSettings(backend="vllm", model="x"))
+    assert "pip install 'chronoprep[vllm]'" in str(caught.value.hint)
 
 
 def asked(model: OpenAIVLM, sampling: Sampling) -> dict[str, Any]:
@@ -293,6 +293,7 @@ def asked(model: OpenAIVLM, sampling: Sampling) -> dict[str, Any]:
     request: dict[str, Any] = json.loads(answer.text)
     assert request.pop("messages") == [{"role": "user", "content": "Hello"}]
     assert request.pop("model") == "/srv/models/painter"
+    assert request.pop("logprobs") is True
     return request
 
 
@@ -389,7 +390,33 @@ def test_the_model_to_ask() -> None:
         ("http://localhost:8000/", "http://localhost:8000/v1"),
         ("https://api.example.org/v1/", "https://api.example.org/v1"),
         ("https://example.org/openai/v2", "https://example.org/openai/v2"),
+        ("localhost:8000", "http://localhost:8000/v1"),
+        ("localhost", "http://localhost/v1"),
+        ("gpu-box.lan", "http://gpu-box.lan/v1"),
+        ("192.168.0.7:8000/v1", "http://192.168.0.7:8000/v1"),
+        ("api.example.org/v1", "https://api.example.org/v1"),
+        ("http://0.0.0.0:8000", "http://127.0.0.1:8000/v1"),
+        ("http://me:word@0.0.0.0:8000", "http://me:word@127.0.0.1:8000/v1"),
+        ("http://[::]:8000/v1", "http://[::1]:8000/v1"),
+        ("[::1]:8000", "http://[::1]:8000/v1"),
+        ("::1", "http://[::1]/v1"),
+        (" 'http://h:1/v1/chat/completions/' ", "http://h:1/v1"),
+        ("http://h:1/v1/completions", "http://h:1/v1"),
+        ("http://h:1/v1/models", "http://h:1/v1"),
+        ("http://h:11434/api/chat", "http://h:11434/v1"),
+        ("http://h/api/chat/completions", "http://h/api"),
+        ("HTTP://h:1/v1#x", "http://h:1/v1"),
+        (
+            "https://me.openai.azure.com/openai/deployments/d/chat/completions?api-version=1",
+            "https://me.openai.azure.com/openai/deployments/d",
+        ),
     ],
 )
-def test_an_address_without_a_path_gets_the_usual_one(endpoint: str, base: str) -> None:
+def test_an_address_may_be_spelled_in_any_usual_way(endpoint: str, base: str) -> None:
     assert base_url(endpoint) == base
+
+
+def test_an_address_keeps_its_query() -> None:
+    azure = "https://me.openai.azure.com/openai/deployments/d/chat/completions?api-version=1"
+    assert url(azure, "chat/completions") == azure
+    assert url("h:1", "models") == "http://h:1/v1/models"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, Literal, NamedTuple, TypeVar
 from urllib.parse import quote
@@ -121,6 +121,18 @@ class Finding:
     remedy: str | None = None
 
 
+class Flaw(NamedTuple):
+    """What is wrong with a file, as the room that knows its kind sees it.
+
+    Attributes:
+        code: As a finding's.
+        message: What is the matter, in words.
+    """
+
+    code: str
+    message: str
+
+
 @dataclass(frozen=True, eq=False)
 class Picture:
     """An image as a model sees it. It is known by its identity: what a backend makes of it is kept
@@ -168,6 +180,36 @@ GREEDY = Sampling()
 
 
 @dataclass(frozen=True, slots=True)
+class Likelihood:
+    """How sure a model was of its answer: natural logarithms of its tokens' probabilities, before
+    temperature and the like, and without those of thoughts and of the end.
+
+    Attributes:
+        mean: Of all tokens.
+        worst: The lowest.
+        token: Which one that is.
+    """
+
+    mean: float
+    worst: float
+    token: str
+
+
+class Served(NamedTuple):
+    """What a server says of an answer of its own accord.
+
+    Attributes:
+        model: Which has answered; empty where it does not say.
+        prompt_tokens: As it counts them; None where it does not.
+        without: The parameters that it refused, and that the request was sent without.
+    """
+
+    model: str
+    prompt_tokens: int | None
+    without: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Completion:
     """What a model answered to one chat.
 
@@ -175,11 +217,15 @@ class Completion:
         text: The answer without special tokens.
         tokens: New tokens generated, the end token included.
         truncated: Whether something else than the model ended the answer: the token limit, mostly.
+        likelihood: Of the text; None where the backend does not tell.
+        served: What a server says of it.
     """
 
     text: str
     tokens: int
     truncated: bool
+    likelihood: Likelihood | None = field(default=None, compare=False)
+    served: Served | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,11 @@ them into one line and an exit code; a library user can catch `ChronoprepError` 
 
 from __future__ import annotations
 
+import re
+
+# What a reason says of one pair alone: quotations, paths, and whatever holds a number.
+_OWN = re.compile(r"(?<!\w)('(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\")|\S*[/\\]\S*|\S*\d\S*")
+
 
 class ChronoprepError(Exception):
     """Base of all errors raised on purpose.
@@ -36,3 +41,18 @@ class BackendError(ChronoprepError):
 
 class PairError(ChronoprepError):
     """Something is wrong with one pair: it is recorded as failed and the run goes on."""
+
+
+class ToolError(PairError):
+    """A model, a server or an encoder fails at one pair, which may not be to blame: a stage that
+    meets the same cause again and again stops."""
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal asked the run to stop. What was under way is written down."""
+
+
+def cause(reason: str, key: str = "") -> str:
+    """A reason less what is one pair's own: equal for two pairs that fail of the same cause."""
+    text = _OWN.sub("…", reason)
+    return text.replace(key, "…") if len(key) > 2 else text

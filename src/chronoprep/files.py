@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,16 +31,33 @@ def file_names(folder: Path) -> set[str]:
         ) from None
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder, and those that it lies in.
+
+    Raises:
+        BackendError: It can't be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(folder, error) from None
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside `path`, which takes its place when the block ends well.
 
+    Its folder has to be there: a dataset that was moved or removed under a run must not come into
+    being again. A link to a file stays one.
+
     Raises:
-        BackendError: When the disk is full or the folder can't be written.
+        BackendError: When the disk is full, the folder can't be written, or the file is read-only.
     """
+    path = path.resolve() if path.is_symlink() else path
     temporary = path.with_name(f".{path.name}{TEMPORARY}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and not path.stat().st_mode & 0o222:
+            raise PermissionError(errno.EACCES, "it is read-only")
         try:
             yield temporary
             with temporary.open("rb+") as file:
@@ -55,7 +73,6 @@ def linked(source: Path, path: Path) -> bool:
     """Make `path` another name of a file, atomically; False where the file system does not let."""
     temporary = path.with_name(f".{path.name}{TEMPORARY}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         os.link(source, temporary)
         temporary.replace(path)
     except OSError:
@@ -66,8 +83,22 @@ def linked(source: Path, path: Path) -> bool:
     return True
 
 
+_REMEDIES = {
+    errno.ENOSPC: "Free some space",
+    errno.EDQUOT: "Free some space",
+    errno.EACCES: "Change its permissions",
+    errno.EPERM: "Change its permissions",
+    errno.EROFS: "Mount it writable",
+    errno.ENOENT: "Put its folder back",
+    errno.ENOLCK: "Mount this file system with locks (for NFS: without `nolock`)",
+    errno.ENOTSUP: "Mount this file system with locks (for NFS: without `nolock`)",
+    errno.ENOSYS: "Mount this file system with locks (for NFS: without `nolock`)",
+}
+
+
 def unwritable(path: Path, error: OSError) -> BackendError:
+    remedy = _REMEDIES.get(error.errno or 0, "Put that right")
     return BackendError(
-        f"{path}: can't write: {error.strerror or error}",
-        hint="Free some space or choose another --dataset; what was done so far is kept.",
+        f"{path}: can't write: {error.strerror or error}.",
+        hint=f"{remedy}, or choose another --dataset; what was done so far is kept.",
     )

@@ -24,7 +24,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from chronoprep import digest
-from chronoprep.data import Status
+from chronoprep.data import Likelihood, Status
 
 Verdict = Literal["accept", "reject", "edit"]
 
@@ -53,7 +53,9 @@ class Label(Event):
     settings, model, revision, prompt, generation settings). `images` is the digest of both images'
     bytes, and `files` says how their files looked then: while they look the same, the bytes are not
     read again. `faults` says, by stage, what the guard has against a text that was kept while it
-    was off: with the guard on again, that stage is stale. The other fields are for people.
+    was off: with the guard on again, that stage is stale. `answered_by` is the model that a server
+    says has answered, `likelihood` by stage how sure the model was of its text. The other fields
+    are for people.
     """
 
     kind: Literal["label"] = "label"
@@ -75,6 +77,8 @@ class Label(Event):
     retried: dict[str, dict[str, Any]] | None = None
     notes: tuple[str, ...] = ()
     seconds: float | None = None
+    answered_by: str | None = None
+    likelihood: dict[str, Likelihood] | None = None
 
     @property
     def no_change(self) -> bool:
@@ -179,6 +183,11 @@ AnyEvent = Annotated[
     Label | Failure | Review | Score | Video | Embedding | Table | Torn,
     Field(discriminator="kind"),
 ]
+KINDS: dict[str, type[Event]] = {
+    kind.model_fields["kind"].default: kind
+    for kind in (Label, Failure, Review, Score, Video, Embedding)
+}
+"""The events of a pair, by what they are called in the journal."""
 read_event = TypeAdapter[Any](AnyEvent).validator.validate_json
 """An event of its line. Raises pydantic's ValidationError."""
 

@@ -11,7 +11,7 @@ DATASET/
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from functools import cached_property
@@ -25,7 +25,7 @@ from chronoprep.dataset.index import Index
 from chronoprep.dataset.journal import Journal
 from chronoprep.dataset.table import find_edits, own_columns, write_rows
 from chronoprep.errors import BackendError, ConfigError
-from chronoprep.files import TEMPORARY, file_names, replacing, unwritable
+from chronoprep.files import TEMPORARY, file_names, make_folder, replacing, unwritable
 
 JOURNAL = "labels.jsonl"
 CSV = "metadata.csv"
@@ -46,6 +46,7 @@ class Dataset:
             raise ConfigError(f"{folder}: not a folder.", hint="Give --dataset a folder.")
         self.folder = folder
         self.csv = folder / CSV
+        self._held: tuple[int, int] | None = None  # what is locked, wherever it may be moved
 
     @cached_property
     def journal(self) -> Journal:
@@ -62,16 +63,22 @@ class Dataset:
     def embedding(self, key: str) -> Path:
         return self.folder / "umt5" / f"{key}.pkl"
 
+    def make(self, name: str) -> None:
+        """Make a folder of files, `videos` or `umt5`.
+
+        Raises:
+            BackendError: It can't be made, or the dataset was moved under the run.
+        """
+        self._require_place()
+        make_folder(self.folder / name)
+
     def append(self, events: Iterable[Event]) -> None:
         """Add events to the journal, with the time: on disk when this returns.
 
         Raises:
             BackendError: When the disk is full or the folder can't be written.
         """
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise unwritable(self.folder, error) from None
+        self._require_place()
         now = {"time": datetime.now(timezone.utc).isoformat(timespec="seconds")}
         self.journal.append(event.model_copy(update=now) for event in events)
 
@@ -86,20 +93,44 @@ class Dataset:
 
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.folder / LOCK)
+            # For all who may write the folder, and not for its first user alone.
+            lock = FileLock(self.folder / LOCK, mode=0o666)
             lock.acquire(timeout=0)
+            self._held = _identity(self.folder)
         except Timeout:
             raise BackendError(
                 f"{self.folder}: another chronoprep run is writing to this dataset.",
                 hint="Wait until it ends, or give this run another --dataset.",
             ) from None
         except OSError as error:
-            raise unwritable(self.folder, error) from None
+            raise unwritable(self.folder / LOCK, error) from None
         try:
             self._clear()
             yield
+            self._require_place()
         finally:
+            self._held = None
             lock.release()
+
+    def _require_place(self) -> None:
+        """Make the folder where there is none; under a lock it has to be the one that is locked.
+
+        Raises:
+            BackendError: It was moved or removed under the run, or can't be made.
+        """
+        if self._held is None:
+            make_folder(self.folder)
+            return
+        try:
+            if _identity(self.folder) == self._held:
+                return
+        except OSError:
+            pass
+        raise BackendError(
+            f"{self.folder}: the dataset was moved or removed while this run was at work on it.",
+            hint="Put it back, or name its new place: what was written down until then is in it. "
+            "Then run it again to go on.",
+        )
 
     def _clear(self) -> None:
         # Of tables only in the folder itself, which may hold other programs' files.
@@ -133,28 +164,44 @@ class Dataset:
         self.append([*edits.reviews, made])
         return edits.notes
 
-    def write_csv(self, rows: Iterable[tuple[str, ...]]) -> None:
+    def write_csv(self, rows: Callable[[], Iterable[tuple[str, ...]]]) -> list[str]:
         """Write metadata.csv; a user's own columns stay.
 
         Args:
-            rows: (key, video, prompt, umt5).
+            rows: (key, video, prompt, umt5), as often as it is asked: what a human changes in the
+                table until it is replaced is taken over, and may change them.
+
+        Returns:
+            What was taken over, readable.
+
+        Raises:
+            BackendError: It can't be written, or was moved under the run.
+            ConfigError: As `take_over_edits`.
         """
-        own = own_columns(self.csv)
+        self._require_place()
+        notes: list[str] = []
         keys: list[str] = []
 
         def seen() -> Iterator[tuple[str, ...]]:
-            for row in rows:
+            keys.clear()
+            for row in rows():
                 keys.append(row[0])
                 yield row
 
         with replacing(self.csv) as temporary:
-            write_rows(seen(), temporary, own)
+            while True:
+                notes += self.take_over_edits()
+                before = _stamp(self.csv)
+                write_rows(seen(), temporary, own_columns(self.csv))
+                if _stamp(self.csv) == before:
+                    break
             # First what it holds, then the file: one that a crash keeps from its place is known.
             self.index.list_rows(keys)
             self.index.save()
             table = _described(temporary)
             if table.content not in self.journal.tables:
                 self.append([table])
+        return notes
 
 
 A = TypeVar("A", bound=Artefact)
@@ -195,6 +242,20 @@ class Files:
             return event.model_copy(update={"mtime": path.stat().st_mtime_ns})
         except OSError:
             return None
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    status = folder.stat()
+    return status.st_dev, status.st_ino
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    """How a file looks from outside; None where it is not there."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _described(path: Path) -> Table:

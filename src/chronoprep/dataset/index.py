@@ -8,7 +8,7 @@ written whole, at discovery; what happens to a pair afterwards stands in the jou
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -166,14 +166,16 @@ class Index:
         self._frame = pl.concat([new.select(names), rest.select(names)])
         return changes
 
-    def look_again(self) -> None:
-        """See how the pairs' files look now."""
+    def look_again(self, keys: Container[str]) -> None:
+        """See how the files of these pairs look now."""
         import polars as pl
 
         if self._frame is None:
             return
         frame = self._frame
-        files = pl.Series("files", _stamps(frame), dtype=pl.String)
+        wanted = pl.Series([key in keys for key in frame["key"].to_list()], dtype=pl.Boolean)
+        new = pl.Series(_stamps(frame.filter(wanted)), dtype=pl.String)
+        files = frame["files"].scatter(wanted.arg_true(), new)
         known = pl.when(files == pl.col("files")).then("images").alias("images")
         self._frame = frame.with_columns(files, known)
 

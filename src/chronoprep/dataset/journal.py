@@ -21,14 +21,14 @@ import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Any, BinaryIO, Literal, get_args
 
 from filelock import FileLock, Timeout
 from pydantic import TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from chronoprep.data import Finding
-from chronoprep.dataset.events import Event, State, Table, Torn, read_event
+from chronoprep.dataset.events import KINDS, Event, State, Table, Torn, read_event
 from chronoprep.errors import BackendError
 from chronoprep.files import unwritable
 from chronoprep.keys import safe_key
@@ -37,9 +37,15 @@ LOCK_SECONDS = 60.0  # an append takes milliseconds: who waits longer waits for 
 SHOWN = 5  # damaged lines that are named
 _BUFFER = 1 << 16
 _BOM = b"\xef\xbb\xbf"
+_NUL = rb"\u0000"
 _PLAIN = re.compile(r"[A-Za-z][\w-]{0,100}")  # a safe key, seen at a glance
 
 Kind = Literal["label", "failure", "review", "score", "video", "embedding"]
+# An event's place holds its kind, too, as the remainder: what need not be read is passed over.
+_CODES: dict[str, int] = {kind: code for code, kind in enumerate(get_args(Kind))}
+_READERS = [TypeAdapter[Any](KINDS[kind]).validator.validate_json for kind in _CODES]
+_OF_FILES = _CODES["video"]  # from here on, kinds tell of files and not of the text
+_KINDS = 8
 
 
 class _Head(TypedDict):
@@ -63,7 +69,7 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.tables: set[str] = set()
-        self._starts: dict[str, int | list[int]] = {}
+        self._places: dict[str, int | list[int]] = {}
         self._damaged: dict[int, str] = {}
         self._read, self._lines = 0, 0
         self._file: BinaryIO | None = None
@@ -106,7 +112,7 @@ class Journal:
         )
 
     def _forget(self) -> None:
-        for part in (self.tables, self._starts, self._damaged):
+        for part in (self.tables, self._places, self._damaged):
             part.clear()
         self._read, self._lines, self._file = 0, 0, None
 
@@ -129,20 +135,25 @@ class Journal:
         if not line.strip():
             return
         try:
-            key = _head(line)["key"]
+            head = _head(line)
         except ValidationError:
             self._take_other(line)
             return
-        if key not in self._starts and not _is_safe(key):
+        key = head["key"]
+        if key not in self._places and not _is_safe(key):
             self._damaged[self._lines] = f"{key[:80]!r} is no key"
             return
-        before = self._starts.get(key)
+        if _NUL in line:
+            self._damaged[self._lines] = "it holds a NUL, which ends a text elsewhere"
+            return
+        place = start * _KINDS + _CODES[head["kind"]]
+        before = self._places.get(key)
         if before is None:
-            self._starts[key] = start
+            self._places[key] = place
         elif isinstance(before, int):
-            self._starts[key] = [before, start]
+            self._places[key] = [before, place]
         else:
-            before.append(start)
+            before.append(place)
 
     def _take_other(self, line: bytes) -> None:
         """A line that is no event of a pair."""
@@ -156,23 +167,29 @@ class Journal:
         elif not isinstance(event, Torn):
             self._damaged[self._lines] = "it names no key"
 
-    def events(self, key: str) -> list[Event]:
-        """The events of a key, in order; those that are damaged are passed over."""
-        starts = self._starts.get(key)
-        if starts is None:
+    def events(self, key: str, *, files: bool = True) -> list[Event]:
+        """The events of a key, in order; those that are damaged are passed over.
+
+        Args:
+            files: Those of videos and embeddings, too: to pass them over saves half of the time.
+        """
+        places = self._places.get(key)
+        if places is None:
             return []
         events = []
-        for start in (starts,) if isinstance(starts, int) else starts:
-            line = self._line(start)
+        for place in (places,) if isinstance(places, int) else places:
+            start, code = divmod(place, _KINDS)
+            if code >= _OF_FILES and not files:
+                continue
             try:
-                events.append(read_event(line))
+                events.append(_READERS[code](self._line(start)))
             except ValidationError as error:
                 self._damaged[self._number(start)] = _reason(error)
         return events
 
-    def state(self, key: str) -> State:
-        """What a key's events come to."""
-        return State(self.events(key))
+    def state(self, key: str, *, files: bool = True) -> State:
+        """What a key's events come to, of which those of `files` may be left out."""
+        return State(self.events(key, files=files))
 
     def _line(self, start: int) -> bytes:
         assert self._file is not None
@@ -205,13 +222,13 @@ class Journal:
         return found
 
     def __contains__(self, key: object) -> bool:
-        return key in self._starts
+        return key in self._places
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._starts)
+        return iter(self._places)
 
     def __len__(self) -> int:
-        return len(self._starts)
+        return len(self._places)
 
     def append(self, events: Iterable[Event]) -> None:
         """Add events: on disk when this returns.
@@ -242,7 +259,7 @@ def append_lock(path: Path) -> Iterator[None]:
     Raises:
         BackendError: Its folder can't be written, or another process never lets go.
     """
-    lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=LOCK_SECONDS)
+    lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=LOCK_SECONDS, mode=0o666)
     try:
         lock.acquire()
     except Timeout:

@@ -144,7 +144,15 @@ def find_edits(path: Path, entries: Rows[Entry], journal: Journal) -> Edits:
     cells: dict[str, str] = {}
     for number, (key, cell) in enumerate(table.select("key", "prompt").iter_rows(), 1):
         if key in cells:
-            raise ConfigError(f"{path}: row {number}: the key {key!r} stands there twice.")
+            raise ConfigError(
+                f"{path}: row {number}: the key {key!r} stands there twice.",
+                hint="Leave one of the rows, or remove the file: it is then written anew.",
+            )
+        if "\0" in cell:
+            raise ConfigError(
+                f"{path}: row {number}: the prompt of {key!r} holds a NUL character.",
+                hint="Remove it, or the file: it is then written anew.",
+            )
         cells[key] = cell
     edits = Edits([], [f"metadata.csv: read as saved by a spreadsheet ({saved})"] if saved else [])
     changed, dropped = [], []
@@ -212,7 +220,9 @@ def _parsed(data: bytes, path: Path, separator: str) -> polars.DataFrame:
         # Bytes and not a path: polars would read `[1]` in a path as a pattern.
         table = polars.read_csv(io.BytesIO(data), infer_schema=False, separator=separator)
     except polars.exceptions.NoDataError:
-        raise ConfigError(f"{path}: the file is empty.") from None
+        raise ConfigError(
+            f"{path}: the file is empty.", hint="Remove it: it is written anew."
+        ) from None
     except polars.exceptions.PolarsError as error:
         reason = str(error).strip().splitlines()[0]
         raise ConfigError(f"{path}: can't read the table: {reason}", hint=CSV) from None

@@ -17,7 +17,7 @@ from anyio.from_thread import start_blocking_portal
 from chronoprep import digest
 from chronoprep.data import Remote
 from chronoprep.errors import BackendError, PairError
-from chronoprep.images.load import is_image
+from chronoprep.images.decode import is_image
 from chronoprep.images.sources import cache, reason, sniff
 
 _TIMEOUT = 30.0  # seconds to connect, and without a byte
@@ -66,7 +66,7 @@ def _fetched(url: str) -> bytes:
             f"{url}: can't download it: {late or reason(error)}.",
             hint="Check the address, and run it again to try again.",
         ) from None
-    if not is_image(data):
+    if not is_image(data, url):
         what, hint = sniff(data)
         raise PairError(f"{url}: {what}.", hint=hint)
     return data

@@ -5,24 +5,21 @@ A leaf: imports Pillow at its top. Knows nothing of models, videos or where pair
 
 from __future__ import annotations
 
-import io
 import re
-import sys
-import threading
-import warnings
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import NamedTuple
 
-from PIL import Image, ImageCms, ImageColor, ImageOps, UnidentifiedImageError
-from PIL.Image import Resampling, Transpose
+from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.Image import Resampling
 
 from chronoprep import digest
 from chronoprep.config import ImageSettings
-from chronoprep.data import Frame, ImageRef, Pair, Picture
-from chronoprep.errors import ChronoprepError, ConfigError, PairError
+from chronoprep.data import Cell, Frame, ImageRef, Member, Pair, Picture, Remote
+from chronoprep.errors import ChronoprepError, PairError
+from chronoprep.images.decode import colour, decoded
 from chronoprep.images.refs import parse
+from chronoprep.images.room import room
 from chronoprep.images.sources import (
     AGAIN,
     RESAVE,
@@ -30,30 +27,13 @@ from chronoprep.images.sources import (
     files_stamp,
     read_source,
     reason,
-    require_size,
     sniff,
 )
-
-# Named, so that a file called x.png can't reach the rarer decoders (EPS runs Ghostscript). JPEG
-# opens MPO too.
-FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "AVIF", "GIF", "JPEG2000", "PPM")
 
 # glibc would give each picture's memory back to the system and fetch it anew, page by page, for the
 # next: a fifth of the time that a video takes. A freed block of nearly 32 MB, its limit for this,
 # teaches it to keep what is smaller. Elsewhere this does nothing.
 bytearray(31 << 20)
-
-_ORIENTATION_TAG = 0x0112
-_ORIENTATIONS = {
-    2: Transpose.FLIP_LEFT_RIGHT,
-    3: Transpose.ROTATE_180,
-    4: Transpose.FLIP_TOP_BOTTOM,
-    5: Transpose.TRANSPOSE,
-    6: Transpose.ROTATE_270,
-    7: Transpose.TRANSVERSE,
-    8: Transpose.ROTATE_90,
-}
-
 
 # A marker of a JPEG file. Where one stands within coded pixels, 00 or a restart marker follows FF.
 _JPEG_MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")
@@ -82,45 +62,56 @@ class LoadedPair:
 
 
 class LoadedImage(NamedTuple):
-    """An upright RGB image at full size.
+    """An upright RGB image at full size, in sRGB.
 
     Attributes:
-        notes: What a user may not expect: first of many frames, transparency.
+        notes: What a user may not expect: first of many frames, transparency, a conversion.
         digest: As `content_digest` gives it.
         jpeg: The JPEG file of these very pixels, if there is one that says nothing beside.
+        colours: The colour space that the file names.
     """
 
     image: Image.Image
     notes: tuple[str, ...]
     digest: str
     jpeg: bytes | None = None
+    colours: str = "sRGB"
 
 
-def load_image(ref: ImageRef, settings: ImageSettings) -> LoadedImage:
+def load_image(
+    ref: ImageRef, settings: ImageSettings, *, at_least: tuple[int, int] | None = None
+) -> LoadedImage:
     """Load one image; its file is opened once.
+
+    Args:
+        at_least: A size that will do, where the format can be decoded smaller.
 
     Raises:
         PairError: The image is missing, unreadable, not an image, damaged, larger than
             `max_pixels`, or has pixels that don't map to 8 bits (floating point).
         ConfigError: `background` is no colour.
     """
-    _colour(settings)  # a wrong setting is no pair's fault: found before a pair can be blamed
-    if isinstance(ref, Frame):
-        from chronoprep.images.clips import load_frame
+    colour(settings)  # a wrong setting is no pair's fault: found before a pair can be blamed
+    with room():
+        if isinstance(ref, Frame):
+            from chronoprep.images.clips import load_frame
 
-        return LoadedImage(load_frame(ref, settings), (), content_digest(ref))
+            image, colours, notes, _ = load_frame(ref, settings)
+            return LoadedImage(image, notes, content_digest(ref), None, colours)
+        return _load_still(ref, settings, at_least)
+
+
+def _load_still(
+    ref: Path | Cell | Member | Remote, settings: ImageSettings, at_least: tuple[int, int] | None
+) -> LoadedImage:
     data = b""
     try:
         data = read_source(ref)
-        with _pillow_rules(), Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            rgb, notes = _decoded(image, ref, settings)
-            jpeg = None
-            # A large one is not kept: the model sees it smaller.
-            if (image.format, image.mode) == ("JPEG", "RGB") and (
-                _bounded_size(rgb.size, settings) == rgb.size
-            ):
-                jpeg = _plain_jpeg(data)
-            return LoadedImage(rgb, notes, digest.of_bytes(data), jpeg)
+        image, colours, notes, plain = decoded(data, ref, settings, at_least)
+        # A large one is not kept: the model sees it smaller.
+        plain = plain and _bounded_size(image.size, settings) == image.size
+        jpeg = _plain_jpeg(data) if plain else None
+        return LoadedImage(image, notes, digest.of_bytes(data), jpeg, colours)
     except ChronoprepError:
         raise
     except UnidentifiedImageError:
@@ -134,37 +125,6 @@ def load_image(ref: ImageRef, settings: ImageSettings) -> LoadedImage:
         raise PairError(f"{ref}: the image is damaged: {reason(error)}.", hint=AGAIN) from error
 
 
-def _decoded(
-    image: Image.Image, ref: ImageRef, settings: ImageSettings
-) -> tuple[Image.Image, tuple[str, ...]]:
-    width, height = image.size
-    if width < 1 or height < 1:
-        raise PairError(f"{ref}: the image is empty ({width}×{height}).", hint=AGAIN)
-    require_size(ref, image.size, settings)
-    notes = []
-    # MPO's further frames are thumbnails, depth and gain maps of the same photograph.
-    frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
-    if frames != 1:
-        image.seek(0)
-        kind, unit = ("multi-page", "pages") if image.format == "TIFF" else ("animated", "frames")
-        notes.append(f"{kind}: first of {frames} {unit}")
-    image.load()
-    orientation = _orientation(image)
-    rgb = _to_rgb(image, ref, settings, notes)
-    if orientation in _ORIENTATIONS:
-        rgb = rgb.transpose(_ORIENTATIONS[orientation])
-    return rgb, tuple(notes)
-
-
-def is_image(data: bytes) -> bool:
-    """Whether bytes begin as an image that `load_image` knows."""
-    try:
-        with _pillow_rules(), Image.open(io.BytesIO(data), formats=FORMATS):
-            return True
-    except Exception:  # Pillow's plugins raise nearly any on a damaged header
-        return False
-
-
 def load_pair(pair: Pair, settings: ImageSettings) -> LoadedPair:
     """Load both images at full size, the target brought to the source's size by `settings.fit`.
 
@@ -175,10 +135,14 @@ def load_pair(pair: Pair, settings: ImageSettings) -> LoadedPair:
         ConfigError: `background` is no colour.
     """
     files = files_stamp(pair.source, pair.target)
-    source, source_notes, before, source_jpeg = load_image(parse(pair.source), settings)
-    target, target_notes, after, target_jpeg = load_image(parse(pair.target), settings)
-    notes = [f"source {note}" for note in source_notes]
-    notes += [f"target {note}" for note in target_notes]
+    with room():
+        before = load_image(parse(pair.source), settings)
+        after = load_image(parse(pair.target), settings)
+    source, target, target_jpeg = before.image, after.image, after.jpeg
+    notes = [f"source {note}" for note in before.notes]
+    notes += [f"target {note}" for note in after.notes]
+    if before.colours != after.colours:
+        notes.append(f"colour spaces differ: {before.colours} and {after.colours}")
     if source.size != target.size:
         was, now = (f"{width}×{height}" for width, height in (target.size, source.size))
         if settings.fit == "error":
@@ -188,8 +152,9 @@ def load_pair(pair: Pair, settings: ImageSettings) -> LoadedPair:
             )
         target, target_jpeg = _to_frame(target, source.size, settings), None
         notes.append(f"target {was} → {now} ({settings.fit})")
-    jpegs = (source_jpeg, target_jpeg)
-    return LoadedPair(pair, source, target, of_both(before, after), files, tuple(notes), jpegs)
+    images = of_both(before.digest, after.digest)
+    jpegs = (before.jpeg, target_jpeg)
+    return LoadedPair(pair, source, target, images, files, tuple(notes), jpegs)
 
 
 def pictures(loaded: LoadedPair, settings: ImageSettings) -> tuple[Picture, Picture]:
@@ -237,48 +202,6 @@ def of_both(source: str, target: str) -> str:
     return digest.of_text(source + target, 16)
 
 
-_rules_lock = threading.Lock()
-_rules_users = 0
-_rules = ExitStack()
-
-
-@contextmanager
-def _pillow_rules() -> Iterator[None]:
-    """Pillow's warnings off, and our own pixel limit in place of Pillow's, while in use.
-
-    Both are global to the process and images are loaded in threads: the first thread in sets them
-    and the last one out restores them, since `catch_warnings` in each would restore the wrong ones.
-    """
-    global _rules_users
-    # Free-threaded Python has the warnings' rules per thread.
-    own = getattr(sys.flags, "context_aware_warnings", False)
-    with warnings.catch_warnings() if own else nullcontext():
-        with _rules_lock:
-            _rules_users += 1
-            if _rules_users == 1:
-                _rules.enter_context(nullcontext() if own else warnings.catch_warnings())
-                _rules.callback(setattr, Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
-                Image.MAX_IMAGE_PIXELS = None
-            if own or _rules_users == 1:
-                warnings.filterwarnings("ignore", module=r"PIL\.")
-        try:
-            yield
-        finally:
-            with _rules_lock:
-                _rules_users -= 1
-                if _rules_users == 0:
-                    _rules.close()
-
-
-def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation; damaged metadata around a good image counts as upright."""
-    try:
-        value = image.getexif().get(_ORIENTATION_TAG, 1)
-        return int(value)
-    except Exception:
-        return 1
-
-
 def _plain_jpeg(data: bytes) -> bytes | None:
     """A JPEG file up to the end of its image, without what may be appended: a video, a second
     image. None where the file itself has room for where, when or by whom: in segments that tell of
@@ -298,76 +221,6 @@ def _plain_jpeg(data: bytes) -> bytes | None:
     return None
 
 
-def _to_rgb(
-    image: Image.Image, ref: ImageRef, settings: ImageSettings, notes: list[str]
-) -> Image.Image:
-    """Any mode to RGB; appends to `notes`.
-
-    RGB with an embedded profile keeps its values: the trainer ignores profiles, so a conversion
-    here would show the model other colours than the editor learns from.
-    """
-    mode = image.mode
-    if mode == "F":
-        raise PairError(
-            f"{ref}: floating-point pixels have no defined black and white.",
-            hint="Tone-map the image to 8 bits and save it as PNG or JPEG.",
-        )
-    if mode == "I" or mode.startswith("I;16"):
-        return _from_deep_gray(image, ref).convert("RGB")
-    if mode == "CMYK":
-        return _from_cmyk(image, notes)
-    if mode == "LAB":
-        return _to_srgb(image, ImageCms.createProfile("LAB"))
-    if image.has_transparency_data:
-        straight = image.convert("LA") if mode == "La" else image
-        rgba = straight.convert("RGBA")
-        if rgba.getchannel("A").getextrema() != (255, 255):
-            notes.append(f"transparent: composited on {settings.background}")
-            canvas = Image.new("RGBA", rgba.size, (*_colour(settings), 255))
-            rgba = Image.alpha_composite(canvas, rgba)
-        return rgba.convert("RGB")
-    return image if mode == "RGB" else image.convert("RGB")  # on RGB, that would be a copy
-
-
-def _from_deep_gray(image: Image.Image, ref: ImageRef) -> Image.Image:
-    """16 bits to 8 by dropping the low byte; Pillow's own conversion would clip at 255."""
-    import numpy as np
-
-    pixels = np.asarray(image)
-    if pixels.min() < 0 or pixels.max() > 0xFFFF:
-        raise PairError(
-            f"{ref}: 32-bit pixels outside 0…65535 have no defined black and white.",
-            hint="Save the image with 8 or 16 bits.",
-        )
-    return Image.fromarray((pixels >> 8).astype(np.uint8))
-
-
-def _from_cmyk(image: Image.Image, notes: list[str]) -> Image.Image:
-    try:
-        if profile := image.info.get("icc_profile"):
-            return _to_srgb(image, ImageCms.ImageCmsProfile(io.BytesIO(profile)))
-    except (ImageCms.PyCMSError, OSError, ValueError):
-        notes.append("CMYK: converted without its unusable colour profile")
-    return image.convert("RGB")
-
-
-def _to_srgb(image: Image.Image, profile: Any) -> Image.Image:
-    srgb = ImageCms.createProfile("sRGB")
-    converted = ImageCms.profileToProfile(image, profile, srgb, outputMode="RGB")
-    return converted or image.convert("RGB")
-
-
-def _colour(settings: ImageSettings) -> tuple[int, int, int]:
-    try:
-        colour: tuple[int, ...] = ImageColor.getrgb(settings.background)
-    except ValueError:
-        raise ConfigError(
-            f"images.background = {settings.background!r} is not a colour.",
-            hint="Use a name or a hex value, such as white or #808080.",
-        ) from None
-    return colour[0], colour[1], colour[2]
-
-
 def _scaled(edge: int, numerator: int, denominator: int) -> int:
     """edge · numerator / denominator, rounded half up in integers, at least 1."""
     return max(1, (2 * edge * numerator + denominator) // (2 * denominator))
@@ -383,7 +236,7 @@ def _to_frame(image: Image.Image, frame: tuple[int, int], settings: ImageSetting
         min(width, _scaled(image.width, height, image.height)),
         min(height, _scaled(image.height, width, image.width)),
     )
-    canvas = Image.new("RGB", frame, _colour(settings))
+    canvas = Image.new("RGB", frame, colour(settings))
     offset = ((width - inner[0]) // 2, (height - inner[1]) // 2)
     canvas.paste(image.resize(inner, Resampling.LANCZOS), offset)
     return canvas

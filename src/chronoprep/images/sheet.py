@@ -18,6 +18,7 @@ from chronoprep.images.load import load_image
 from chronoprep.images.refs import parse
 
 _SIDE, _GAP, _TEXT = 240, 12, 40
+_ENOUGH = (2 * _SIDE, 2 * _SIDE)  # to make it small in good quality
 _WIDTH, _HEIGHT = 2 * _SIDE + 3 * _GAP, _SIDE + _TEXT + 2 * _GAP  # of a pair
 _COLUMNS = 3  # at least
 _PAPER, _INK, _FAINT = "#ffffff", "#1a1a1a", "#707070"
@@ -43,7 +44,7 @@ def draw_sheet(pairs: Sequence[Pair], settings: ImageSettings) -> Image.Image:
         for side, ref in enumerate((pair.source, pair.target)):
             box = (left + side * (_SIDE + _GAP), top)
             try:
-                image = load_image(parse(ref), settings).image
+                image = load_image(parse(ref), settings, at_least=_ENOUGH).image
             except PairError:
                 pen.rectangle((*box, box[0] + _SIDE, top + _SIDE), outline=_FAINT)
                 pen.text((box[0] + _GAP, top + _GAP), "unreadable", _FAINT, plain)

@@ -12,6 +12,7 @@ from chronoprep import digest
 from chronoprep.config import ImageSettings
 from chronoprep.data import Cell, Frame, ImageRef, Member, Remote
 from chronoprep.errors import PairError
+from chronoprep.images.formats import has, plugin_of
 from chronoprep.images.refs import file_of
 
 RESAVE = "Open and save it again as PNG or JPEG, or remove the pair."
@@ -52,7 +53,7 @@ def read_file(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise _unreadable(path, error) from None
+        raise unreadable(path, error) from None
 
 
 def content_digest(ref: ImageRef) -> str:
@@ -76,7 +77,7 @@ def _file_digest(path: Path) -> str:
     try:
         return digest.of_file(path)
     except OSError as error:
-        raise _unreadable(path, error) from None
+        raise unreadable(path, error) from None
 
 
 @lru_cache(maxsize=256)
@@ -121,7 +122,7 @@ def require_file(path: Path) -> None:
         what = "a link to a file that does not exist" if path.is_symlink() else "no such file"
         raise PairError(f"{path}: {what}.", hint="Restore the file or remove the pair.") from None
     except (OSError, ValueError) as error:
-        raise _unreadable(path, error) from None
+        raise unreadable(path, error) from None
     if not stat.S_ISREG(status.st_mode):
         what = "a folder" if stat.S_ISDIR(status.st_mode) else "a special file"
         raise PairError(f"{path}: {what}, not an image.", hint="Rename it or remove the pair.")
@@ -146,10 +147,11 @@ def require_size(ref: ImageRef, size: tuple[int, int], settings: ImageSettings) 
 
 def reason(error: BaseException) -> str:
     """The first line of an error, or its kind where it says nothing."""
-    return str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
+    text = getattr(error, "strerror", None) or str(error)
+    return text.strip().partition("\n")[0].rstrip(".") or type(error).__name__
 
 
-def _unreadable(path: Path, error: OSError | ValueError) -> PairError:
+def unreadable(path: Path, error: OSError | ValueError) -> PairError:
     return PairError(
         f"{path}: can't read the file: {getattr(error, 'strerror', None) or error}.",
         hint="Check its permissions and its disk, or remove the pair.",
@@ -166,13 +168,24 @@ _SIGNATURES = (
     (b"version https://git-lfs", "a Git LFS pointer, not the image", "Run `git lfs pull`."),
     (b"%PDF", "a PDF, not an image", RESAVE),
     (b"PK\x03\x04", "a ZIP archive, not an image", "Unpack it first, or remove the pair."),
-    (b"8BPS", "a Photoshop document, not an image", RESAVE),
     (b"<svg", "an SVG drawing, not a pixel image", "Render it to PNG first."),
     (b"<!doctype html", "a web page, not an image", "The download failed: fetch it again."),
     (b"<html", "a web page, not an image", "The download failed: fetch it again."),
 )
-_IMAGE_STARTS = (b"\x89PNG", b"\xff\xd8", b"GIF8", b"RIFF", b"II*\0", b"MM\0*", b"BM")
-_HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
+_IMAGE_STARTS = (
+    b"\x89PNG",
+    b"\xff\xd8",
+    b"GIF8",
+    b"RIFF",
+    b"II*\0",
+    b"MM\0*",
+    b"BM",
+    b"8BPS",
+    b"qoif",
+    b"DDS ",
+)
+_PLUGINS = {"HEIF": "a HEIC image", "JXL": "a JPEG XL image"}
+_EXTRA = 'pip install "chronoprep[formats]"'
 
 
 def sniff(data: bytes) -> tuple[str, str]:
@@ -184,8 +197,10 @@ def sniff(data: bytes) -> tuple[str, str]:
             return what, hint
     if start.startswith(b"<?xml") and b"<svg" in start:
         return "an SVG drawing, not a pixel image", "Render it to PNG first."
-    if head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS:
-        return "a HEIC image, which is not supported", "Convert it to JPEG or PNG first."
+    if (plugin := plugin_of(head)) is not None:
+        if has(plugin):
+            return f"{_PLUGINS[plugin]} whose header is damaged or cut off", AGAIN
+        return f"{_PLUGINS[plugin]}, which takes a plug-in that is not installed", _EXTRA
     if head[4:8] == b"ftyp" and head[8:12] not in (b"avif", b"avis"):
         return "a video, not an image", "Extract the frame first, or remove the pair."
     if not head.strip(b"\0"):

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 
-from chronoprep.data import GREEDY, Chat, Completion, Picture, Sampling
-from chronoprep.errors import ChronoprepError, PairError
+from chronoprep.data import GREEDY, Chat, Completion, Likelihood, Picture, Sampling, Served
+from chronoprep.errors import ChronoprepError, PairError, ToolError
 from chronoprep.labels.guard import clean, find_fault, is_no_change, spelled
 from chronoprep.labels.prompts import Prompts, Stage, Template
 from chronoprep.vlm import VLM
@@ -41,6 +41,8 @@ class Answer:
         retried: For each stage that was asked again: how the last answer was drawn, and the faults
             of those before it.
         faults: For each stage whose text was kept since the guard is off: what it has against it.
+        likelihood, served: Of each stage's text: how sure the model was, what the server said.
+        tool: Whether the error may be the model's or the server's, and not the pair's.
     """
 
     caption: str | None = None
@@ -49,6 +51,9 @@ class Answer:
     refused: str | None = None
     retried: dict[str, dict[str, object]] = field(default_factory=dict)
     faults: dict[str, str] = field(default_factory=dict)
+    likelihood: dict[str, Likelihood] = field(default_factory=dict)
+    served: dict[str, Served] = field(default_factory=dict)
+    tool: bool = False
 
     @property
     def no_change(self) -> bool:
@@ -112,16 +117,22 @@ def _ask(
             answer.error = answer.refused = None
             if isinstance(result, PairError):
                 answer.error = f"{_TITLES[stage]}: {result.reason}"
+                answer.tool = isinstance(result, ToolError)
                 continue
             unchanged = stage == "caption" and not result.truncated and is_no_change(result.text)
             fault = None if unchanged else find_fault(result, template.form)
             if fault is None or not guard:
                 kept = spelled(result.text) if stage == "caption" else clean(result.text)
                 setattr(answer, stage, kept)
+                if result.likelihood is not None:
+                    answer.likelihood[stage] = result.likelihood
+                if result.served is not None:
+                    answer.served[stage] = result.served
                 if fault is not None:
                     answer.faults[stage] = str(fault)
                 continue
             faults.append(str(fault))
+            answer.tool = fault is not None and fault.name != "refusal"
             # A lone surrogate, which a server's JSON may hold, would not go into the journal.
             answer.refused = result.text.encode("utf-8", "replace").decode()
             answer.error = f"{_TITLES[stage]}: {fault}: {clean(answer.refused)[:200]!r}"
@@ -144,4 +155,5 @@ def _generate(vlm: VLM, chats: Sequence[Chat], sampling: Sampling) -> list[Compl
         problem = error
     if len(chats) > 1:
         return [result for chat in chats for result in _generate(vlm, [chat], sampling)]
-    return [PairError(str(problem) or type(problem).__name__)]
+    hint = "Leave the pair out, or try another --model."
+    return [ToolError(str(problem) or type(problem).__name__, hint=hint)]

@@ -6,11 +6,10 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import tee
 
 from chronoprep import vlm
 from chronoprep.data import Outcome
-from chronoprep.engine import batched, cores, gathered, mapped
+from chronoprep.engine import batched, cores, gathered, mapped, until_stopped
 from chronoprep.errors import PairError
 from chronoprep.labels import captioning
 from chronoprep.labels.captioning import Answer, View
@@ -38,6 +37,7 @@ class Labelled:
 
 @dataclass(frozen=True, slots=True)
 class _Loaded:
+    task: LabelTask
     view: View
     images: str
     files: str | None
@@ -64,28 +64,30 @@ class Labeller:
         self, model: vlm.VLM, tasks: Iterable[LabelTask]
     ) -> Iterator[list[Outcome[Labelled]]]:
         from chronoprep.images.load import load_pair, pictures
+        from chronoprep.images.room import room
 
         settings = self.recipe.settings
         batches_of = model if isinstance(model, vlm.BatchVLM) else None
 
         def load(task: LabelTask) -> _Loaded:
-            loaded = load_pair(task.pair, settings.images)
-            source, target = pictures(loaded, settings.images)
+            with room():
+                loaded = load_pair(task.pair, settings.images)
+                source, target = pictures(loaded, settings.images)
             if batches_of is not None:
                 batches_of.prepare(source)
                 batches_of.prepare(target)
             view = View(source, target, task.caption)
-            return _Loaded(view, loaded.images, loaded.files, loaded.notes)
+            return _Loaded(task, view, loaded.images, loaded.files, loaded.notes)
 
         def size() -> int:  # less, once memory ran out
             return batches_of.batch_size if batches_of is not None else 1
 
-        def answer(batch: list[tuple[LabelTask, Outcome[_Loaded]]]) -> list[Outcome[Labelled]]:
+        def answer(batch: list[Outcome[_Loaded]]) -> list[Outcome[Labelled]]:
             return self._answer(model, batch)
 
-        ahead, waiting = tee(tasks)
-        loaded = mapped(load, ahead, key=lambda task: task.key, ahead=max(2 * size(), cores()))
-        batches = batched(zip(waiting, loaded, strict=True), size)
+        loaded = mapped(load, tasks, key=lambda task: task.key, ahead=max(2 * size(), cores()))
+        # Those that are loaded wait for the model no longer once the run is to stop.
+        batches = until_stopped(batched(loaded, size))
         in_flight = self.recipe.model.in_flight
         if in_flight == 1:
             yield from map(answer, batches)
@@ -95,29 +97,26 @@ class Labeller:
             for ready in gathered(answer, batches, workers=in_flight, stop=model.close):
                 yield [outcome for outcomes in ready for outcome in outcomes]
 
-    def _answer(
-        self, model: vlm.VLM, batch: Sequence[tuple[LabelTask, Outcome[_Loaded]]]
-    ) -> list[Outcome[Labelled]]:
+    def _answer(self, model: vlm.VLM, batch: Sequence[Outcome[_Loaded]]) -> list[Outcome[Labelled]]:
         began = time.monotonic()
         labels = self.recipe.settings.labels
-        good = [(task, outcome.value) for task, outcome in batch if outcome.value is not None]
+        good = [outcome.value for outcome in batch if outcome.value is not None]
         answers = captioning.label(
             model,
             self.recipe.prompts,
-            [loaded.view for _, loaded in good],
+            [loaded.view for loaded in good],
             with_cot=self.with_cot,
             guard=labels.guard,
             retries=labels.retries,
         )
         seconds = round((time.monotonic() - began) / max(len(good), 1), 3)
         done: list[Outcome[Labelled]] = [
-            Outcome(task.key, error=outcome.error) for task, outcome in batch if outcome.error
+            Outcome(outcome.key, error=outcome.error) for outcome in batch if outcome.error
         ]
-        for (task, loaded), answer in zip(good, answers, strict=True):
-            value = Labelled(
-                task.caption, answer, loaded.images, loaded.files, loaded.notes, seconds
-            )
-            done.append(Outcome(task.key, value))
+        for loaded, answer in zip(good, answers, strict=True):
+            given = loaded.task.caption
+            value = Labelled(given, answer, loaded.images, loaded.files, loaded.notes, seconds)
+            done.append(Outcome(loaded.task.key, value))
         return done
 
 
@@ -130,7 +129,8 @@ def label_one(recipe: Recipe, task: LabelTask, *, with_cot: bool) -> Labelled:
     """
     ((outcome,),) = Labeller(recipe, with_cot).stream([task])
     if outcome.value is None:
-        raise outcome.error or PairError(f"{task.source}: no answer")
+        assert outcome.error is not None
+        raise outcome.error
     if outcome.value.answer.error is not None:
         raise PairError(f"{task.source}: {outcome.value.answer.error}")
     return outcome.value

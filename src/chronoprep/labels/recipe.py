@@ -22,7 +22,8 @@ model; or only captions that exist, in the data or the journal."""
 
 def view_settings(images: ImageSettings) -> dict[str, Any]:
     """The settings that change what the model sees."""
-    return images.model_dump(include={"max_resolution", "max_long_edge", "background", "fit"})
+    names = {"max_resolution", "max_long_edge", "background", "fit", "colour_management"}
+    return images.model_dump(include=names)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from chronoprep.checkpoint import Checkpoint
 from chronoprep.config import UMT5Settings
 from chronoprep.data import Outcome
-from chronoprep.engine import batched, mapped
+from chronoprep.engine import batched, mapped, until_stopped
 from chronoprep.errors import BackendError, PairError
 from chronoprep.umt5.encoder import Encoder, batches
 from chronoprep.umt5.pickles import OVERHEAD, can_share, save
@@ -80,7 +80,7 @@ class Embedder:
             return [_saved(*one, tensor) for one, tensor in zip(batch, tensors, strict=True)]
 
         workers = 2 * encoder.devices + WRITERS
-        made = batches([(one, len(one[1])) for one in todo], encoder.batch_tokens)
+        made = until_stopped(batches([(one, len(one[1])) for one in todo], encoder.batch_tokens))
         for done in mapped(embedded, made, key=lambda batch: batch[0][0].key, workers=workers):
             yield done.value or []
 
@@ -115,7 +115,7 @@ def _check_disk(todo: Sequence[tuple[EmbedTask, array[int]]], width: int) -> Non
     free = shutil.disk_usage(folder).free
     if needed > there + free:
         raise BackendError(
-            f"{folder}: {len(todo)} embeddings need {needed / 1e9:.1f} GB, "
-            f"{free / 1e9:.1f} GB are free.",
+            f"{folder}: {len(todo)} embeddings need {needed / 1e6:,.1f} MB, "
+            f"{(there + free) / 1e6:,.1f} MB are free.",
             hint="Free some space, or embed on another disk.",
         )

@@ -60,7 +60,6 @@ def can_share(folder: Path) -> bool:
     """Whether the file system knows hard links."""
     probe, other = folder / ".probe.tmp", folder / ".link.tmp"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         probe.touch()
         return linked(probe, other)
     except OSError:

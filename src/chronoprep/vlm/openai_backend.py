@@ -1,7 +1,8 @@
 """The OpenAI-compatible backend: any server that answers /v1/chat/completions.
 
-The client library retries, with back-off and Retry-After. All requests run in one event loop, so
-that `close` ends them at once, whatever they wait for.
+All requests run in one event loop, so that `close` ends them at once, whatever they wait for. Until
+a first pair is answered they go one at a time: what a server refuses of every request, it refuses
+once, and what ails it shows before many have asked.
 """
 
 from __future__ import annotations
@@ -9,42 +10,64 @@ from __future__ import annotations
 import asyncio
 import base64
 import io
+import re
 import threading
 from collections.abc import Sequence
 from concurrent.futures import CancelledError
-from typing import Any
+from typing import Any, NamedTuple
 
-import openai
 from anyio import CancelScope
 from anyio.from_thread import start_blocking_portal
 
 from chronoprep.config import VLMSettings
-from chronoprep.data import GREEDY, Chat, Completion, Picture, Sampling
-from chronoprep.errors import BackendError, PairError
-from chronoprep.vlm.endpoint import (
-    KEPT,
-    PROBE_SECONDS,
-    ServedModel,
-    cause_of,
-    client,
-    quoted,
-    refused,
-    said,
-    shown,
-)
+from chronoprep.data import GREEDY, Chat, Completion, Picture, Sampling, Served
+from chronoprep.errors import BackendError, PairError, ToolError, cause
+from chronoprep.vlm import endpoint as server
+from chronoprep.vlm.answers import Reply, named_in, read, words_of
+from chronoprep.vlm.endpoint import KEPT, PROBE_SECONDS, ServedModel, quoted
+from chronoprep.vlm.exchange import MOST_BYTES, NoAnswerError, Said, exchange
+from chronoprep.vlm.likelihood import likelihood
 from chronoprep.vlm.messages import kept, messages
-from chronoprep.vlm.thoughts import broken_off, without_thoughts
 
-RETRIES = 5  # with back-off 12–16 s: a server that restarts is waited for, a dead one is not
+RETRIES = 5  # with back-off 15 s: a server that restarts is waited for, a dead one is not
+BACK_OFF = 0.5  # seconds, doubled each time
 PNG_PIXELS = 512 * 512
 IMAGE_BYTES = 4 << 20  # servers bound their requests
+TOKEN_BYTES = 500  # that an answer takes for each of its tokens, with their probabilities
 # What these servers take beyond the protocol. Without it the checkpoint's own generation_config
 # would apply, and change even greedy text.
 _PLAIN = {"repetition_penalty": 1.0, "top_k": -1}
 _PLAIN_SERVERS = ("vllm", "sglang")
-# What some hosted models want in the place of max_tokens.
-_OTHER_LIMIT = "max_completion_tokens"
+# The words for the longest answer: the usual one, and what some hosted models want in its place.
+_LIMITS = ("max_tokens", "max_completion_tokens")
+# What a request can do without, from the least to the dearest.
+_DISPENSABLE = (
+    *("logprobs", "chat_template_kwargs", "seed", "top_k", "repetition_penalty", "top_p"),
+    *("reasoning_effort", "temperature", *_LIMITS),
+)
+_UNSUPPORTED = re.compile(
+    r"support|unknown|unrecogni[sz]ed|unexpected|permit|allow|forbidden|extra|deprecated|invalid"
+    r"|not a valid|(must|should) be|cannot|can't|available|no such|accept|not implemented"
+    r"|only the default",
+    re.IGNORECASE,
+)
+# Here the number is at fault, and not the parameter.
+_TOO_MUCH = re.compile(r"context|too (large|long|many)|exceed|at most|maximum", re.IGNORECASE)
+_OTHER = "Another model may answer; or leave the pair out."
 _PAIRS_FAULT = (400, 413, 422)
+_TRY_AGAIN = (408, 409, 425, 429)
+
+
+class _Trouble(NamedTuple):
+    """Why there was no answer this time.
+
+    Attributes:
+        problem: For people.
+        said: What came instead, if anything.
+    """
+
+    problem: str
+    said: Said | None
 
 
 class OpenAIVLM:
@@ -57,13 +80,17 @@ class OpenAIVLM:
     """
 
     def __init__(self, settings: VLMSettings, model: ServedModel) -> None:
-        endpoint = settings.endpoint or ""
-        self.endpoint = shown(endpoint)
-        self.max_new_tokens = settings.max_new_tokens
+        self._given = settings.endpoint or ""
+        self.endpoint = server.shown(self._given)
+        self._url = server.url(self._given, "chat/completions")
+        self._settings = settings
         self._model = model
         self._part = kept(_part)
-        self._limit = "max_tokens"  # until the server asks for the other word
-        self._client = client(openai.AsyncOpenAI, endpoint, settings.request_timeout, RETRIES)
+        self._client = server.client(self._given)
+        self._refused: set[str] = set()  # parameters that the server does not take
+        self._answers = False  # whether a pair was answered
+        self._first = asyncio.Lock()
+        self._hopeless: set[str] = set()  # what was asked again in vain since the last answer
         self._lock = threading.Lock()
         self._closed = False
         self._thread = start_blocking_portal("asyncio")
@@ -81,12 +108,12 @@ class OpenAIVLM:
         requests = [self._request(chat, sampling) for chat in chats]
         with self._lock:
             if self._closed:
-                raise BackendError(f"{self.endpoint}: closed.")
+                raise BackendError(f"{self.endpoint}: closed.", hint=KEPT)
             futures = [self._loop.start_task_soon(self._answer, request) for request in requests]
         try:
             return [future.result() for future in futures]
         except CancelledError:
-            raise BackendError(f"{self.endpoint}: closed.") from None
+            raise BackendError(f"{self.endpoint}: closed.", hint=KEPT) from None
 
     def close(self) -> None:
         """End what is under way; a second time does nothing."""
@@ -99,86 +126,141 @@ class OpenAIVLM:
     async def _end(self) -> None:
         await self._loop.stop(cancel_remaining=True)
         with CancelScope(shield=True):
-            await self._client.close()
+            await self._client.aclose()
 
     def _request(self, chat: Chat, sampling: Sampling) -> dict[str, Any]:
-        drawn = {"top_p": sampling.top_p, "seed": sampling.seed} if sampling.temperature else {}
-        return {
+        settings = self._settings
+        request: dict[str, Any] = {
             "model": self._model.id,
             "messages": messages(chat, self._part),
             "temperature": sampling.temperature,
-            "extra_body": _PLAIN if self._model.server in _PLAIN_SERVERS else None,
-            **drawn,
+            "logprobs": True,
         }
+        if sampling.temperature:
+            request |= {"top_p": sampling.top_p, "seed": sampling.seed}
+        if self._model.server in _PLAIN_SERVERS:
+            request |= _PLAIN
+        if settings.reasoning_effort is not None:
+            request["reasoning_effort"] = settings.reasoning_effort
+        if settings.thinking_tokens == 0:
+            request["chat_template_kwargs"] = {"enable_thinking": False}
+        return request | dict.fromkeys(_LIMITS, settings.token_limit)
 
     async def _answer(self, request: dict[str, Any]) -> Completion | PairError:
-        try:
-            for attempt in range(RETRIES + 1):
-                await asyncio.sleep(0.5 * attempt)
-                answer = await self._ask(self._client, request)
-                if answer is not None:
-                    return answer
-            problem = "its answers are no chat completions"
-        except openai.APIStatusError as error:
-            if error.status_code in _PAIRS_FAULT:
-                return PairError(f"the server refuses it: {said(error)}")
-            if error.status_code < 500:
-                raise refused(self.endpoint, error) from None
-            problem = said(error)
-        except openai.APITimeoutError:
-            problem = "no answer in time (see --request-timeout)"
-        except openai.APIConnectionError as error:
-            problem = f"the connection broke ({cause_of(error)})"
+        if not self._answers:
+            async with self._first:
+                if not self._answers:
+                    return await self._insist(request)
+        return await self._insist(request)
+
+    async def _insist(self, request: dict[str, Any]) -> Completion | PairError:
+        """Ask, and again with back-off and what the server says of it."""
+        for attempt in range(RETRIES + 1):
+            answer = await self._ask(request)
+            if not isinstance(answer, _Trouble):
+                if isinstance(answer, Completion):
+                    self._answers = True
+                    self._hopeless.clear()
+                return answer
+            problem, said = answer
+            if cause(problem) in self._hopeless:
+                return ToolError(f"the server fails on it: {problem}", hint=server.remedy(problem))
+            if attempt < RETRIES and said is not None:
+                await asyncio.sleep(said.after or BACK_OFF * 2**attempt)
+            elif attempt < RETRIES:
+                await asyncio.sleep(BACK_OFF * attempt)  # time has passed already
+        if said is not None and 400 <= said.status < 500:
+            raise server.refused(self._given, said)
         # The pair's fault or the server's? A server that answers a plain question is well.
         if await self._is_well():
-            return PairError(f"the server fails on it: {problem}")
-        raise BackendError(f"{self.endpoint}: the server fails: {problem}", hint=KEPT)
+            self._hopeless.add(cause(problem))
+            return ToolError(f"the server fails on it: {problem}", hint=server.remedy(problem))
+        raise BackendError(
+            f"{self.endpoint}: the server fails: {problem}", hint=server.remedy(problem) or KEPT
+        )
 
     async def _is_well(self) -> bool:
-        client = self._client.with_options(max_retries=1, timeout=PROBE_SECONDS)
         hello = [{"role": "user", "content": "Hello"}]
-        request = {"model": self._model.id, "messages": hello}
-        try:
-            return await self._ask(client, request, 1) is not None
-        except openai.OpenAIError:
-            return False
+        request = {"model": self._model.id, "messages": hello, **dict.fromkeys(_LIMITS, 16)}
+        seconds = min(PROBE_SECONDS, self._settings.request_timeout)
+        for _ in range(2):
+            if isinstance(await self._ask(request, seconds), Completion):
+                return True
+        return False
 
     async def _ask(
-        self, client: openai.AsyncOpenAI, request: dict[str, Any], most: int | None = None
-    ) -> Completion | PairError | None:
-        """One answer; None where it has not the protocol's form, which the library lets pass."""
-        limit = self._limit
-        try:
-            bounded = request | {limit: most or self.max_new_tokens}
-            reply: Any = await client.chat.completions.create(**bounded)
-            choice = reply.choices[0]
-            content, refusal = choice.message.content, getattr(choice.message, "refusal", None)
-        except (
-            AttributeError,
-            TypeError,
-            LookupError,
-            ValueError,
-            openai.APIResponseValidationError,
-        ):
-            return None
-        except openai.BadRequestError as error:
-            # "Unsupported parameter: …"; vLLM names both words where the number is too large.
-            words = said(error)
-            if limit == _OTHER_LIMIT or not ("nsupported" in words and _OTHER_LIMIT in words):
-                raise
-            self._limit = _OTHER_LIMIT
-            return await self._ask(client, request, most)
-        if not isinstance(content, str | None):
-            return None
-        if choice.finish_reason == "content_filter":
-            return PairError("the server's content filter refuses it")
-        if refusal:
-            return PairError(f"the model refuses it: {quoted(refusal)}")
-        truncated = broken_off(getattr(choice, "finish_reason", None))
-        tokens = getattr(reply.usage, "completion_tokens", None)
-        if not isinstance(tokens, int):
-            tokens = self.max_new_tokens if truncated else 0
-        return Completion(without_thoughts(content or ""), tokens, truncated)
+        self, request: dict[str, Any], seconds: float | None = None
+    ) -> Completion | PairError | _Trouble:
+        """One answer, without what the server does not take."""
+        while True:
+            sent = self._taken(request)
+            try:
+                said = await exchange(
+                    self._client,
+                    "POST",
+                    self._url,
+                    json=sent,
+                    seconds=seconds or self._settings.request_timeout,
+                    most=max(MOST_BYTES, TOKEN_BYTES * self._settings.token_limit),
+                )
+            except NoAnswerError as error:
+                return _Trouble(quoted(error), None)
+            reply = read(said.body) if said.status < 300 else Reply(error=words_of(said.body))
+            status = said.status if said.status >= 300 else reply.status if reply.error else 200
+            if status == 200 and (reply.text is not None or reply.refusal or reply.filtered):
+                return self._completion(reply, next((sent[n] for n in _limits(sent)), 0))
+            if said.elsewhere:
+                raise server.refused(self._given, said)
+            words = server.words(status, reply.error)
+            if status == 200:
+                start = said.body[:200].decode("utf-8", "replace")
+                words = f"its answer is no chat completion: {quoted(start) or 'it is empty'}"
+            elif self._drops(sent, said.body, reply.error):
+                continue
+            if status in _PAIRS_FAULT:
+                return ToolError(f"the server refuses it: {words}", hint=server.remedy(words))
+            if 300 <= status < 500 and status not in _TRY_AGAIN:
+                raise server.refused(self._given, said._replace(status=status))
+            return _Trouble(words, said._replace(status=status))
+
+    def _taken(self, request: dict[str, Any]) -> dict[str, Any]:
+        """A request less what the server has refused, with one word for the limit."""
+        sent = {name: value for name, value in request.items() if name not in self._refused}
+        for spare in _limits(sent)[1:]:
+            del sent[spare]
+        return sent
+
+    def _drops(self, sent: dict[str, Any], body: bytes, words: str) -> bool:
+        """Whether an error is about a parameter that all requests can do without from now on."""
+        named = named_in(body)
+        if _TOO_MUCH.search(words) or not _UNSUPPORTED.search(words):
+            return False
+        for name in _DISPENSABLE:
+            said = name in named or re.search(rf"(?<!\w){name}(?!\w)", words)
+            if said and name in sent:
+                self._refused.add(name)
+                return True
+        return False
+
+    def _completion(self, reply: Reply, limit: int) -> Completion | PairError:
+        text = reply.text or ""
+        if reply.filtered:
+            return PairError("the server's content filter refuses it", hint=_OTHER)
+        if reply.refusal and not text:
+            return PairError(quoted(reply.refusal), hint=_OTHER)
+        tokens = reply.tokens if reply.tokens is not None else limit if reply.truncated else 0
+        if reply.finish in ("length", "max_tokens") and 0 < tokens < limit and not reply.thought:
+            prompt = f" and a prompt of {reply.prompt_tokens}" if reply.prompt_tokens else ""
+            full = f"the server broke off after {tokens} of {limit} new tokens{prompt}: "
+            full += "its context is full, or its own limit is lower"
+            return ToolError(full, hint=server.remedy(full))
+        served = Served(reply.model, reply.prompt_tokens, tuple(sorted(self._refused)))
+        sure = likelihood(reply.steps, text)
+        return Completion(text, tokens, reply.truncated, sure, served)
+
+
+def _limits(request: dict[str, Any]) -> list[str]:
+    return [name for name in _LIMITS if name in request]
 
 
 def _part(picture: Picture) -> dict[str, Any]:

@@ -129,12 +129,14 @@ class Model:
         The backend does not: the same model gives the same text on each. Nor does
         `max_new_tokens`: greedy text that ended by itself has nothing to do with the limit.
         """
+        thinking = self.settings.model_dump(
+            include={"thinking_tokens", "reasoning_effort"}, exclude_none=True
+        )
         if self.backend == "openai":
-            return {}  # the server's own affair
+            return thinking  # the rest is the server's own affair
         options = self.settings.vllm if self.backend == "vllm" else {}
-        return {"dtype": self.settings.dtype} | {
-            name: value for name, value in options.items() if name not in _SPEED
-        }
+        chosen = {name: value for name, value in options.items() if name not in _SPEED}
+        return {"dtype": self.settings.dtype} | thinking | chosen
 
     @property
     def memory_needed(self) -> int | None:
@@ -201,7 +203,7 @@ def resolve(settings: VLMSettings) -> Model:
             f"The vllm backend does not take --device {settings.device}.",
             hint="vLLM's build decides; CUDA_VISIBLE_DEVICES chooses the GPUs that it sees.",
         )
-    if importlib.util.find_spec(backend) is None:
+    if backend != "openai" and importlib.util.find_spec(backend) is None:
         raise ConfigError(
             f"The {backend} backend needs a package that is not installed.",
             hint=f"pip install 'chronoprep[{backend}]'",

@@ -7,7 +7,10 @@ import re
 # Most families; Kimi-VL; Magistral.
 _END = r"(?:</think(?:ing)?>|◁/think▷|\[/THINK\])"
 # What engines and servers call an end that the model chose; some say nothing.
-_WHOLE = ("stop", "eos", "eos_token", "stop_sequence", "end_turn", "none", "")
+_WHOLE = (
+    *("stop", "eos", "eos_token", "stop_sequence", "end_turn", "none", ""),
+    *("stop_str", "complete", "completed", "finish", "finished", "done", "end"),
+)
 
 # A thought that the limit cut has no end; one that the chat template began has no beginning.
 _THOUGHT = re.compile(rf"(?:<think(?:ing)?>|◁think▷|\[THINK\]).*?(?:{_END}|\Z)", re.DOTALL)

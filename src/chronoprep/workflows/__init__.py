@@ -14,7 +14,7 @@ from typing import Any
 from chronoprep.config import Settings
 from chronoprep.data import Pair
 from chronoprep.dataset import Entry, State
-from chronoprep.files import replacing
+from chronoprep.files import make_folder, replacing
 from chronoprep.images.refs import of_path
 from chronoprep.workflows.embeddings import embed_prompts, embed_run
 from chronoprep.workflows.label import brings_label, label_by_text, label_one, make_labels
@@ -132,6 +132,7 @@ def video_one(source: Path, target: Path, path: Path, settings: Settings) -> tup
     Raises:
         PairError: When an image can't be used or the video can't be read back.
     """
+    make_folder(path.parent)
     written = write_one(
         Pair(source.stem, of_path(str(source)), of_path(str(target))), path, settings
     )
@@ -159,6 +160,7 @@ def _artefacts(run: Run, coming: set[str], *, videos: bool) -> list[Summary]:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically as UTF-8, making its folder."""
+    make_folder(path.parent)
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 

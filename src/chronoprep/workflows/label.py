@@ -20,6 +20,7 @@ from chronoprep.labels.recipe import Captions, LabelTask, Recipe, normal_caption
 from chronoprep.rows import Rows
 from chronoprep.workflows.progress import Summary
 from chronoprep.workflows.stage import Run, failure
+from chronoprep.workflows.watch import Watch
 
 _WRITTEN_TOGETHER = 10_000
 
@@ -71,7 +72,7 @@ def label_by_model(
     recipe = recipe_of(run.settings, clips=clips)
     tasks, sizes = Rows(LabelTask), list[int]()
     at_once: list[Event] = []
-    for entry, state, images in run.with_images(entries):
+    for entry, state, images in run.with_images(entries, files=False):
         try:
             if isinstance(images, PairError):
                 raise images
@@ -95,10 +96,20 @@ def label_by_model(
         # Largest pictures first: batches are level, and if memory is short it shows at once.
         tasks = tasks.ordered(sizes)
 
-    def record(outcome: Outcome[Labelled]) -> Iterator[Event]:
-        return events_of(outcome, recipe, run.dataset.journal.state(outcome.key))
+    watch = Watch(recipe)
 
-    return run.stage("labels", tasks, Labeller(recipe, with_cot), record, summary=summary)
+    def record(outcome: Outcome[Labelled]) -> Iterator[Event]:
+        if outcome.value is not None:
+            for finding in watch.see(outcome.value):
+                run.reporter.say(f"{finding.message} {finding.remedy or ''}")
+                summary.findings.append(finding)
+        return events_of(outcome, recipe, run.dataset.journal.state(outcome.key, files=False))
+
+    def of_tool(outcome: Outcome[Labelled]) -> bool:
+        return outcome.value is not None and outcome.value.answer.tool
+
+    worker = Labeller(recipe, with_cot)
+    return run.stage("labels", tasks, worker, record, summary=summary, of_tool=of_tool)
 
 
 def _bytes(entry: Entry) -> int:
@@ -129,6 +140,8 @@ def events_of(outcome: Outcome[Labelled], recipe: Recipe, state: State) -> Itera
 
 def _label(key: str, done: Labelled, recipe: Recipe, state: State) -> Label:
     answer, checkpoint = done.answer, recipe.model.checkpoint
+    served = list(answer.served.values())
+    dropped = sorted({name for said in served for name in said.without})
     fields: dict[str, Any] = {
         "key": key,
         "caption": answer.caption,
@@ -137,9 +150,11 @@ def _label(key: str, done: Labelled, recipe: Recipe, state: State) -> Label:
         "files": done.files,
         "faults": answer.faults or None,
         "retried": answer.retried or None,
-        "generation": recipe.generation,
+        "generation": recipe.generation | ({"without": dropped} if dropped else {}),
         "notes": done.notes,
         "seconds": done.seconds,
+        "answered_by": next((said.model for said in served if said.model), None),
+        "likelihood": answer.likelihood or None,
     }
     if done.given is None:
         fields |= {
@@ -193,15 +208,18 @@ def label_by_text(run: Run, entries: Rows[Entry]) -> Summary:
         ConfigError: When the fixed prompt is empty.
     """
     fixed = run.settings.labels.prompt
-    if fixed is not None and not fixed.strip():
+    if fixed is not None and not fixed.strip("\0 \t\r\n"):
         raise ConfigError("--prompt is empty.", hint="Give the sentence that every pair trains on.")
     summary = Summary("labels")
     tasks = Rows(_TextTask)
     for entry in entries:
         prompt = ((entry.prompt if fixed is None else fixed) or "").strip() or None
         caption = normal_caption(entry.caption) if fixed is None else None
+        if "\0" in f"{prompt}{caption}":
+            summary.fail(entry.key, "Its text holds a NUL character. Remove it from the data.")
+            continue
         task = _TextTask(entry.key, "brought" if fixed is None else "fixed", caption, prompt)
-        state = run.dataset.journal.state(entry.key)
+        state = run.dataset.journal.state(entry.key, files=False)
         label = state.label
         same = label is not None and task[1:] == (label.origin, label.caption, label.caption_cot)
         if state.verdict is not None or same:
@@ -250,5 +268,5 @@ def brings_label(entry: Entry, journal: Journal) -> bool:
     earlier state or there is none."""
     if not (entry.prompt or entry.caption):
         return False
-    label = journal.state(entry.key).label
+    label = journal.state(entry.key, files=False).label
     return label is None or (label.origin == "brought" and label.cot_model is None)

@@ -14,7 +14,7 @@ from chronoprep.data import Finding, Outcome, Pair, Remote
 from chronoprep.dataset import write_table
 from chronoprep.engine import mapped
 from chronoprep.errors import ConfigError
-from chronoprep.files import replacing
+from chronoprep.files import make_folder, replacing
 from chronoprep.images.refs import parse
 from chronoprep.pairs import Discovery, Tally, discover
 from chronoprep.rows import Rows
@@ -114,6 +114,7 @@ def report_pairs(
     if sheet is not None:
         from chronoprep.images.sheet import save_sheet
 
+        make_folder(sheet.parent)
         chosen = [found.pairs[n * len(found.pairs) // count] for n in range(count)]
         with replacing(sheet) as temporary:
             save_sheet(chosen, settings.images, temporary.with_suffix(sheet.suffix))
@@ -157,6 +158,9 @@ def _of_images(pairs: Rows[Pair], settings: Settings, reporter: Reporter) -> Ite
             kind = {"size": "other-size", "aspect": "other-shape"}[seen.value.mismatch]
             sizes = " → ".join(f"{width}×{height}" for width, height in seen.value.sizes)
             yield _warning(kind, seen.key, sizes)
+        if len(set(seen.value.colours)) > 1:
+            spaces = " → ".join(seen.value.colours)
+            yield Finding("other-colours", "note", seen.key, f"colour spaces {spaces}")
     for first, *others in alike.equal():
         for key in others:
             yield _warning("duplicate", key, f"same images as {first}")
@@ -196,4 +200,5 @@ def _write_manifest(pairs: Rows[Pair], path: Path, findings: list[Finding]) -> N
 
     names = ("key", "source", "target", "caption", "prompt", "remark")
     schema = dict.fromkeys(names, polars.String)
+    make_folder(path.parent)
     write_table(polars.DataFrame(map(row, pairs), schema=schema, orient="row"), path)

@@ -21,12 +21,14 @@ from chronoprep.config import Settings
 from chronoprep.data import Finding, Outcome, Pair
 from chronoprep.dataset import Artefact, Dataset, Entry, Event, Failure, Files, State, renamed
 from chronoprep.engine import Keyed, Worker, batched, mapped
-from chronoprep.errors import ConfigError, PairError
+from chronoprep.errors import ConfigError, PairError, ToolError
+from chronoprep.images.sources import files_stamp
 from chronoprep.pairs import Discovery
 from chronoprep.pairs.hub import is_address
 from chronoprep.rows import Rows
 from chronoprep.workflows.pairing import findings_of
 from chronoprep.workflows.progress import Reporter, Silent, Summary
+from chronoprep.workflows.streak import Streak
 
 K = TypeVar("K", bound=Keyed)
 U = TypeVar("U")
@@ -66,12 +68,20 @@ class Run:
         record: Callable[[Outcome[U]], Iterable[Event]],
         *,
         summary: Summary | None = None,
+        of_tool: Callable[[Outcome[U]], bool] | None = None,
     ) -> Summary:
         """Run a stage over its tasks, and write down what comes of them.
 
         Args:
             record: The events of an outcome; a `Failure` counts as one.
             summary: What the plan has counted already.
+            of_tool: Whether an outcome's failure may be the model's, the server's or the encoder's,
+                and not the pair's; by default where its error says so.
+
+        Raises:
+            BackendError: The worker can't go on; or the same cause makes one pair after the other
+                fail, which are not blamed for it then.
+            Stopped: The run was asked to stop, and what was under way is written down.
         """
         summary = summary or Summary(what)
         if self.dry_run:
@@ -81,18 +91,22 @@ class Run:
             return summary.finish()
         self.reporter.start(what, len(tasks))
         waiting: list[Event] = []
+        streak = Streak(what)
         written = time.monotonic()
         try:
             for outcomes in engine.run(worker, tasks):
                 for outcome in outcomes:
                     events = list(record(outcome))
-                    waiting += events
+                    own = not (of_tool or _of_tool)(outcome)
+                    waiting += streak.taken(outcome.key, events, own=own)
                     self.reporter.advance(summary.count(events))
+                    streak.check()
                 if time.monotonic() - written > _SECONDS:
                     self.dataset.append(waiting)
                     waiting, written = [], time.monotonic()
         finally:
-            self.dataset.append(waiting)
+            self.dataset.append(waiting + streak.held)
+        engine.check_stopped()
         return summary.finish()
 
     def still_stale(self, files: Files, touched: list[tuple[A, K]]) -> Iterator[K]:
@@ -118,9 +132,12 @@ class Run:
             self.dataset.append(same)
 
     def with_images(
-        self, entries: Iterable[Entry] | None = None
+        self, entries: Iterable[Entry] | None = None, *, files: bool = True
     ) -> Iterator[tuple[Entry, State, str | PairError | None]]:
         """Each pair, its state, and the digest of its images as they are now.
+
+        Args:
+            files: Whether the states are of videos and embeddings, too.
 
         The bytes of images are read only where something was made of them before and their files
         look other than then; what is read is remembered in the index. None where nothing was ever
@@ -128,15 +145,16 @@ class Run:
         """
         journal, before = self.dataset.journal, len(self.digests_read)
         for part in batched(self.entries if entries is None else entries, _READ_TOGETHER):
-            states = [journal.state(entry.key) for entry in part]
-            known = [
-                entry.images or self.digests_read.get(entry.key) or state.images_of(entry.files)
-                for entry, state in zip(part, states, strict=True)
-            ]
-            reads = [
-                images is None and (entry.files is None or state.knows_images)
-                for entry, state, images in zip(part, states, known, strict=True)
-            ]
+            states, known, reads = list[State](), list[str | None](), list[bool]()
+            for entry in part:
+                state = journal.state(entry.key, files=files)
+                images = entry.images or state.images_of(entry.files)
+                if images is None and entry.key in journal:
+                    state = journal.state(entry.key)
+                    images = self.digests_read.get(entry.key) or state.images_of(entry.files)
+                states.append(state)
+                known.append(images)
+                reads.append(images is None and (entry.files is None or state.knows_images))
             # Those that have to be read are read side by side.
             fresh = mapped(_digest_of_images, compress(part, reads), key=lambda entry: entry.key)
             for entry, state, images, read in zip(part, states, known, reads, strict=True):
@@ -149,6 +167,10 @@ class Run:
         if len(self.digests_read) > before and not self.dry_run:
             self.dataset.index.learn(self.digests_read)
             self.dataset.index.save()
+
+
+def _of_tool(outcome: Outcome[U]) -> bool:
+    return isinstance(outcome.error, ToolError)
 
 
 def _digest_of_images(entry: Entry) -> str:
@@ -201,8 +223,9 @@ def opened(
             _update(run, found, pairs or folder)
         else:
             if look:
-                run.dataset.index.look_again()
                 _require_images(run)
+                # Those of which nothing is known will be opened, whatever they look like.
+                run.dataset.index.look_again(run.dataset.journal)
             run.entries = run.dataset.index.entries(settings.pairs.limit)
             run.summary.done = len(run.entries)
         run.summary.finish()
@@ -275,12 +298,12 @@ def _require_images(run: Run) -> None:
     Raises:
         ConfigError: Naming the place.
     """
-    import polars as pl
-
-    frame = run.dataset.index.entries().frame
-    gone = frame.group_by("origin").agg(pl.col("files").is_null().all())
-    for origin, missing in gone.sort("origin").iter_rows():
-        if missing and not is_address(Path(origin)) and not os.path.lexists(origin):
+    entries = run.dataset.index.entries()
+    for origin in entries.frame["origin"].unique().sort():
+        if is_address(Path(origin)) or os.path.lexists(origin):
+            continue
+        here = (entry for entry in entries if entry.origin == origin)
+        if not any(files_stamp(entry.source, entry.target) for entry in here):
             raise ConfigError(
                 f"{origin}: the pairs of {run.dataset.folder} are not there any more.",
                 hint="Name the place that they have moved to, before --dataset.",

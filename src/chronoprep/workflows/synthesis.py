@@ -8,7 +8,7 @@ from pathlib import Path
 from chronoprep import synth
 from chronoprep.engine import mapped
 from chronoprep.errors import ConfigError
-from chronoprep.files import replacing
+from chronoprep.files import make_folder, replacing
 from chronoprep.workflows.progress import Reporter, Silent, Summary
 
 MANIFEST = "truth.jsonl"
@@ -58,6 +58,8 @@ def write_synthetic(
         }
         return json.dumps(row, ensure_ascii=False)
 
+    for side in ("input", "output"):
+        make_folder(folder / side)
     reporter.start("synthetic pairs", count)
     with replacing(folder / MANIFEST) as temporary, temporary.open("w", encoding="utf-8") as file:
         for outcome in mapped(write, range(count), key=str):

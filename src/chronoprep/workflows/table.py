@@ -42,14 +42,15 @@ def table_rows(run: Run, left_out: Counter[str] | None = None) -> Iterator[Table
     for key in sorted(dataset.index.keys()):
         state = dataset.journal.state(key)
         prompt = prompt_of(state, settings)
-        reason = _why_not(state, prompt, key in videos)
+        reason = _why_not(state, prompt, videos)
         if reason is not None or prompt is None:
             if left_out is not None and reason is not None:
                 left_out[reason] += 1
             continue
         cell, embedding = cell_of(prompt), state.embedding
         fresh = embedding is not None and embedding.prompt == digest.of_text(cell)
-        umt5 = f"umt5/{key}.pkl" if fresh and key in pickles else ""
+        there = fresh and embedding is not None and pickles.untouched(embedding) is not False
+        umt5 = f"umt5/{key}.pkl" if there else ""
         yield TableRow(key, f"videos/{key}.mp4", cell, umt5)
 
 
@@ -61,19 +62,21 @@ def build_table(run: Run) -> Summary:
 
     def counted() -> Iterator[TableRow]:
         nonlocal quoted
+        quoted, summary.done = 0, 0
+        left_out.clear()
         for row in table_rows(run, left_out):
             quoted += prompt_in(row.prompt) != row.prompt
             summary.done += 1
             yield row
 
-    run.dataset.write_csv(counted())
+    summary.notes += run.dataset.write_csv(counted)
     summary.notes += [f"left out: {count} {reason}" for reason, count in sorted(left_out.items())]
     if quoted:
         summary.notes.append(f"{quoted} prompt(s) put in quotes: pandas reads them as no text")
     return summary.finish()
 
 
-def _why_not(state: State, prompt: str | None, has_video: bool) -> str | None:
+def _why_not(state: State, prompt: str | None, videos: Files) -> str | None:
     """Why a pair stands in no row, if so."""
     if state.status is None:
         return "without a label (`chronoprep caption` writes one)"
@@ -81,8 +84,10 @@ def _why_not(state: State, prompt: str | None, has_video: bool) -> str | None:
         return state.status.replace("_", " ")
     if prompt is None:
         return "without a prompt (no CoT; --allow-caption-as-prompt takes the caption)"
-    if not has_video or state.video is None:
+    if state.video is None or state.video.key not in videos:
         return "without a video (`chronoprep pair2video` writes one)"
+    if videos.untouched(state.video) is False:
+        return "whose video was damaged (`chronoprep pair2video` renews it)"
     if not same_images(state.images, state.video.images):
         # A prompt beside images that it was not written for would poison the training.
         return "labelled for other images (`chronoprep caption` renews them)"

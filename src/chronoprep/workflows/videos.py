@@ -17,6 +17,7 @@ from chronoprep.dataset import Entry, Event, Files, State, Video
 from chronoprep.errors import BackendError, PairError
 from chronoprep.files import replacing
 from chronoprep.images.refs import parse
+from chronoprep.images.room import room
 from chronoprep.labels.recipe import view_settings
 from chronoprep.rows import Rows
 from chronoprep.workflows.progress import Summary
@@ -49,7 +50,8 @@ class VideoWriter:
     def __call__(self, task: VideoTask) -> Video:
         path = Path(task.path)
         try:
-            return write_one(Pair(*task[:3]), path, self.settings)
+            with room():
+                return write_one(Pair(*task[:3]), path, self.settings)
         except PairError:
             with suppress(PairError, OSError):
                 from chronoprep.images.load import content_hash
@@ -110,6 +112,8 @@ def write_videos(run: Run, wanted: Callable[[Entry, State], bool] = lambda *_: T
             run.reporter.say(warning)
             summary.notes.append(warning)
 
+    if not run.dry_run:
+        run.dataset.make("videos")
     run.stage("videos", tasks, VideoWriter(settings), record, summary=summary)
     if encoded:
         reasons = ", ".join(f"{count} {reason}" for reason, count in encoded.most_common())
@@ -127,6 +131,7 @@ def write_one(pair: Pair, path: Path, settings: Settings) -> Video:
         PairError: When an image can't be used or the video can't be read back.
         BackendError: When the disk is full or the folder can't be written.
     """
+    from chronoprep.images.decode import says_srgb
     from chronoprep.images.load import content_hash, load_pair, of_both
     from chronoprep.images.sources import files_stamp, read_source
     from chronoprep.video import copy_video, write_video
@@ -143,13 +148,19 @@ def write_one(pair: Pair, path: Path, settings: Settings) -> Video:
                 hint="Let the manifest name #t=first and #t=last of one clip, or leave it out.",
             )
         with replacing(path) as temporary:
-            keep_clip(source.clip, temporary, check=settings.video.check)
+            keep_clip(source.clip, temporary, settings.images, check=settings.video.check)
         return _video(pair.key, path, content_hash(pair), files, settings)
     if settings.video.codec == "copy":
         not_copied = "no files of their own"
         if isinstance(source, Path) and isinstance(target, Path):
             contents = [read_source(source), read_source(target)]
-            not_copied = copy_video(contents, path, settings.video)
+            if settings.images.colour_management and not all(
+                says_srgb(data, str(ref))
+                for data, ref in zip(contents, (source, target), strict=True)
+            ):
+                not_copied = "other colours than sRGB"
+            else:
+                not_copied = copy_video(contents, path, settings.video)
             if not_copied is None:
                 images = of_both(*map(digest.of_bytes, contents))
                 return _video(pair.key, path, images, files, settings)
@@ -181,7 +192,7 @@ def shown(images: str, look: str) -> str:
 def _look(settings: Settings) -> str:
     """How images are brought to one frame."""
     look = view_settings(settings.images)
-    return digest.of_values(look["background"], look["fit"])
+    return digest.of_values(look["background"], look["fit"], look["colour_management"])
 
 
 def _how(settings: Settings) -> str:
