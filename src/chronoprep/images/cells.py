@@ -10,6 +10,7 @@ from __future__ import annotations
 import glob
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from chronoprep.data import Cell
 from chronoprep.errors import ConfigError, PairError
-from chronoprep.images.sources import read_file, reason
+from chronoprep.images.sources import read_file, reason, require_file
 
 if TYPE_CHECKING:
     import polars
@@ -73,12 +74,9 @@ class Table:
     def _read(
         self, first: int, rows: int, columns: Sequence[str | polars.Expr]
     ) -> polars.DataFrame:
-        import polars
 
-        try:
+        with _polars_faults(self.path):
             return self.part(first, rows).select(columns).collect()
-        except polars.exceptions.PolarsError as error:
-            raise _unreadable(self.path, error) from None
 
     def _light(self) -> tuple[list[polars.Expr], set[str], set[str]]:
         """Columns without the bytes of images, and the names of those that hold some: where the
@@ -121,6 +119,11 @@ def open_table(path: Path) -> Table:
     Raises:
         ConfigError: It can't be read, or takes the `datasets` extra.
     """
+    if not path.is_dir():
+        try:
+            require_file(path)
+        except PairError as error:
+            raise ConfigError(error.message, hint=error.hint) from None
     stream = path.suffix.lower() in (".arrow", ".feather") and not _is_arrow_file(path)
     return _saved(path) if path.is_dir() or stream else _columnar(path)
 
@@ -182,14 +185,27 @@ def _columnar(path: Path) -> Table:
     """A Parquet or an Arrow IPC file, by polars."""
     import polars
 
-    try:
+    with _polars_faults(path):
         if path.suffix.lower() == ".parquet":
             frame = polars.scan_parquet(path, glob=False)
         else:
             frame = polars.scan_ipc(glob.escape(str(path)))
         count: int = frame.select(polars.len()).collect().item()
         return Table(path, count, max(1, _AHEAD * count // path.stat().st_size), frame.slice)
-    except (polars.exceptions.PolarsError, OSError) as error:
+
+
+@contextmanager
+def _polars_faults(path: Path) -> Iterator[None]:
+    """What damage makes polars raise, a panic of its threads among it, is the table's fault.
+
+    Raises:
+        ConfigError: Naming the table.
+    """
+    from polars.exceptions import PanicException, PolarsError
+
+    try:
+        yield
+    except (PolarsError, PanicException, OSError) as error:
         raise _unreadable(path, error) from None
 
 
@@ -236,7 +252,7 @@ def import_datasets() -> Any:
     return datasets
 
 
-def _unreadable(path: Path, error: Exception) -> ConfigError:
+def _unreadable(path: Path, error: BaseException) -> ConfigError:
     return ConfigError(
         f"{path}: can't read the table: {reason(error)}.", hint="Copy or download it again."
     )

@@ -151,7 +151,7 @@ def require_size(ref: ImageRef, size: tuple[int, int], settings: ImageSettings) 
         )
 
 
-def reason(error: Exception) -> str:
+def reason(error: BaseException) -> str:
     """The first line of an error, or its kind where it says nothing."""
     text = getattr(error, "strerror", None) or str(error)
     return text.strip().partition("\n")[0].rstrip(".") or type(error).__name__
