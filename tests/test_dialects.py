@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from chronoprep.config import VLMSettings
 from chronoprep.data import Completion, Likelihood, Sampling, Turn
 from chronoprep.errors import BackendError, PairError
 from chronoprep.vlm import openai_backend
-from chronoprep.vlm.answers import read
+from chronoprep.vlm.answers import named_in, read, words_of
 from chronoprep.vlm.endpoint import ServedModel, list_models
 from chronoprep.vlm.openai_backend import OpenAIVLM
 from conftest import Result, label_of, write_pairs
@@ -173,6 +175,33 @@ def test_what_is_no_answer_is_quoted(dialect: str, server: Server) -> None:
     answer = ask(server)
     assert isinstance(answer, PairError)
     assert BUSY in answer.message
+
+
+NAMES = st.sampled_from(
+    [
+        *("choices", "message", "delta", "content", "text", "error", "errors", "output", "usage"),
+        *("response", "logprobs", "finish_reason", "reasoning_content", "type", "object", "data"),
+        *("model", "detail", "code", "param", "refusal"),
+    ]
+)
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | NAMES
+SHAPES = st.recursive(
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=4),
+    max_leaves=20,
+)
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(SHAPES | st.binary(max_size=60))
+def test_whatever_comes_is_read(shape: object) -> None:
+    body = shape if isinstance(shape, bytes) else json.dumps(shape).encode()
+    for content in (body, b"data: " + body + b"\n\n" + body[:-1]):
+        reply = read(content)
+        assert reply.text is None or isinstance(reply.text, str)
+        assert isinstance(words_of(content), str)
+        assert isinstance(named_in(content), set)
+        assert reply.tokens is None or reply.tokens >= 0
 
 
 def test_what_keeps_an_answer_back_is_named(server: Server) -> None:
