@@ -21,6 +21,7 @@ from chronoprep.vlm import openai_backend
 from chronoprep.vlm.answers import named_in, read, words_of
 from chronoprep.vlm.endpoint import ServedModel, list_models
 from chronoprep.vlm.openai_backend import OpenAIVLM
+from chronoprep.workflows.watch import _same
 from conftest import Result, label_of, write_pairs
 from odd_server import Answer, Handler, Server, running, said, send
 
@@ -440,6 +441,20 @@ def test_who_answers_is_on_record_and_told(run: Run, tmp_path: Path, server: Ser
     assert told["other-model"] == "painter was asked, and other-7b has answered."
     assert "180 tokens" in told["images-unread"]
     assert label_of("data", "p0").answered_by == "other-7b"
+
+
+@pytest.mark.parametrize(
+    ("asked", "answered", "same"),
+    [
+        ("gpt-4o", "gpt-4o-2024-08-06", True),
+        ("gpt-4o", "gpt-4o-mini-2024-07-18", False),
+        ("Qwen/Qwen3-VL-8B-Instruct", "/models/Qwen3-VL-8B-Instruct-Q4_K_M.gguf", True),
+        ("Qwen/Qwen3-VL-8B-Instruct", "llama3:latest", False),
+        ("qwen2.5vl", "qwen2.5vl:7b", True),
+    ],
+)
+def test_a_model_has_more_than_one_name(asked: str, answered: str, same: bool) -> None:
+    assert _same(answered, asked) is same
 
 
 def test_what_a_request_went_without_is_on_record(run: Run, tmp_path: Path, server: Server) -> None:
