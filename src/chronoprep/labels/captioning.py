@@ -155,5 +155,5 @@ def _generate(vlm: VLM, chats: Sequence[Chat], sampling: Sampling) -> list[Compl
         problem = error
     if len(chats) > 1:
         return [result for chat in chats for result in _generate(vlm, [chat], sampling)]
-    hint = "Leave the pair out, or try another --model."
+    hint = "If it is this pair alone, leave it out; else try another --model."
     return [ToolError(str(problem) or type(problem).__name__, hint=hint)]

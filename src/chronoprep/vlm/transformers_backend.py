@@ -59,7 +59,7 @@ class TransformersVLM:
     def __init__(self, found: Model, folder: Path) -> None:
         transformers.utils.logging.set_verbosity_error()
         transformers.utils.logging.disable_progress_bar()
-        self.max_new_tokens = found.settings.max_new_tokens
+        self.max_new_tokens = found.settings.token_limit
         try:
             config = transformers.AutoConfig.from_pretrained(folder)
             self.omni = config.model_type == "qwen3_omni_moe"

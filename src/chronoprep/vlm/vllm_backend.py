@@ -67,7 +67,7 @@ class VLLMVLM:
     """
 
     def __init__(self, found: Model, folder: Path) -> None:
-        self.max_new_tokens = found.settings.max_new_tokens
+        self.max_new_tokens = found.settings.token_limit
         arguments: dict[str, Any] = {
             "dtype": found.dtype,
             "tensor_parallel_size": _gpus(found.memory_needed or 0),
