@@ -56,7 +56,7 @@ class Claim:
         before, after: Groups of colours that the thing is said to have.
         senses: "brighter", "darker", "warmer", "colder", "larger", "smaller", "grey".
         scope: What it concerns.
-        texture: "plain" or "patterned": how the new look is said to be.
+        textures: "plain" or "patterned": how the old and the new look are said to be.
     """
 
     kind: Kind
@@ -67,7 +67,7 @@ class Claim:
     after: frozenset[str] = frozenset()
     senses: frozenset[str] = frozenset()
     scope: Scope = "part"
-    texture: str | None = None
+    textures: tuple[str | None, str | None] = (None, None)
 
 
 def claims_of(text: str) -> tuple[Claim, ...]:
@@ -293,12 +293,16 @@ def _claim(clause: str, kind: Kind, verb: Verb | None, at: tuple[int, int] | Non
         scope = "background"
     elif phrase("whole").search(head) and not places:
         scope = "whole"
-    texture = None
+    textures: tuple[str | None, str | None] = (None, None)
     if kind == "background":
-        tail = _INTO.split(clause)[-1]
-        texture = next((n for n in ("plain", "patterned") if phrase(n).search(tail)), None)
+        old_look, *_, new_look = ["", *_INTO.split(clause)][-2:]
+        textures = _texture(old_look), _texture(new_look)
     senses = frozenset(sense for sense in _SENSES if phrase(sense).search(clause))
-    return Claim(kind, clause, places, origin, old, new, senses, scope, texture)
+    return Claim(kind, clause, places, origin, old, new, senses, scope, textures)
+
+
+def _texture(look: str) -> str | None:
+    return next((name for name in ("plain", "patterned") if phrase(name).search(look)), None)
 
 
 def _colours(
