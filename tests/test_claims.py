@@ -73,7 +73,7 @@ def test_of_a_long_text_the_first_sentence_is_the_claim() -> None:
     cot = (
         "The user wants to recolour the red car on the left blue. The car stands on a wet street "
         "under grey clouds, and its white roof carries two yellow boxes. Everything else stays: "
-        "the trees on the right, the brown house at the top and the people walking in the background."
+        "the trees on the right, the brown house at the top and some people in the background."
     )
     assert spelled(cot) == ["recolour|left|red>blue"]
 

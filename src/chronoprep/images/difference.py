@@ -25,7 +25,8 @@ _MOST_SHIFT = 0.03
 _FEWEST, _MOST = 7.0, 14.0
 _SMALLEST = 0.0009  # of a region's area
 _MOST_REGIONS = 8
-_THIN, _SLIVER = 3.2, 0.01  # of a region that is an edge: half its width in pixels, its share
+_CLEAR = 12.0  # between a region's mean colours
+_THIN, _SLIVER = 3.2, 0.015  # of a region that is an edge: half its width in pixels, its share
 _CELL = 10.0  # of the colours that are one when it is asked what they became
 _COMMON = 0.03  # share of the area from which on what a colour became is what it becomes
 _LEAST_DETAIL = 0.02  # share of the area
@@ -76,6 +77,13 @@ class Region:
     def weight(self) -> float:
         """How much of the change it is."""
         return self.share * self.distance
+
+    @property
+    def clear(self) -> bool:
+        """Whether it is another colour or has another outline, and not the edge of a thing that
+        moved a little."""
+        gap = np.subtract(self.before.lab, self.after.lab)
+        return float(np.linalg.norm(gap)) >= _CLEAR or abs(self.appears) >= 0.4
 
     @property
     def appears(self) -> float:
@@ -310,8 +318,14 @@ def _correlation(one: Array, other: Array) -> float:
     return float((one * other).sum()) / norm if norm > 1e-6 else 1.0
 
 
-def _regions(mask: Array, distances: Array, limit: float, maps: _Maps) -> tuple[Region, ...]:
-    """The connected parts of a mask; those close to each other are one."""
+def _regions(
+    mask: Array, distances: Array, limit: float, maps: _Maps, thin: float = _THIN
+) -> tuple[Region, ...]:
+    """The connected parts of a mask; those close to each other are one.
+
+    Args:
+        thin: Half the width, in pixels, that a small region has at least.
+    """
     joined = cv2.dilate(mask, np.ones((5, 5), np.uint8))
     count, labels = cv2.connectedComponents(joined)
     labels = labels * mask
@@ -324,7 +338,7 @@ def _regions(mask: Array, distances: Array, limit: float, maps: _Maps) -> tuple[
             continue
         part = (labels == number).astype(np.uint8)
         thick = float(cv2.distanceTransform(part, cv2.DIST_L2, 3).max())
-        if thick < _THIN and sizes[number] < _SLIVER * mask.size:
+        if thick < thin and sizes[number] < _SLIVER * mask.size:
             continue  # the edge of a thing that stands a little aside
         regions.append(maps.region(part, distances))
     return tuple(sorted(regions, key=lambda region: -region.weight))
@@ -340,7 +354,7 @@ def _beside(maps: _Maps) -> tuple[Region, ...]:
     far = np.maximum(
         _unexpected(maps.lab_before, maps.lab_after), _unexpected(maps.lab_after, maps.lab_before)
     )
-    return _regions(_cleaned(far > _MOST), far, _MOST, maps)
+    return _regions(_cleaned(far > _MOST), far, _MOST, maps, thin=1.5 * _THIN)
 
 
 def _unexpected(one: Array, other: Array) -> Array:

@@ -16,7 +16,7 @@ from chronoprep.labels.claims import Claim, Place
 if TYPE_CHECKING:
     from chronoprep.images.difference import Difference, Look, Region
 
-_SUBTLE = ("replace", "resize", "change")
+_SUBTLE = ("replace", "resize", "change", "background")
 _LOCAL = ("add", "remove", "replace", "move", "resize")
 _LEAST = 0.16  # share of a region that has a colour which is said of it
 
@@ -56,7 +56,12 @@ class Evidence:
         self.nothing = (
             not self.regions and seen.view is None and seen.rest < 5 and abs(self.light) < 3.5
         )
-        self.faint = seen.changed > 0.0008 or seen.softer is not None or seen.sharper is not None
+        self.faint = (
+            seen.changed > 0.0008
+            or seen.plain > 0.02
+            or seen.softer is not None
+            or seen.sharper is not None
+        )
 
     def no_change(self) -> Iterator[Doubt]:
         """Against a label that says that nothing changed."""
@@ -65,6 +70,7 @@ class Evidence:
         if self.regions:
             region = self.regions[0]
             size = min(1.0, 0.55 + region.weight / 0.15)
+            size *= 1 if self.seen.changed > 0.03 or any(r.clear for r in self.regions) else 0.5
             yield Doubt("no change", size, f"says no change; {_seen(region)}")
         elif self.seen.view is not None:
             yield Doubt("no change", 1.0, f"says no change; the picture is {self.seen.view}")
@@ -120,7 +126,7 @@ class Evidence:
             if seen.view is None and seen.changed < 0.15:
                 yield Doubt("kind", 0.9, f"speaks of another view; {self._how_much()}")
         elif claim.kind == "background":
-            yield from self._behind(claim)
+            yield from self._behind()
         elif claim.kind == "sharpen":
             if seen.sharper is None and seen.softer is not None:
                 yield Doubt("swapped", 0.8, "says sharper; the picture has less detail")
@@ -129,16 +135,12 @@ class Evidence:
         elif claim.kind in ("move", "replace", "recolour"):
             yield from self._of_a_thing(claim)
 
-    def _behind(self, claim: Claim) -> Iterator[Doubt]:
+    def _behind(self) -> Iterator[Doubt]:
         """Whether the background became another: most of it lies along the edges."""
         frame = self.seen.frame
         rougher = (frame.after.detail + 0.1) / (frame.before.detail + 0.1)
         if self.seen.changed < 0.3 and frame.distance < 4.5 and 0.8 < rougher < 1.25:
             yield Doubt("kind", 0.85, f"speaks of the background; {self._how_much()}")
-        if {"plain", "patterned"} <= set(claim.textures):
-            expected = claim.textures == ("plain", "patterned")
-            if (rougher > 1.3) if not expected else (rougher < 0.77):
-                yield Doubt("swapped", 0.9, f"says {claim.textures[1]}; it was so before")
 
     def _of_a_thing(self, claim: Claim) -> Iterator[Doubt]:
         main = self._there(claim)
@@ -279,7 +281,7 @@ class Evidence:
             )
             if miss > 0.05:
                 yield Doubt("side", miss, f"says {either(map(str, places))}; {_seen(nearest)}")
-        if claim.places and self.seen.changed > 0.6 and claim.kind in _LOCAL:
+        if claim.places and self.seen.changed > 0.6 and not self.behind and claim.kind in _LOCAL:
             yield Doubt("kind", 0.4, f"says {claim.places[0]}; all of the picture changed")
 
     # Colours -----------------------------------------------------------------------------------
@@ -300,7 +302,7 @@ class Evidence:
             won = max(v - old.colours[g] for g, v in look.colours.items() if g not in groups)
             if share < _LEAST:
                 weight = min(1.0, (_LEAST - share) / 0.1) * (0.95 if after else 0.85)
-            elif gain < 0.03 and won > 0.5:
+            elif gain < 0.03 and won > 0.5 and share < 0.5:
                 weight = 0.8
             else:
                 continue
@@ -341,7 +343,7 @@ class Evidence:
             return
         top = self.regions[0].weight
         for region in self.regions:
-            if region.weight < 0.2 * top or region.share < 0.006:
+            if region.weight < 0.2 * top or region.share < 0.006 or not region.clear:
                 continue
             if not any(self._explains(claim, region) for claim in own):
                 yield Doubt("unclaimed", 0.8, f"nothing is said of a change: {_seen(region)}")

@@ -56,7 +56,6 @@ class Claim:
         before, after: Groups of colours that the thing is said to have.
         senses: "brighter", "darker", "warmer", "colder", "larger", "smaller", "grey".
         scope: What it concerns.
-        textures: "plain" or "patterned": how the old and the new look are said to be.
     """
 
     kind: Kind
@@ -67,7 +66,6 @@ class Claim:
     after: frozenset[str] = frozenset()
     senses: frozenset[str] = frozenset()
     scope: Scope = "part"
-    textures: tuple[str | None, str | None] = (None, None)
 
 
 def claims_of(text: str) -> tuple[Claim, ...]:
@@ -293,16 +291,8 @@ def _claim(clause: str, kind: Kind, verb: Verb | None, at: tuple[int, int] | Non
         scope = "background"
     elif phrase("whole").search(head) and not places:
         scope = "whole"
-    textures: tuple[str | None, str | None] = (None, None)
-    if kind == "background":
-        old_look, *_, new_look = ["", *_INTO.split(clause)][-2:]
-        textures = _texture(old_look), _texture(new_look)
     senses = frozenset(sense for sense in _SENSES if phrase(sense).search(clause))
-    return Claim(kind, clause, places, origin, old, new, senses, scope, textures)
-
-
-def _texture(look: str) -> str | None:
-    return next((name for name in ("plain", "patterned") if phrase(name).search(look)), None)
+    return Claim(kind, clause, places, origin, old, new, senses, scope)
 
 
 def _colours(
