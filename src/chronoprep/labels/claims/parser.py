@@ -56,7 +56,6 @@ class Claim:
         before, after: Groups of colours that the thing is said to have.
         senses: "brighter", "darker", "warmer", "colder", "larger", "smaller", "grey".
         scope: What it concerns.
-        texture: "plain" or "patterned": how the new look is said to be.
     """
 
     kind: Kind
@@ -67,7 +66,6 @@ class Claim:
     after: frozenset[str] = frozenset()
     senses: frozenset[str] = frozenset()
     scope: Scope = "part"
-    texture: str | None = None
 
 
 def claims_of(text: str) -> tuple[Claim, ...]:
@@ -293,12 +291,8 @@ def _claim(clause: str, kind: Kind, verb: Verb | None, at: tuple[int, int] | Non
         scope = "background"
     elif phrase("whole").search(head) and not places:
         scope = "whole"
-    texture = None
-    if kind == "background":
-        tail = _INTO.split(clause)[-1]
-        texture = next((n for n in ("plain", "patterned") if phrase(n).search(tail)), None)
     senses = frozenset(sense for sense in _SENSES if phrase(sense).search(clause))
-    return Claim(kind, clause, places, origin, old, new, senses, scope, texture)
+    return Claim(kind, clause, places, origin, old, new, senses, scope)
 
 
 def _colours(
