@@ -94,6 +94,9 @@ class VLLMVLM:
         Raises:
             BackendError: When the engine fails; also once closed.
         """
+        held = None
+        if sampling.schema is not None:
+            held = vllm.sampling_params.StructuredOutputsParams(json=sampling.schema)
         questions = [
             _Question(
                 messages(chat, self._part),
@@ -102,6 +105,7 @@ class VLLMVLM:
                     temperature=sampling.temperature,
                     top_p=sampling.top_p,
                     seed=sampling.seed,
+                    **({} if held is None else {"structured_outputs": held}),
                 ),
             )
             for chat in chats
