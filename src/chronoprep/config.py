@@ -35,6 +35,7 @@ MOST_BYTES = 1_000_000  # of a file of settings
 # Section, key, value, and where it came from, for messages.
 _Given = tuple[str, str, Any, str]
 
+_TOML = "Write a table a section, such as [vlm], and under it lines such as batch_size = 8."
 _REPR = reprlib.Repr()
 _REPR.maxstring = 200
 
@@ -280,7 +281,8 @@ def load_settings(
         else:
             where = origin.get((section, key), "?")
             message = f"{section}.{key} = {_shown(first['input'])} (from {where}): {first['msg']}"
-        raise ConfigError(message) from None
+        hint = "`--help` of a command says what each setting takes."
+        raise ConfigError(message, hint=hint) from None
 
 
 def _shown(value: object) -> str:
@@ -340,11 +342,14 @@ def _tables(file: Path) -> dict[str, Any]:
         tables: dict[str, Any] = tomllib.loads(data.decode("utf-8-sig"))
         return tables
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file}: can't read the configuration: {error}") from None
+        raise ConfigError(
+            f"{file}: can't read the configuration: {error}",
+            hint="Give --config a TOML file in UTF-8.",
+        ) from None
     except RecursionError:
-        raise ConfigError(f"{file}: not valid TOML: nested too deeply") from None
+        raise ConfigError(f"{file}: not valid TOML: nested too deeply", hint=_TOML) from None
     except ValueError as error:  # a number of thousands of digits, too
-        raise ConfigError(f"{file}: not valid TOML: {error}") from None
+        raise ConfigError(f"{file}: not valid TOML: {error}", hint=_TOML) from None
 
 
 def _from_environ(environ: Mapping[str, str]) -> Iterator[_Given]:

@@ -40,6 +40,22 @@ class Cell:
 
 
 @dataclass(frozen=True, slots=True)
+class Member:
+    """A file in a zip archive.
+
+    Attributes:
+        archive: The zip file.
+        name: The file's path in it, with `/` between folders.
+    """
+
+    archive: Path
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.archive}#member={self.name}"
+
+
+@dataclass(frozen=True, slots=True)
 class Frame:
     """A frame of a video.
 
@@ -65,7 +81,7 @@ class Remote:
         return self.url
 
 
-ImageRef = Path | Cell | Frame | Remote
+ImageRef = Path | Cell | Member | Frame | Remote
 
 
 class Pair(NamedTuple):
@@ -103,6 +119,18 @@ class Finding:
     key: str | None
     message: str
     remedy: str | None = None
+
+
+class Flaw(NamedTuple):
+    """What is wrong with a file, as the room that knows its kind sees it.
+
+    Attributes:
+        code: As a finding's.
+        message: What is the matter, in words.
+    """
+
+    code: str
+    message: str
 
 
 @dataclass(frozen=True, eq=False)

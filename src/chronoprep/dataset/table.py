@@ -236,7 +236,9 @@ def _parsed(data: bytes, path: Path, separator: str) -> polars.DataFrame:
         # Bytes and not a path: polars would read `[1]` in a path as a pattern.
         table = polars.read_csv(io.BytesIO(data), infer_schema=False, separator=separator)
     except polars.exceptions.NoDataError:
-        raise ConfigError(f"{path}: the file is empty.") from None
+        raise ConfigError(
+            f"{path}: the file is empty.", hint="Remove it: it is written anew."
+        ) from None
     except polars.exceptions.PolarsError as error:
         reason = str(error).strip().splitlines()[0]
         raise ConfigError(f"{path}: can't read the table: {reason}", hint=_CSV) from None

@@ -126,8 +126,9 @@ def decoded(
 
 
 def _first_frame(image: Image.Image, notes: list[str]) -> None:
-    # MPO's further frames are thumbnails, depth and gain maps of the same photograph.
-    frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+    # MPO's further frames are thumbnails, depth and gain maps of the same photograph, and
+    # Photoshop's are the layers of what is shown.
+    frames = 1 if image.format in ("MPO", "PSD") else getattr(image, "n_frames", 1)
     if frames == 1:
         return
     if image.format == "HEIF":  # opened at its main one

@@ -1,4 +1,4 @@
-"""Where the bytes of an image come from: a file, a cell of a table, a web address."""
+"""Where the bytes of an image come from: a file, a cell of a table, an archive, a web address."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from chronoprep import digest
 from chronoprep.config import ImageSettings
-from chronoprep.data import Cell, Frame, ImageRef, Remote
+from chronoprep.data import Cell, Frame, ImageRef, Member, Remote
 from chronoprep.errors import PairError
 from chronoprep.images.formats import has, plugin_of
 from chronoprep.images.refs import file_of
@@ -19,7 +19,7 @@ RESAVE = "Open and save it again as PNG or JPEG, or remove the pair."
 AGAIN = "Copy or download the file again, or remove the pair."
 
 
-def read_source(ref: Path | Cell | Remote) -> bytes:
+def read_source(ref: Path | Cell | Member | Remote) -> bytes:
     """An image's bytes.
 
     Raises:
@@ -30,6 +30,12 @@ def read_source(ref: Path | Cell | Remote) -> bytes:
         from chronoprep.images.cells import read_cell
 
         return read_cell(ref)
+    if isinstance(ref, Member):
+        from chronoprep.images.archives import read_member
+
+        if not (data := read_member(ref)):
+            raise PairError(f"{ref}: the file is empty (0 bytes).", hint=AGAIN)
+        return data
     if isinstance(ref, Remote):
         from chronoprep.images.downloads import downloaded
 
@@ -141,7 +147,8 @@ def require_size(ref: ImageRef, size: tuple[int, int], settings: ImageSettings) 
 
 def reason(error: Exception) -> str:
     """The first line of an error, or its kind where it says nothing."""
-    return str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
+    text = getattr(error, "strerror", None) or str(error)
+    return text.strip().partition("\n")[0].rstrip(".") or type(error).__name__
 
 
 def unreadable(path: Path, error: OSError | ValueError) -> PairError:

@@ -156,4 +156,5 @@ def generate(vlm: VLM, chats: Sequence[Chat], sampling: Sampling) -> list[Comple
         problem = error
     if len(chats) > 1:
         return [result for chat in chats for result in generate(vlm, [chat], sampling)]
-    return [ToolError(str(problem) or type(problem).__name__)]
+    hint = "Leave the pair out, or try another --model."
+    return [ToolError(str(problem) or type(problem).__name__, hint=hint)]

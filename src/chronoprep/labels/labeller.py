@@ -79,7 +79,8 @@ def label_one(recipe: Recipe, task: LabelTask, *, with_cot: bool) -> Labelled:
     """
     ((outcome,),) = Labeller(recipe, with_cot).stream([task])
     if outcome.value is None:
-        raise outcome.error or PairError(f"{task.source}: no answer")
+        assert outcome.error is not None
+        raise outcome.error
     if outcome.value.answer.error is not None:
         raise PairError(f"{task.source}: {outcome.value.answer.error}")
     return outcome.value

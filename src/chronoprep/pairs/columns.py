@@ -43,6 +43,12 @@ def presets() -> dict[str, Roles]:
     return _known()["presets"]
 
 
+def names_of(role: str) -> list[str]:
+    """What a role's column may be called."""
+    names: list[str] = _known()["names"][role]
+    return names
+
+
 def roles_of(
     columns: Sequence[str], wish: str | None, where: Path, examples: Iterable[str]
 ) -> Roles:

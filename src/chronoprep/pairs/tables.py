@@ -53,7 +53,7 @@ def find_in_tables(tables: Sequence[Path], settings: PairSettings) -> Scan:
         ConfigError: A table can't be read, or its columns don't tell source from target.
     """
     names = ", ".join(table.name for table in tables[:3]) + (", …" if len(tables) > 3 else "")
-    found = Scan(layouts={f"table: {names}"}, ordered=True, sidecars=False)
+    found = Scan(layouts={f"table: {names}"}, ordered=True)
     found.candidates = (row for table in tables for row in _candidates(found, table, settings))
     return found
 
@@ -76,14 +76,18 @@ def _candidates(found: Scan, table: Path, settings: PairSettings) -> Iterator[Ca
             texts = _Texts(row, known[columns], table, base, settings.allow_urls)
             named, wider = texts.name()
             name = named or name
-            yield from texts.candidates(name, wider)
+            for candidate in texts.candidates(name, wider):
+                found.seen += 1
+                yield candidate
         except PairError as wrong:
+            found.seen += 1
             found.refuse(name, wrong)
         except ConfigError as caught:
             # One odd row among good ones is that row's error; a table of them is not.
             if table.suffix.lower() not in _JSON:
                 raise
             refused = refused or caught
+            found.seen += 1
             found.refuse(name, row.wrong(caught.message.partition("\n")[0].partition(": ")[2]))
     if refused and not known:
         raise refused
@@ -217,7 +221,9 @@ def _rows(table: Path) -> Iterator[_Row]:
     try:
         yield from read(table)
     except OSError as error:
-        raise ConfigError(f"{table}: can't read it: {error.strerror}.") from None
+        raise ConfigError(
+            f"{table}: can't read it: {error.strerror}.", hint="Look at its permissions."
+        ) from None
 
 
 def _read_csv(path: Path) -> Iterator[_Row]:
@@ -262,7 +268,10 @@ def _read_json(path: Path) -> Iterator[_Row]:
     try:
         records = json.loads(path.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{path}: can't read it as JSON: {error}.") from None
+        raise ConfigError(
+            f"{path}: can't read it as JSON: {error}.",
+            hint="Rows of one object each belong into a .jsonl file.",
+        ) from None
     if not isinstance(records, list):
         raise ConfigError(f"{path}: not a JSON list of rows.", hint='Write [{"source": …}, …].')
     for number, record in enumerate(records):

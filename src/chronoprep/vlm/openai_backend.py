@@ -62,6 +62,7 @@ _UNSUPPORTED = re.compile(
 )
 # Here the number is at fault, and not the parameter.
 _TOO_MUCH = re.compile(r"context|too (large|long|many)|exceed|at most|maximum", re.IGNORECASE)
+_OTHER = "Another model may answer; or leave the pair out."
 _PAIRS_FAULT = (400, 413, 422)
 _TRY_AGAIN = (408, 409, 425, 429)
 
@@ -256,9 +257,9 @@ class OpenAIVLM:
     def _completion(self, reply: Reply, limit: int) -> Completion | PairError:
         text = reply.text or ""
         if reply.filtered:
-            return PairError("the server's content filter refuses it")
+            return PairError("the server's content filter refuses it", hint=_OTHER)
         if reply.refusal and not text:
-            return PairError(quoted(reply.refusal))
+            return PairError(quoted(reply.refusal), hint=_OTHER)
         tokens = reply.tokens if reply.tokens is not None else limit if reply.truncated else 0
         if reply.finish in ("length", "max_tokens") and 0 < tokens < limit and not reply.thought:
             prompt = f" and a prompt of {reply.prompt_tokens}" if reply.prompt_tokens else ""

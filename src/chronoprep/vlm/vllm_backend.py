@@ -39,6 +39,10 @@ from vllm.exceptions import VLLMClientError  # noqa: E402
 
 _AT_ONCE = 16  # requests to prepare between two looks at what the engine has finished
 _CLOSED = "vLLM was closed."
+_REFUSED = (
+    "[vlm.vllm] in chronoprep.toml takes max_model_len; --max-resolution makes images fewer tokens."
+)
+_KEPT = "What was labelled so far is kept; run it again to go on."
 
 
 @dataclass(frozen=True)
@@ -112,7 +116,7 @@ class VLLMVLM:
         ]
         with self._lock:
             if self._closed:
-                raise BackendError(_CLOSED)
+                raise BackendError(_CLOSED, hint=_KEPT)
             for question in questions:
                 self._inbox.put(question)
         return [question.answer.result() for question in questions]
@@ -128,7 +132,7 @@ class VLLMVLM:
     def _run(self) -> None:
         """Feed and step the engine until it is closed or fails."""
         under_way: dict[str, _Question] = {}
-        problem = BackendError(_CLOSED)
+        problem = BackendError(_CLOSED, hint=_KEPT)
         try:
             while True:
                 for _ in range(max(min(self._inbox.qsize(), _AT_ONCE), not under_way)):
@@ -165,7 +169,9 @@ class VLLMVLM:
             (number,) = self.llm.enqueue_chat([question.messages], question.params, use_tqdm=False)
         except (VLLMClientError, ValueError, TypeError, LookupError) as error:
             # Too long, an aspect ratio that the processor refuses, …
-            question.answer.set_result(ToolError(f"vLLM refuses it: {_reason(error)}"))
+            question.answer.set_result(
+                ToolError(f"vLLM refuses it: {_reason(error)}", hint=_REFUSED)
+            )
         else:
             under_way[_number(number)] = question
 

@@ -162,10 +162,15 @@ def parse(text: str, name: str, stage: Stage) -> Template:
     if not turns:
         turns = (("system", head.strip()), ("user", "{source}{target}"))
     elif head.strip():
-        raise ConfigError(f"{name}: text before the first [[role]] line.")
+        raise ConfigError(
+            f"{name}: text before the first [[role]] line.",
+            hint="Put it under [[system]] or [[user]].",
+        )
 
     if not any(_IMAGE.sub("", body).strip() for _, body in turns):
-        raise ConfigError(f"{name}: the prompt template is empty.")
+        raise ConfigError(
+            f"{name}: the prompt template is empty.", hint="Write what the model is to do."
+        )
     for image in ("{source}", "{target}"):
         if [role for role, body in turns for _ in range(body.count(image))] != ["user"]:
             raise ConfigError(
@@ -174,7 +179,8 @@ def parse(text: str, name: str, stage: Stage) -> Template:
             )
     if stage == "cot" and not any("{caption}" in body for _, body in turns):
         raise ConfigError(
-            f"{name}: a stage-2 template needs {{caption}} where the edit instruction goes."
+            f"{name}: a stage-2 template needs {{caption}} where the edit instruction goes.",
+            hint="Write it into a user turn.",
         )
     return Template(name, turns, _form(asked, name))
 

@@ -1,0 +1,377 @@
+"""What changed between two pictures: where, how much, from which colours to which.
+
+Made to be blind to what no editor means: coding, grain, a little light, a few pixels of shift. All
+is measured on pictures of `SIDE` pixels; lengths are shares of the sides, areas of the area,
+colours and distances CIELAB as `colours.to_lab` gives it. A leaf: imports OpenCV and numpy at its
+top.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+
+from chronoprep.images.colours import groups, share_of_groups, to_lab
+
+Array = np.ndarray[Any, Any]
+
+SIDE = 256  # of the longer side; 384 finds little more and costs three times as much
+# What may lie so far away, as a share of the side, counts as being in its place.
+_REACH = 0.016
+_MOST_SHIFT = 0.03
+# A distance is a change from the noise's own median + 5 deviations on, within these bounds.
+_FEWEST, _MOST = 7.0, 14.0
+_SMALLEST = 0.0009  # of a region's area
+_MOST_REGIONS = 8
+_THIN, _SLIVER = 2.3, 0.006  # of a region that is an edge: half its width in pixels, its share
+_LEAST_DETAIL = 0.02  # share of the area
+_WIDE = 0.3  # share changed from which on another view is looked for
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """How a region looks in one of the pictures.
+
+    Attributes:
+        lab: Its mean colour.
+        chroma: Mean distance of its pixels from grey.
+        colours: Share of its pixels that may be called by each group of `colours`.
+        detail: Mean gradient within it.
+        edge: Mean gradient along its outline.
+        apart: How far its colour is from that around it.
+    """
+
+    lab: tuple[float, float, float]
+    chroma: float
+    colours: dict[str, float]
+    detail: float
+    edge: float
+    apart: float
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """A part of the pictures that changed, or all of them.
+
+    Attributes:
+        share: Of the area.
+        centre, box: (x, y) and left, top, right, bottom.
+        distance: How far the colours lie apart, on average.
+        kept: Correlation of the gradients in it and around it: near 1 where the forms stayed.
+    """
+
+    share: float
+    centre: tuple[float, float]
+    box: tuple[float, float, float, float]
+    distance: float
+    kept: float
+    before: Look
+    after: Look
+
+    @property
+    def weight(self) -> float:
+        """How much of the change it is."""
+        return self.share * self.distance
+
+    @property
+    def appears(self) -> float:
+        """From -1, something is gone, to 1, something is there that was not; by its outline."""
+        before = self.before.edge + 0.25 * self.before.apart
+        after = self.after.edge + 0.25 * self.after.apart
+        return (after - before) / (after + before + 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """What changed between source and target.
+
+    Attributes:
+        identical: Whether all pixels are the same.
+        changed: Share of the area that changed, small shifts forgiven.
+        plain: The same with no shift forgiven: sees faint patterns.
+        rest: Mean distance outside the changed regions, in no other light and with no shift
+            forgiven: high where the edit is of all of the picture.
+        whole, frame: Both pictures as one region, and a band along their edges.
+        softer, sharper: Where detail was lost and won, as a region; None where next to nowhere.
+        regions: The heaviest first.
+        view: "mirrored", "turned" or "zoomed" where the target is the source seen in another way.
+    """
+
+    identical: bool
+    changed: float
+    plain: float
+    rest: float
+    whole: Region
+    frame: Region
+    softer: Region | None
+    sharper: Region | None
+    regions: tuple[Region, ...]
+    view: str | None
+
+
+def measure(source: Array, target: Array) -> Difference:
+    """Measure what changed.
+
+    Args:
+        source, target: RGB, 8 bits, of any size; the target is brought to the source's.
+    """
+    identical = source.shape == target.shape and bool((source == target).all())
+    before = _small(source, None)
+    after = _small(target, before.shape[1::-1])
+    level = _shifted_back(before, _as_lit(before, after))
+    one, other = _smooth(to_lab(before)), _smooth(to_lab(level))
+    near, plain = _distances(one, other)
+    limit = float(np.clip(np.median(near) + 5 * _deviation(near), _FEWEST, _MOST))
+    mask = _cleaned(near > limit)
+    raw = _smooth(to_lab(after))
+    maps = _Maps(before, after, one, raw, _gradient(one), _gradient(raw))
+    regions = _regions(mask, near, limit, maps)
+    everything = np.ones(mask.shape, np.uint8)
+    changed = float(mask.mean())
+    outside = cv2.dilate(mask, np.ones((7, 7), np.uint8)) == 0
+    rest = float(np.linalg.norm(one - raw, axis=2)[outside].mean()) if outside.any() else 0.0
+    softer, sharper = _detail(maps, plain)
+    return Difference(
+        identical=identical,
+        changed=changed,
+        plain=float((plain > limit).mean()),
+        rest=rest,
+        whole=maps.region(everything, plain),
+        frame=maps.region(_frame(mask), plain),
+        softer=softer,
+        sharper=sharper,
+        regions=regions,
+        view=_view(before, level) if changed > _WIDE else None,
+    )
+
+
+def _small(image: Array, size: tuple[int, int] | None) -> Array:
+    if size is None:
+        height, width = image.shape[:2]
+        scale = SIDE / max(height, width)
+        size = (max(8, round(width * scale)), max(8, round(height * scale)))
+    way = cv2.INTER_AREA if image.shape[1] >= size[0] else cv2.INTER_CUBIC
+    small: Array = cv2.resize(np.ascontiguousarray(image), size, interpolation=way)
+    return small
+
+
+def _as_lit(before: Array, after: Array) -> Array:
+    """The target in the source's light, if the two differ by as little as an encoder makes them."""
+    one, other = before.astype(np.float32), after.astype(np.float32)
+    for channel in range(3):
+        bright = one[..., channel] > 24
+        if not bright.any():
+            continue
+        gain = float(np.median(other[..., channel][bright] / one[..., channel][bright]))
+        if 0.88 < gain < 1.13:
+            other[..., channel] /= gain
+        offset = float(np.median(other[..., channel] - one[..., channel]))
+        if abs(offset) < 8:
+            other[..., channel] -= offset
+    return other.clip(0, 255).astype(np.uint8)
+
+
+def _shifted_back(before: Array, after: Array) -> Array:
+    """The target moved to where the source is, if it lies off by little."""
+    one, other = (cv2.cvtColor(p, cv2.COLOR_RGB2GRAY).astype(np.float32) for p in (before, after))
+    height, width = one.shape
+    window = cv2.createHanningWindow((width, height), cv2.CV_32F)
+    (dx, dy), response = cv2.phaseCorrelate(one, other, window)
+    if response < 0.1 or not 0.3 < max(abs(dx), abs(dy)) <= _MOST_SHIFT * max(height, width):
+        return after
+    move = np.array([[1, 0, -dx], [0, 1, -dy]], np.float32)
+    moved: Array = cv2.warpAffine(
+        after, move, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    )
+    grey = cv2.cvtColor(moved, cv2.COLOR_RGB2GRAY).astype(np.float32)
+    better = np.abs(grey - one).mean() < np.abs(other - one).mean()
+    return moved if better else after
+
+
+def _smooth(lab: Array) -> Array:
+    smooth: Array = cv2.GaussianBlur(lab, (0, 0), 1.2)
+    return smooth
+
+
+def _gradient(lab: Array) -> Array:
+    across, down = cv2.Sobel(lab, cv2.CV_32F, 1, 0), cv2.Sobel(lab, cv2.CV_32F, 0, 1)
+    size: Array = np.sqrt((across * across + down * down).sum(2)) / 8
+    return size
+
+
+def _distances(one: Array, other: Array) -> tuple[Array, Array]:
+    """For each pixel how far it is from the nearest colour around its place in the other picture,
+    whichever way is farther; and from the colour in its very place."""
+    reach = max(2, round(_REACH * max(one.shape[:2])))
+    steps = [(dx, dy) for dy in range(-reach, reach + 1, 2) for dx in range(-reach, reach + 1, 2)]
+    height, width = one.shape[:2]
+    wide = cv2.copyMakeBorder(other, reach, reach, reach, reach, cv2.BORDER_REPLICATE)
+    there = np.full((height, width), np.inf, np.float32)
+    back = np.full((height + 2 * reach, width + 2 * reach), np.inf, np.float32)
+    plain = there
+    for dx, dy in steps:
+        y, x = reach + dy, reach + dx
+        gap = cv2.subtract(one, wide[y : y + height, x : x + width])
+        far = cv2.blur(cv2.transform(cv2.multiply(gap, gap), np.ones((1, 3), np.float32)), (3, 3))
+        there = np.minimum(there, far)
+        window = back[y : y + height, x : x + width]
+        np.minimum(window, far, out=window)
+        if (dx, dy) == (0, 0):
+            plain = far
+    inner = back[reach : reach + height, reach : reach + width]
+    inner = np.where(np.isfinite(inner), inner, there)
+    # A running sum rounds to a little less than nothing.
+    return np.sqrt(np.maximum(np.maximum(there, inner), 0)), np.sqrt(np.maximum(plain, 0))
+
+
+def _deviation(values: Array) -> float:
+    return float(np.median(np.abs(values - np.median(values))))
+
+
+def _frame(mask: Array) -> Array:
+    frame = np.ones(mask.shape, np.uint8)
+    height, width = (max(2, round(0.05 * side)) for side in mask.shape)
+    frame[height:-height, width:-width] = 0
+    return frame
+
+
+def _cleaned(changed: Array) -> Array:
+    mask: Array = changed.astype(np.uint8)
+    mask = cv2.morphologyEx(mask, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
+    closed: Array = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8))
+    return closed
+
+
+@dataclass(frozen=True, slots=True)
+class _Maps:
+    """Both pictures, small: as they are, in Lab, and their gradients."""
+
+    before: Array
+    after: Array
+    lab_before: Array
+    lab_after: Array
+    steep_before: Array
+    steep_after: Array
+
+    def region(self, mask: Array, distances: Array) -> Region:
+        """How the part of a mask (1 inside) looks in both pictures."""
+        height, width = mask.shape
+        moments = cv2.moments(mask, binaryImage=True)
+        left, top, across, down = cv2.boundingRect(mask)
+        core = cv2.erode(mask, np.ones((3, 3), np.uint8))
+        if cv2.countNonZero(core) < 0.4 * moments["m00"]:
+            core = mask
+        wide = cv2.dilate(mask, np.ones((5, 5), np.uint8))
+        outline = wide - cv2.erode(mask, np.ones((5, 5), np.uint8), borderValue=1)
+        ring = cv2.dilate(mask, np.ones((15, 15), np.uint8)) - wide
+        around = wide.astype(bool)
+        before = self.lab_before, self.steep_before
+        after = self.lab_after, self.steep_after
+        return Region(
+            share=moments["m00"] / mask.size,
+            centre=(
+                (moments["m10"] / moments["m00"] + 0.5) / width,
+                (moments["m01"] / moments["m00"] + 0.5) / height,
+            ),
+            box=(left / width, top / height, (left + across) / width, (top + down) / height),
+            distance=cv2.mean(distances, mask)[0],
+            kept=_correlation(self.steep_before[around], self.steep_after[around]),
+            before=_look(self.before, *before, core, outline, ring),
+            after=_look(self.after, *after, core, outline, ring),
+        )
+
+
+def _look(rgb: Array, lab: Array, steep: Array, core: Array, outline: Array, ring: Array) -> Look:
+    mean = np.array(cv2.mean(lab, core)[:3])
+    around = np.array(cv2.mean(lab, ring)[:3])
+    inside = core.astype(bool)
+    shares = share_of_groups(rgb[inside])
+    parts = lab[inside]
+    return Look(
+        lab=(float(mean[0]), float(mean[1]), float(mean[2])),
+        chroma=float(cv2.magnitude(parts[:, 1], parts[:, 2]).mean()),
+        colours=dict(zip(groups(), shares.tolist(), strict=True)),
+        detail=cv2.mean(steep, core)[0],
+        edge=cv2.mean(steep, outline)[0],
+        apart=float(np.linalg.norm(mean - around)) if cv2.countNonZero(ring) else 0.0,
+    )
+
+
+def _correlation(one: Array, other: Array) -> float:
+    one, other = one - one.mean(), other - other.mean()
+    norm = float(np.sqrt((one * one).sum() * (other * other).sum()))
+    return float((one * other).sum()) / norm if norm > 1e-6 else 1.0
+
+
+def _regions(mask: Array, distances: Array, limit: float, maps: _Maps) -> tuple[Region, ...]:
+    """The connected parts of a mask; those close to each other are one."""
+    joined = cv2.dilate(mask, np.ones((5, 5), np.uint8))
+    count, labels = cv2.connectedComponents(joined)
+    labels = labels * mask
+    sizes = np.bincount(labels.ravel(), minlength=count).astype(float)
+    sums = np.bincount(labels.ravel(), weights=distances.ravel().astype(float), minlength=count)
+    regions = []
+    for number in sorted(range(1, count), key=lambda number: -sums[number])[:_MOST_REGIONS]:
+        mean = sums[number] / max(sizes[number], 1)
+        if sizes[number] < _SMALLEST * mask.size or mean < 1.15 * limit:
+            continue
+        part = (labels == number).astype(np.uint8)
+        thick = float(cv2.distanceTransform(part, cv2.DIST_L2, 3).max())
+        if thick < _THIN and sizes[number] < _SLIVER * mask.size:
+            continue  # the edge of a thing that stands a little aside
+        regions.append(maps.region(part, distances))
+    return tuple(sorted(regions, key=lambda region: -region.weight))
+
+
+def _detail(maps: _Maps, distances: Array) -> tuple[Region | None, Region | None]:
+    """Where detail was lost, and where it was won."""
+    fine = (_gradient(to_lab(picture)) for picture in (maps.before, maps.after))
+    one, other = (cv2.blur(steep, (11, 11)) for steep in fine)
+    found: list[Region | None] = []
+    for less, more in ((other, one), (one, other)):
+        mask: Array = ((more > 2) & (less < 0.66 * more)).astype(np.uint8)
+        mask = cv2.morphologyEx(mask, cv2.MORPH_OPEN, np.ones((5, 5), np.uint8))
+        found.append(maps.region(mask, distances) if mask.mean() > _LEAST_DETAIL else None)
+    return found[0], found[1]
+
+
+def _view(before: Array, after: Array) -> str | None:
+    """How the source was looked at to give the target, if that explains a change of nearly all."""
+    small = [
+        cv2.resize(picture, (32, 32), interpolation=cv2.INTER_AREA) for picture in (before, after)
+    ]
+    one, other = (to_lab(picture) for picture in small)
+
+    def far(turned: Array) -> float:
+        return float(np.linalg.norm(turned - other, axis=2).mean())
+
+    straight = far(one)
+    if min(far(one[:, ::-1]), far(one[::-1])) < 0.5 * straight:
+        return "mirrored"
+    if min(far(np.rot90(one, turns)) for turns in (1, 2, 3)) < 0.5 * straight:
+        return "turned"
+    finder = cv2.ORB.create(400)
+    grays = [cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY) for picture in (before, after)]
+    (points, marks), (others, other_marks) = (finder.detectAndCompute(g, None) for g in grays)
+    if not points or not others:
+        return None
+    matches = cv2.BFMatcher(cv2.NORM_HAMMING, crossCheck=True).match(marks, other_marks)
+    if len(matches) < 12:
+        return None
+    start = np.array([points[match.queryIdx].pt for match in matches], np.float32)
+    end = np.array([others[match.trainIdx].pt for match in matches], np.float32)
+    cv2.setRNGSeed(0)
+    turn, fits = cv2.estimateAffinePartial2D(start, end, ransacReprojThreshold=3)
+    if turn is None or fits.sum() < max(12, 0.25 * len(matches)):
+        return None
+    scale = float(np.hypot(turn[0, 0], turn[1, 0]))
+    angle = float(np.degrees(np.arctan2(turn[1, 0], turn[0, 0])))
+    centre = np.array([before.shape[1] / 2, before.shape[0] / 2, 1])
+    shift = float(np.abs(turn @ centre - centre[:2]).max())
+    if abs(angle) > 4:
+        return "turned"
+    moved = shift > _MOST_SHIFT * max(before.shape)
+    return "zoomed" if abs(scale - 1) > 0.04 or moved else None

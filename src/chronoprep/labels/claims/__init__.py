@@ -1,0 +1,10 @@
+"""What a label claims: which kinds of edit, where, from which colours to which.
+
+By word lists and patterns, for edit instructions as people and models write them. What is said to
+stay is no claim. Every pattern does work in proportion to the text, times a constant.
+"""
+
+from chronoprep.labels.claims.parser import Claim, Kind, claims_of
+from chronoprep.labels.claims.places import Place
+
+__all__ = ["Claim", "Kind", "Place", "claims_of"]

@@ -1,0 +1,119 @@
+"""What speaks against a label, rule by rule. No model, no fitting.
+
+`VERSION` belongs to what the rules give: raise it when one changes, and scores are made anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from chronoprep.data import FREE_FORM, Completion
+from chronoprep.labels.claims import Claim, claims_of
+from chronoprep.labels.evidence import Doubt, Evidence, either
+from chronoprep.labels.guard import find_fault, is_no_change
+from chronoprep.labels.vocabulary import Spot
+
+if TYPE_CHECKING:
+    from chronoprep.images.difference import Difference
+
+VERSION = "1"
+_SURE = 0.97  # of the surest rule
+_LEAST = 0.05  # a lighter doubt is none
+_OPPOSITE_KINDS = ({"add", "remove"}, {"blur", "sharpen"})
+_OPPOSITE_SENSES = (("brighter", "darker"), ("warmer", "colder"), ("larger", "smaller"))
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What the rules have to say of a label.
+
+    Attributes:
+        doubts: The weightiest first, at most one a rule.
+        places: All places that it names, where each of its edits has one.
+        spots: Where something changed, if it is no change of everything.
+    """
+
+    doubts: tuple[Doubt, ...]
+    places: tuple[str, ...]
+    spots: tuple[Spot, ...]
+
+
+def score(weights: Iterable[float]) -> float:
+    """All doubts in one number: 0 nothing speaks against the label, near 1 it is wrong."""
+    right = 1.0
+    for weight in weights:
+        right *= 1 - _SURE * weight
+    return 1 - right
+
+
+def judge(caption: str | None, cot: str | None, seen: Difference) -> Judgement:
+    """Hold a label against what changed between its pictures."""
+    said = caption or cot or ""
+    claims, evidence = claims_of(said), Evidence(seen)
+    found = list(_degenerate(caption, cot))
+    found += evidence.no_change() if is_no_change(said) else evidence.of_claims(claims)
+    if caption and cot:
+        found += _against_each_other(claims, claims_of(cot))
+    strongest: dict[str, Doubt] = {}
+    for doubt in found:
+        known = strongest.get(doubt.rule)
+        if doubt.weight > (known.weight if known else _LEAST):
+            strongest[doubt.rule] = doubt
+    doubts = tuple(sorted(strongest.values(), key=lambda doubt: -doubt.weight))
+    places: tuple[str, ...] = ()
+    spots: tuple[Spot, ...] = ()
+    if evidence.local and claims and all(claim.places for claim in claims):
+        places = tuple(str(p) for claim in claims for p in (*claim.origin, *claim.places))
+        spots = tuple(Spot(*r.box, r.weight, r.share) for r in evidence.main)
+    return Judgement(doubts, places, spots)
+
+
+def _degenerate(caption: str | None, cot: str | None) -> Iterator[Doubt]:
+    for text in filter(None, (caption, cot)):
+        if text == caption and is_no_change(text):
+            continue
+        fault = find_fault(Completion(text, 0, truncated=False), FREE_FORM)
+        if fault is not None:
+            yield Doubt("degenerate", 1.0, f"the text is degenerate: {fault}")
+
+
+def _against_each_other(caption: Sequence[Claim], cot: Sequence[Claim]) -> Iterator[Doubt]:
+    """The caption against the chain of thought that was made of it."""
+    if not caption or not cot:
+        return
+    for name, one, other in (
+        ("new colour", _union(c.after for c in caption), _union(c.after for c in cot)),
+        ("old colour", _union(c.before for c in caption), _union(c.before for c in cot)),
+    ):
+        if one and other and not one & other:
+            yield Doubt(
+                "caption and CoT", 0.9,
+                f"the caption's {name} is {either(one)}, the CoT's {either(other)}",
+            )  # fmt: skip
+    kinds, others = {c.kind for c in caption}, {c.kind for c in cot}
+    for pair in _OPPOSITE_KINDS:
+        if len(kinds & pair) == len(others & pair) == 1 and kinds & pair != others & pair:
+            yield Doubt(
+                "caption and CoT", 0.9,
+                f"the caption says {either(kinds & pair)}, the CoT says {either(others & pair)}",
+            )  # fmt: skip
+    senses, other_senses = _union(c.senses for c in caption), _union(c.senses for c in cot)
+    for less, more in _OPPOSITE_SENSES:
+        for one_way, back in ((less, more), (more, less)):
+            if one_way in senses - other_senses and back in other_senses - senses:
+                yield Doubt(
+                    "caption and CoT", 0.9, f"the caption says {one_way}, the CoT says {back}"
+                )
+    places = {p for c in caption for p in c.places}
+    cot_places = {p for c in cot for p in c.places}
+    if places and cot_places and not any(p.meets(q) for p in places for q in cot_places):
+        yield Doubt(
+            "caption and CoT", 0.9,
+            f"the caption says {either(map(str, places))}, the CoT {either(map(str, cot_places))}",
+        )  # fmt: skip
+
+
+def _union(parts: Iterable[frozenset[str]]) -> frozenset[str]:
+    return frozenset().union(*parts)
