@@ -172,7 +172,11 @@ def pair2video(call: Call) -> Answer:
     )
 
 
-@command("build-csv", MANY, f"pairs video labels.prompt labels.allow_caption_as_prompt {FRAMES}")
+@command(
+    "build-csv",
+    MANY,
+    f"pairs video labels.prompt labels.allow_caption_as_prompt verify.min_score {FRAMES}",
+)
 def build_csv(call: Call) -> Answer:
     """Write metadata.csv from pairs and the labels that exist; no model runs.
 
@@ -266,6 +270,32 @@ def check(
             report = check_dataset(place, (), checks, reporter=call.reporter)
         report.findings += done
     return render.of_check(report)
+
+
+@command("verify", "dataset dry_run", f"verify.suspect_above verify.false_alarms {FRAMES}")
+def verify(
+    call: Call,
+    folder: Annotated[
+        Path | None, typer.Argument(metavar="DATASET", help="The dataset folder.")
+    ] = None,
+    show: Annotated[int, typer.Option(min=0, help="How many of the worst labels to show.")] = 20,
+) -> Answer:
+    """Find labels that don't say what changed between the images, the worst first; no model runs.
+
+    chronoprep verify my-dataset
+    chronoprep verify my-dataset --false-alarms 0.05 --json
+    """
+    from chronoprep import workflows
+
+    given = [path for path in (folder, call.dataset) if path is not None]
+    if len(given) != 1:
+        raise ConfigError(
+            "Give one dataset folder.", hint="For example: chronoprep verify my-dataset"
+        )
+    done = workflows.verify_labels(
+        given[0], call.settings, reporter=call.reporter, dry_run=call.dry_run
+    )
+    return render.of_verification(done, show)
 
 
 @command("synth")

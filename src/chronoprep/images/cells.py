@@ -10,13 +10,14 @@ from __future__ import annotations
 import glob
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from chronoprep.data import Cell
-from chronoprep.errors import ConfigError, PairError
+from chronoprep.errors import ChronoprepError, ConfigError, PairError
 from chronoprep.images.sources import read_file, reason
 
 if TYPE_CHECKING:
@@ -53,32 +54,37 @@ class Table:
     part: Callable[[int, int], polars.LazyFrame]
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """Each row by column name, `EMBEDDED` in place of the bytes of an image."""
-        columns, embedded, mixed = self._light()
-        # Telling rows apart may take their bytes through memory.
-        step = 1000 if mixed else 50_000
-        for first in range(0, self.count, step):
-            for row in self._read(first, step, columns).iter_rows(named=True):
-                for name in embedded:
-                    value = row[name]
-                    row[name] = EMBEDDED if value is None else [EMBEDDED] * value
-                for name in mixed:
-                    row[name] = _bytes_or_path(row[name])
-                yield row
+        """Each row by column name, `EMBEDDED` in place of the bytes of an image.
+
+        Raises:
+            ConfigError: The table is damaged.
+        """
+        with readable(self.path):
+            columns, embedded, mixed = self._light()
+            # Telling rows apart may take their bytes through memory.
+            step = 1000 if mixed else 50_000
+            for first in range(0, self.count, step):
+                for row in self._read(first, step, columns).iter_rows(named=True):
+                    for name in embedded:
+                        value = row[name]
+                        row[name] = EMBEDDED if value is None else [EMBEDDED] * value
+                    for name in mixed:
+                        row[name] = _bytes_or_path(row[name])
+                    yield row
 
     def images(self, column: str, first: int) -> list[Any]:
-        """What `ahead` rows hold there: bytes, `{"bytes", "path"}`, or lists of these."""
-        return self._read(first, self.ahead, [column])[column].to_list()
+        """What `ahead` rows hold there: bytes, `{"bytes", "path"}`, or lists of these.
+
+        Raises:
+            ConfigError: The table is damaged.
+        """
+        with readable(self.path):
+            return self._read(first, self.ahead, [column])[column].to_list()
 
     def _read(
         self, first: int, rows: int, columns: Sequence[str | polars.Expr]
     ) -> polars.DataFrame:
-        import polars
-
-        try:
-            return self.part(first, rows).select(columns).collect()
-        except polars.exceptions.PolarsError as error:
-            raise _unreadable(self.path, error) from None
+        return self.part(first, rows).select(columns).collect()
 
     def _light(self) -> tuple[list[polars.Expr], set[str], set[str]]:
         """Columns without the bytes of images, and the names of those that hold some: where the
@@ -182,15 +188,13 @@ def _columnar(path: Path) -> Table:
     """A Parquet or an Arrow IPC file, by polars."""
     import polars
 
-    try:
+    with readable(path):
         if path.suffix.lower() == ".parquet":
             frame = polars.scan_parquet(path, glob=False)
         else:
             frame = polars.scan_ipc(glob.escape(str(path)))
         count: int = frame.select(polars.len()).collect().item()
         return Table(path, count, max(1, _AHEAD * count // path.stat().st_size), frame.slice)
-    except (polars.exceptions.PolarsError, OSError) as error:
-        raise _unreadable(path, error) from None
 
 
 def _saved(path: Path) -> Table:
@@ -199,10 +203,8 @@ def _saved(path: Path) -> Table:
 
     datasets = import_datasets()
     load = datasets.load_from_disk if path.is_dir() else datasets.Dataset.from_file
-    try:
+    with readable(path):
         loaded = load(str(path))
-    except Exception as error:  # whatever Arrow makes of it
-        raise _unreadable(path, error) from None
     if isinstance(loaded, datasets.DatasetDict):
         splits = list(loaded)
         if len(splits) > 1:
@@ -236,7 +238,20 @@ def import_datasets() -> Any:
     return datasets
 
 
-def _unreadable(path: Path, error: Exception) -> ConfigError:
-    return ConfigError(
-        f"{path}: can't read the table: {reason(error)}.", hint="Copy or download it again."
-    )
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Whatever a library makes of a damaged table, also where its Rust panics, which is no
+    `Exception`, is one error.
+
+    Raises:
+        ConfigError: Naming the file.
+    """
+    try:
+        yield
+    except (ChronoprepError, KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except BaseException as error:
+        why = reason(error)
+        raise ConfigError(
+            f"{path}: can't read the table: {why}.", hint="Copy or download it again."
+        ) from None

@@ -2,8 +2,7 @@
 
 Made to be blind to what no editor means: coding, grain, a little light, a few pixels of shift. All
 is measured on pictures of `SIDE` pixels; lengths are shares of the sides, areas of the area,
-colours and distances CIELAB as `colours.to_lab` gives it. A leaf: imports OpenCV and numpy at its
-top.
+colours and distances CIELAB as `colours.to_lab` gives it. A leaf: imports OpenCV at its top.
 """
 
 from __future__ import annotations

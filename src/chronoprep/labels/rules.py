@@ -31,11 +31,13 @@ class Judgement:
 
     Attributes:
         doubts: The weightiest first, at most one a rule.
+        edit: The kind of edit that it speaks of first, or "no change"; None where of none.
         places: All places that it names, where each of its edits has one.
         spots: Where something changed, if it is no change of everything.
     """
 
     doubts: tuple[Doubt, ...]
+    edit: str | None
     places: tuple[str, ...]
     spots: tuple[Spot, ...]
 
@@ -67,7 +69,8 @@ def judge(caption: str | None, cot: str | None, seen: Difference) -> Judgement:
     if evidence.local and claims and all(claim.places for claim in claims):
         places = tuple(str(p) for claim in claims for p in (*claim.origin, *claim.places))
         spots = tuple(Spot(*r.box, r.weight, r.share) for r in evidence.main)
-    return Judgement(doubts, places, spots)
+    edit = "no change" if is_no_change(said) else claims[0].kind if claims else None
+    return Judgement(doubts, edit, places, spots)
 
 
 def _degenerate(caption: str | None, cot: str | None) -> Iterator[Doubt]:

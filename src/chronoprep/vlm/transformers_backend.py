@@ -19,6 +19,7 @@ import transformers
 
 from chronoprep.data import GREEDY, Chat, Completion, Picture, Sampling
 from chronoprep.errors import BackendError
+from chronoprep.vlm.likelihood import summed
 from chronoprep.vlm.prefix import Prefix, Prompt, new_cache
 from chronoprep.vlm.registry import Model
 from chronoprep.vlm.thoughts import without_thoughts
@@ -132,7 +133,7 @@ class TransformersVLM:
         inputs: dict[str, Any] | None
         if self._vision is None:
             inputs = self._plain_inputs(chats)
-            output = self._generate(inputs, sampling)
+            output, chances = self._generate(inputs, sampling)
         else:
             prompts = [self._prompt(chat) for chat in chats]
             tails = self._padded([p.tail for p in prompts])
@@ -140,24 +141,27 @@ class TransformersVLM:
             if inputs is None:
                 self._prefix = None  # its memory is needed now
                 inputs = self._fresh_inputs(prompts)
-            output = self._generate(inputs, sampling)
+            output, chances = self._generate(inputs, sampling)
             cache = output.past_key_values
             if self._prefix is None and Prefix.fits(prompts, cache):
                 self._prefix = Prefix(prompts, inputs, cache, self.model.model.rope_deltas)
         start = inputs["input_ids"].shape[1]
-        return [self._completion(ids) for ids in output.sequences[:, start:].tolist()]
+        rows = zip(output.sequences[:, start:].tolist(), chances, strict=True)
+        return [self._completion(ids, chances) for ids, chances in rows]
 
-    def _generate(self, inputs: dict[str, Any], sampling: Sampling) -> Any:
-        draw = _Draw(sampling, self.model.device) if sampling.temperature else None
-        return self.model.generate(
+    def _generate(self, inputs: dict[str, Any], sampling: Sampling) -> tuple[Any, list[Any]]:
+        """The output of `generate`, and for each row the log-probabilities of its new tokens."""
+        pick = _Pick(_Draw(sampling, self.model.device) if sampling.temperature else None)
+        output = self.model.generate(
             **inputs,
             **_PLAIN,
-            logits_processor=[draw] if draw else None,
+            logits_processor=[pick],
             max_new_tokens=self.max_new_tokens,
             eos_token_id=sorted(self._ends) or None,
             pad_token_id=self.processor.tokenizer.pad_token_id,
             return_dict_in_generate=True,
         )
+        return output, torch.stack(pick.chances, dim=1).tolist()
 
     def _plain_inputs(self, chats: Sequence[Chat]) -> dict[str, Any]:
         """The arguments of `generate` as the checkpoint's own processor makes them."""
@@ -221,16 +225,20 @@ class TransformersVLM:
                 raise ValueError(f"the prompt speaks the image token {self.processor.image_token}")
         return Prompt(tuple(tokens[:split]), tuple(tokens[split:]), tuple(pictures))
 
-    def _completion(self, ids: list[int]) -> Completion:
+    def _completion(self, ids: list[int], chances: list[float]) -> Completion:
         end = next((i for i, token in enumerate(ids) if token in self._ends), None)
         kept = ids if end is None else ids[:end]
-        text = self.processor.tokenizer.decode(
-            kept, skip_special_tokens=True, clean_up_tokenization_spaces=False
-        )
+        decode = self.processor.tokenizer.decode
+        text = decode(kept, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        answer, start = without_thoughts(text), 0
+        if answer != text.strip():
+            thought = (i for i in reversed(range(len(kept))) if "think" in decode(kept[i]).lower())
+            start = next(thought, -1) + 1
         return Completion(
-            text=without_thoughts(text),
+            text=answer,
             tokens=len(kept) + (end is not None),
             truncated=end is None,
+            likelihood=summed(chances[start : len(kept)], lambda i: str(decode(kept[start + i]))),
         )
 
     def close(self) -> None:
@@ -243,6 +251,27 @@ def _free_memory() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+
+
+class _Pick(transformers.LogitsProcessor):
+    """Sees each token picked, and how likely it was by the model's own logits.
+
+    Attributes:
+        chances: For each step, the log-probabilities of the rows' tokens; they stay on the device.
+    """
+
+    def __init__(self, draw: _Draw | None) -> None:
+        self._draw = draw
+        self.chances: list[Any] = []
+
+    def __call__(self, input_ids: Any, scores: Any) -> Any:
+        if self._draw is None:
+            self.chances.append(scores.amax(-1) - scores.logsumexp(-1))
+            return scores
+        drawn = self._draw(input_ids, scores)
+        picked = scores.gather(-1, drawn.argmax(-1, keepdim=True)).squeeze(-1)
+        self.chances.append(picked - scores.logsumexp(-1))
+        return drawn
 
 
 class _Draw(transformers.LogitsProcessor):

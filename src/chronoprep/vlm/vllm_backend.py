@@ -22,6 +22,7 @@ from typing import Any
 from chronoprep import memory
 from chronoprep.data import GREEDY, Chat, Completion, Picture, Sampling
 from chronoprep.errors import BackendError, PairError, ToolError
+from chronoprep.vlm.likelihood import likelihood
 from chronoprep.vlm.messages import kept, messages
 from chronoprep.vlm.registry import Model
 from chronoprep.vlm.thoughts import broken_off, without_thoughts
@@ -109,6 +110,7 @@ class VLLMVLM:
                     temperature=sampling.temperature,
                     top_p=sampling.top_p,
                     seed=sampling.seed,
+                    logprobs=0,  # of the token that is picked, and of no others
                     **({} if held is None else {"structured_outputs": held}),
                 ),
             )
@@ -195,7 +197,10 @@ def _part(picture: Picture) -> dict[str, Any]:
 
 def _completion(output: vllm.CompletionOutput) -> Completion:
     truncated = broken_off(output.finish_reason)
-    return Completion(without_thoughts(output.text), len(output.token_ids), truncated)
+    text, tokens = without_thoughts(output.text), output.token_ids
+    chosen = [step.get(token) for token, step in zip(tokens, output.logprobs or (), strict=False)]
+    steps = [(one.decoded_token or "", float(one.logprob)) for one in chosen if one is not None]
+    return Completion(text, len(tokens), truncated, likelihood(steps, text))
 
 
 def _number(request: str) -> str:
