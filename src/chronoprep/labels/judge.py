@@ -84,11 +84,14 @@ class Judged:
         signals: From 0, nothing, to 1, by their names: `mirror` and `swap` of the model that wrote
             the label, `recaption` and `judge` of another one. Absent where its answer says nothing.
         reasons: In words, the weightiest first.
+        images, files: The digest of the images' bytes, and how their files looked.
         seconds: Of the model's time.
     """
 
     signals: dict[str, float]
     reasons: tuple[str, ...]
+    images: str
+    files: str | None
     seconds: float
 
 
@@ -96,10 +99,17 @@ class Judged:
 class _Case:
     """A label at work, and what speaks against it."""
 
-    task: JudgeTask
-    pictures: Sequence[Picture]
+    shown: Shown[JudgeTask]
     doubts: dict[str, list[float]] = field(default_factory=dict)
     reasons: list[tuple[float, str]] = field(default_factory=list)
+
+    @property
+    def task(self) -> JudgeTask:
+        return self.shown.task
+
+    @property
+    def pictures(self) -> Sequence[Picture]:
+        return self.shown.pictures
 
     def doubt(self, signal: str, weight: float, reason: str) -> None:
         self.doubts.setdefault(signal, []).append(weight)
@@ -139,7 +149,7 @@ class Judge:
 
     def _judge(self, model: VLM, shown: Sequence[Shown[JudgeTask]]) -> list[Outcome[Judged]]:
         began = time.monotonic()
-        cases = [_Case(one.task, one.pictures) for one in shown]
+        cases = [_Case(one) for one in shown]
         errors: dict[str, PairError] = {}
         own = [case for case in cases if case.task.own]
         others = [case for case in cases if not case.task.own]
@@ -278,4 +288,5 @@ def _outcome(case: _Case, error: PairError | None, seconds: float) -> Outcome[Ju
     signals = {name: round(sum(w) / len(w), 4) for name, w in case.doubts.items()}
     ordered = sorted(case.reasons, key=lambda reason: -reason[0])
     reasons = tuple(dict.fromkeys(reason for _, reason in ordered))[:4]
-    return Outcome(case.task.key, Judged(signals, reasons, seconds))
+    shown = case.shown
+    return Outcome(case.task.key, Judged(signals, reasons, shown.images, shown.files, seconds))
