@@ -224,6 +224,9 @@ class VerifySettings(Section, title="Verification"):
         description="Share of right labels that may be suspects, such as 0.05; needs 60 labels "
         "that a human accepted.",
     )
+    passes: int = Field(
+        3, ge=1, description="How often a model is asked about the labels of another one."
+    )
     min_score: float | None = Field(
         None,
         ge=0,

@@ -272,18 +272,28 @@ def check(
     return render.of_check(report)
 
 
-@command("verify", "dataset dry_run", f"verify.suspect_above verify.false_alarms {FRAMES}")
+@command(
+    "verify",
+    "dataset dry_run",
+    "verify.suspect_above verify.false_alarms verify.passes vlm.revision vlm.backend vlm.endpoint "
+    "vlm.concurrency vlm.request_timeout vlm.dtype vlm.device vlm.batch_size vlm.max_new_tokens "
+    f"vlm.thinking_tokens vlm.reasoning_effort {FRAMES}",
+)
 def verify(
     call: Call,
     folder: Annotated[
         Path | None, typer.Argument(metavar="DATASET", help="The dataset folder.")
     ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="A VLM that judges the labels, too: their own or, better, another one."),
+    ] = None,
     show: Annotated[int, typer.Option(min=0, help="How many of the worst labels to show.")] = 20,
 ) -> Answer:
-    """Find labels that don't say what changed between the images, the worst first; no model runs.
+    """Find labels that don't say what changed between the images, the worst first.
 
     chronoprep verify my-dataset
-    chronoprep verify my-dataset --false-alarms 0.05 --json
+    chronoprep verify my-dataset --model qwen3-vl-8b --json
     """
     from chronoprep import workflows
 
@@ -293,7 +303,7 @@ def verify(
             "Give one dataset folder.", hint="For example: chronoprep verify my-dataset"
         )
     done = workflows.verify_labels(
-        given[0], call.settings, reporter=call.reporter, dry_run=call.dry_run
+        given[0], call.settings, model=model, reporter=call.reporter, dry_run=call.dry_run
     )
     return render.of_verification(done, show)
 

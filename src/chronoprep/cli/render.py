@@ -235,7 +235,7 @@ def of_verification(done: Verification, most: int) -> Answer:
     Args:
         most: How many labels are shown.
     """
-    summary = of_summaries([done.summary])
+    summary = of_summaries(done.summaries)
     suspects = sum(verdict.suspect for verdict in done.verdicts)
     rows = [
         [f"{v.score:.2f}", f"{v.percentile:.1f}", "yes" if v.suspect else "", escape(v.key),
