@@ -8,6 +8,9 @@ on the disk.
 from __future__ import annotations
 
 import glob
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -26,6 +29,9 @@ if TYPE_CHECKING:
 # Bytes of a table that are read ahead: pairs come in its order. To read any part of a column,
 # polars reads all of it that lies in the same row group.
 _AHEAD = 1 << 26
+
+
+_LONGEST_TRIAL = 600.0  # seconds
 
 
 class _Embedded:
@@ -60,11 +66,14 @@ class Table:
             ConfigError: The table is damaged.
         """
         with readable(self.path):
-            columns, embedded, mixed = self._light()
+            with hushed():
+                columns, embedded, mixed = self._light()
             # Telling rows apart may take their bytes through memory.
             step = 1000 if mixed else 50_000
             for first in range(0, self.count, step):
-                for row in self._read(first, step, columns).iter_rows(named=True):
+                with hushed():
+                    rows = self._read(first, step, columns)
+                for row in rows.iter_rows(named=True):
                     for name in embedded:
                         value = row[name]
                         row[name] = EMBEDDED if value is None else [EMBEDDED] * value
@@ -193,10 +202,11 @@ def _columnar(path: Path) -> Table:
     """A Parquet or an Arrow IPC file, by polars."""
     import polars
 
-    with readable(path):
+    with readable(path), hushed():
         if path.suffix.lower() == ".parquet":
             frame = polars.scan_parquet(path, glob=False)
         else:
+            _try_arrow(path)
             frame = polars.scan_ipc(glob.escape(str(path)))
         count: int = frame.select(polars.len()).collect().item()
         return Table(path, count, max(1, _AHEAD * count // path.stat().st_size), frame.slice)
@@ -220,7 +230,10 @@ def _saved(path: Path) -> Table:
         loaded = loaded[splits[0]]
 
     def part(first: int, rows: int) -> polars.LazyFrame:
-        frame = polars.from_arrow(loaded.data.slice(first, rows).table)
+        piece = loaded.data.slice(first, rows).table
+        # Damaged offsets would be followed out of the file, which ends the process.
+        piece.validate(full=True)
+        frame = polars.from_arrow(piece)
         assert isinstance(frame, polars.DataFrame)
         return frame.lazy()
 
@@ -241,6 +254,54 @@ def import_datasets() -> Any:
             "This takes the `datasets` library.", hint="pip install 'chronoprep[datasets]'"
         ) from None
     return datasets
+
+
+# Reads all of an Arrow file, or what holds no bytes of images where it is large.
+_TRIAL = """
+import glob, os, sys, polars
+frame = polars.scan_ipc(glob.escape(sys.argv[1]))
+if os.stat(sys.argv[1]).st_size > 1 << 30:
+    kinds = frame.collect_schema().items()
+    frame = frame.select(name for name, kind in kinds if "Binary" not in str(kind))
+for first in range(0, frame.select(polars.len()).collect().item(), 10_000):
+    frame.slice(first, 10_000).collect()
+"""
+
+
+def _try_arrow(path: Path) -> None:
+    """Try a file in a process of its own: polars believes lengths that damage has made, and a
+    memory that can't be had ends its process.
+
+    Raises:
+        OSError: It can't be read.
+    """
+    path_of_modules = os.pathsep.join(filter(None, sys.path))
+    tried = subprocess.run(
+        [sys.executable, "-c", _TRIAL, str(path)],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, timeout=_LONGEST_TRIAL,
+        env={**os.environ, "PYTHONPATH": path_of_modules}, errors="replace", check=False,
+    )  # fmt: skip
+    if tried.returncode:
+        said = [line for line in tried.stderr.splitlines() if line.startswith("polars.exceptions")]
+        raise OSError(said[-1].partition(": ")[2] if said else "it is damaged")
+
+
+@contextmanager
+def hushed() -> Iterator[None]:
+    """What a library writes to stderr by itself, as Rust does of a panic, is not shown: an error
+    tells of it."""
+    try:
+        kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    except OSError:  # there is no stderr
+        yield
+        return
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 @contextmanager

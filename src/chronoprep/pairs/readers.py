@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from chronoprep.dialect import CSV, dialect_of, encoding_of
 from chronoprep.errors import ConfigError, PairError
-from chronoprep.images.cells import open_table, readable
+from chronoprep.images.cells import hushed, open_table, readable
 from chronoprep.keys import is_unicode
 
 JSON = (".jsonl", ".ndjson", ".json")
@@ -112,7 +112,7 @@ def _read_sheet(path: Path, note: Callable[[str], None]) -> Iterator[Row]:
             f"{path}: spreadsheets take the `fastexcel` library.",
             hint="pip install 'chronoprep[xlsx]', or save the table as CSV.",
         ) from None
-    with readable(path):
+    with readable(path), hushed():
         if zipfile.is_zipfile(path):
             _require_bounded(path)
         book = fastexcel.read_excel(str(path))
