@@ -108,7 +108,7 @@ def test_without_its_plug_in_a_picture_says_what_to_install(
         load_image(tmp_path / "a.png", SETTINGS)
 
 
-@pytest.mark.parametrize("size", [(8, 8), (40, 30), (1000, 7), (256, 256), (1, 1), (3000, 2000)])
+@pytest.mark.parametrize("size", [(8, 8), (40, 30), (1000, 7), (256, 256), (1, 1), (700, 500)])
 def test_the_size_of_a_jpeg_xl_is_known_before_it_is_decoded(size: tuple[int, int]) -> None:
     import pillow_jxl  # noqa: F401
 
@@ -124,10 +124,10 @@ def test_a_jpeg_xl_beyond_the_limit_is_not_decoded(
 ) -> None:
     import pillow_jxl
 
-    written(tmp_path / "a.jxl", "JXL", Image.new("RGB", (2000, 1500)))
+    written(tmp_path / "a.jxl", "JXL", Image.new("RGB", (400, 300)))
     monkeypatch.setattr(pillow_jxl.JpegXLImagePlugin, "Decoder", None)
-    with pytest.raises(PairError, match="2000×1500 pixels are more than the limit"):
-        load_image(tmp_path / "a.jxl", ImageSettings(max_pixels=1_000_000))
+    with pytest.raises(PairError, match="400×300 pixels are more than the limit"):
+        load_image(tmp_path / "a.jxl", ImageSettings(max_pixels=100_000))
 
 
 @pytest.mark.parametrize("kind", ["HEIF", "JXL"])
