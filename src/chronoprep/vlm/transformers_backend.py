@@ -1,4 +1,5 @@
-"""The transformers backend: Qwen2.5-VL, Qwen3-VL, Qwen3-Omni's thinker, and whatever loads alike.
+"""The transformers backend: Qwen2.5-VL, Qwen3-VL, Qwen3-Omni's thinker, Qwen3.5 and whatever loads
+alike.
 
 torchvision is not required: `AutoProcessor` asks for it only because of the video processor, so
 the processor is built here without one (its tensors are bit-identical for images).
@@ -79,6 +80,9 @@ class TransformersVLM:
                 hint="`chronoprep models` lists models that work; --debug shows the traceback.",
             ) from error
         self._prefix: Prefix | None = None
+        # Some think by default, smaller ones of the same family do not.
+        switch = "enable_thinking" in str(self.processor.chat_template)
+        self._template = {"enable_thinking": False} if switch else {}
         tokenizer = self.processor.tokenizer
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token
@@ -205,7 +209,7 @@ class TransformersVLM:
             for turn in chat
         ]
         text: str = self.processor.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=True
+            messages, tokenize=False, add_generation_prompt=True, **self._template
         )
         return text
 
@@ -333,7 +337,9 @@ def _fitting(model: Any) -> int:
     on_gpu = model.device.type == "cuda"
     text = model.config.get_text_config()
     width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    token = 2 * text.num_hidden_layers * text.num_key_value_heads * width * model.dtype.itemsize
+    kinds = list(getattr(text, "layer_types", None) or ())
+    layers = text.num_hidden_layers - kinds.count("linear_attention")  # whose state does not grow
+    token = 2 * layers * text.num_key_value_heads * width * model.dtype.itemsize
     if on_gpu:
         free = sum(torch.cuda.mem_get_info(i)[0] for i in range(torch.cuda.device_count()))
     else:
@@ -342,7 +348,7 @@ def _fitting(model: Any) -> int:
     return int(max(1, min(most, free // (2 * token * TOKENS_A_PAIR))))
 
 
-_QWEN = ("qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_omni_moe")
+_QWEN = ("qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_omni_moe", "qwen3_5", "qwen3_5_moe")
 
 
 class _ImageOnlyProcessor(transformers.Qwen3VLProcessor):

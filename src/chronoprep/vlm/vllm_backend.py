@@ -99,6 +99,9 @@ class VLLMVLM:
         Raises:
             BackendError: When the engine fails; also once closed.
         """
+        held = None
+        if sampling.schema is not None:
+            held = vllm.sampling_params.StructuredOutputsParams(json=sampling.schema)
         questions = [
             _Question(
                 messages(chat, self._part),
@@ -108,6 +111,7 @@ class VLLMVLM:
                     top_p=sampling.top_p,
                     seed=sampling.seed,
                     logprobs=0,  # of the token that is picked, and of no others
+                    **({} if held is None else {"structured_outputs": held}),
                 ),
             )
             for chat in chats
