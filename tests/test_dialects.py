@@ -1,446 +1,526 @@
-"""Tables as people save them: every dialect gives the same pairs, and damage is one clear error."""
+"""Servers as they are: each in its own dialect, with its own refusals, or up to no good."""
 
 from __future__ import annotations
 
-import csv
-import io
+import gzip
 import json
-import os
-import random
-import sys
-import unicodedata
-import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+import time
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
-import openpyxl
-import polars as pl
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from chronoprep.config import ImageSettings
-from chronoprep.data import Member
-from chronoprep.dialect import encoding_of
-from chronoprep.errors import ChronoprepError, ConfigError, PairError
-from chronoprep.images.load import load_image
-from chronoprep.images.refs import file_of, of_member, parse
-from chronoprep.images.sources import read_source
-from conftest import write_pairs
-from test_cli import Run
-from test_pairs import find, make
+from chronoprep.config import VLMSettings
+from chronoprep.data import Completion, Likelihood, Sampling, Turn
+from chronoprep.errors import BackendError, PairError
+from chronoprep.vlm import openai_backend
+from chronoprep.vlm.answers import named_in, read, words_of
+from chronoprep.vlm.endpoint import ServedModel, list_models
+from chronoprep.vlm.openai_backend import OpenAIVLM
+from chronoprep.workflows.watch import _same
+from conftest import Result, label_of, write_pairs
+from odd_server import Answer, Handler, Server, running, said, send
 
-ROWS = [
-    ["key", "source", "target", "caption"],
-    ["k1", "a.png", "b.png", "Füge für den Höfer – „schön“ – 2 € hinzu"],
-    ["k2", "b.png", "a.png", "plain, with commas; and others"],
-]
+Run = Callable[..., Result]
 
 
-def as_csv(separator: str, end: str = "\n") -> str:
-    buffer = io.StringIO()
-    csv.writer(buffer, delimiter=separator, lineterminator=end).writerows(ROWS)
-    return buffer.getvalue()
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openai_backend, "RETRIES", 1)
+    monkeypatch.setattr(openai_backend, "BACK_OFF", 0.01)
 
 
-@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
-@pytest.mark.parametrize(
-    ("encoding", "said"),
-    [("utf-8", None), ("utf-8-sig", None), ("utf-16", "utf-16"), ("utf-16-le", "utf-16-le"),
-     ("utf-16-be", "utf-16-be"), ("utf-32", "utf-32"), ("cp1252", "cp1252")],
-)  # fmt: skip
-@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
-def test_a_csv_in_any_dialect(
-    separator: str, encoding: str, said: str | None, end: str, tmp_path: Path
-) -> None:
-    make(tmp_path, "a.png", "b.png")
-    table = tmp_path / f"t.{'tsv' if separator == chr(9) else 'csv'}"
-    table.write_bytes(as_csv(separator, end).encode(encoding))
-    found = find(table)
-    assert [[pair.key, pair.caption] for pair in found.pairs] == [[r[0], r[3]] for r in ROWS[1:]]
-    assert (found.bad, str(found.tally)) == ((), "2 rows: 2 in pairs")
-    odd = [said] * bool(said) + [f"{separator!r} between cells"] * (separator != ",")
-    assert list(found.notes) == (
-        [f"{table.name}: read as saved by a spreadsheet ({', '.join(odd)})"] if odd else []
-    )
+def vlm(server: Server, **settings: Any) -> OpenAIVLM:
+    chosen = VLMSettings(endpoint=server.endpoint, **({"request_timeout": 20} | settings))
+    return OpenAIVLM(chosen, ServedModel("painter"))
 
 
-def test_excels_own_first_line(tmp_path: Path) -> None:
-    make(tmp_path, "a.png", "b.png")
-    (tmp_path / "t.csv").write_text("sep=;\n" + as_csv(";"))
-    assert [pair.key for pair in find(tmp_path / "t.csv").pairs] == ["k1", "k2"]
+def ask(server: Server, **settings: Any) -> Completion | PairError:
+    """What is made of a server's answer; a plain "Hello" it answers well."""
+    with closing(vlm(server, **settings)) as model:
+        return model.generate([(Turn("user", ("Name the edit.",)),)])[0]
 
 
-@pytest.mark.parametrize(
-    ("text", "encoding", "known"),
+def one(answer: object, status: int = 200, **headers: str) -> Answer:
+    """An answer to everything but a plain "Hello"."""
+
+    def answering(handler: Handler, request: dict[str, Any]) -> None:
+        well = request["messages"][-1]["content"] == "Hello"
+        send(handler, said("Hi"), 200) if well else send(handler, answer, status, headers)
+
+    return answering
+
+
+def chunk(delta: dict[str, Any], **fields: Any) -> str:
+    return "data: " + json.dumps({"choices": [{"delta": delta, **fields}], "model": "m"})
+
+
+STREAM = "\r\n\r\n".join(
     [
-        ("Éléphant créée à l’œil ; « École » – £3 m² 3×4 ¿sí? España", "cp1252", "cp1252"),
-        ("Größe der Straße: Süß", "cp1252", "cp1252"),
-        ("Добавь шляпу", "cp1251", None),
-        ("Да он", "koi8-r", None),
-        ("zażółć gęślą jaźń", "cp1250", None),
-        ("給貓加一頂帽子", "big5", None),
-        ("好", "gbk", None),
-        ("帽子を追加する", "shift-jis", None),
-        ("모자를 추가", "euc-kr", None),
-        ("καπέλο στη γάτα", "cp1253", None),
-        ("הוסף כובע", "cp1255", None),
-        ("café für Größe", "cp850", None),
-        ("un café à côté", "mac-roman", None),
+        ": PROCESSING",
+        chunk({"role": "assistant", "content": ""}),
+        chunk({"reasoning_content": "Hm."}),
+        chunk({"content": "Add "}),
+        chunk({"content": "a hat"}),
+        chunk({}, finish_reason="stop"),
+        "data: [DONE]",
+        "",
+    ]
+)
+PARTS = [{"type": "text", "text": "Add "}, {"type": "text", "text": "a hat"}]
+THOUGHT = {"type": "thinking", "thinking": [{"type": "text", "text": "Hm."}]}
+MESSAGE = {"type": "message", "content": [{"type": "output_text", "text": "Add a hat"}]}
+OUTPUT = [{"type": "reasoning", "summary": [{"type": "summary_text", "text": "Hm."}]}, MESSAGE]
+TEXTS: dict[str, object] = {
+    "plain": said("Add a hat"),
+    "parts": said(PARTS),
+    "thoughts among parts": said([THOUGHT, *PARTS]),
+    "one part": said({"type": "text", "text": "Add a hat"}),
+    "thoughts in the text": said("<think>Hm.</think>\n\nAdd a hat"),
+    "thoughts beside it": {"choices": [{"message": {"content": "Add a hat", "reasoning": "Hm."}}]},
+    "all of it for a thought": {
+        "choices": [{"message": {"content": None, "reasoning_content": "Add a hat"},
+                     "finish_reason": "stop"}]
+    },
+    "under two names": {
+        "choices": [{"message": {"reasoning_content": "Add a hat", "reasoning": "Add a hat"},
+                     "finish_reason": "stop"}]
+    },
+    "plain completion": {
+        "object": "text_completion", "choices": [{"text": "Add a hat", "finish_reason": "stop"}]
+    },
+    "message is the text": {"choices": [{"message": "Add a hat", "finish_reason": "stop"}]},
+    "null fields": said("Add a hat", error=None, usage=None, model=None),
+    "empty error": said("Add a hat", error={}, errors=[]),
+    "responses": {
+        "object": "response", "status": "completed", "text": {"format": {"type": "text"}},
+        "reasoning": {"effort": "low", "summary": None}, "output": OUTPUT,
+    },
+    "output_text": {"output_text": "Add a hat"},
+    "stream": STREAM.encode(),
+    "stream without an end line": STREAM.replace("data: [DONE]", "").encode(),
+    "stream of responses": "\n".join(
+        "data: " + json.dumps(event)
+        for event in (
+            {"type": "response.output_text.delta", "delta": "Add a hat"},
+            {"type": "response.completed", "response": {"object": "response", "output": OUTPUT}},
+        )
+    ).encode(),
+    "ollama": {"message": {"role": "assistant", "content": "Add a hat"}, "done_reason": "stop"},
+    "ollama generate": {"model": "m", "response": "Add a hat", "done": True},
+    "ollama stream": b"\n".join(
+        json.dumps({"message": {"content": part}, "done": part == "a hat"}).encode()
+        for part in ("Add ", "a hat")
+    ),
+    "anthropic": {"type": "message", "role": "assistant", "content": PARTS,
+                  "stop_reason": "end_turn"},
+    "gemini": {"candidates": [{"content": {"parts": [{"text": "Hm.", "thought": True},
+                                                     {"text": "Add a hat"}]},
+                               "finishReason": "STOP"}]},
+    "tgi": [{"generated_text": "Add a hat"}],
+    "llama.cpp": {"content": "Add a hat", "stop": True, "tokens_predicted": 3},
+    "bedrock": {"output": {"message": {"role": "assistant", "content": [{"text": "Add a hat"}]}},
+                "stopReason": "end_turn"},
+    "dashscope": {"output": {"choices": [{"message": {"content": [{"text": "Add a hat"}]},
+                                          "finish_reason": "stop"}]}, "request_id": "r"},
+    "cloudflare": {"result": {"response": "Add a hat"}, "success": True, "errors": []},
+    "wrapped": {"data": said("Add a hat")},
+    "cohere": {"message": {"role": "assistant", "content": PARTS}, "finish_reason": "COMPLETE"},
+    "json in json": json.dumps(said("Add a hat")),
+    "byte order mark": b"\xef\xbb\xbf" + json.dumps(said("Add a hat")).encode(),
+    "utf-16": json.dumps(said("Add a hat")).encode("utf-16"),
+    "white space before": b"\n\n  \n" + json.dumps(said("Add a hat")).encode(),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("dialect", TEXTS)
+def test_an_answer_is_read_in_any_dialect(dialect: str, server: Server) -> None:
+    server.answer = one(TEXTS[dialect])
+    answer = ask(server)
+    assert answer == Completion("Add a hat", getattr(answer, "tokens", 0), False)
+
+
+def error(message: str, **more: Any) -> dict[str, Any]:
+    return {"error": {"message": message, **more}}
+
+
+BUSY = "the GPU is on fire"
+QUOTED: dict[str, tuple[object, int]] = {
+    "error for an answer": (error(BUSY), 200),
+    "with its code": (error(BUSY, code=400), 200),
+    "with its code as a word": (error(BUSY, type="invalid_request_error"), 200),
+    "a text": ({"error": BUSY}, 200),
+    "null choices": ({"choices": None, "error": {"message": BUSY}}, 200),
+    "in the choice": ({"choices": [{"message": {"content": ""}, "error": {"message": BUSY}}]}, 200),
+    "old vLLM": ({"object": "error", "message": BUSY, "code": 400}, 200),
+    "success is false": ({"success": False, "errors": [{"code": 7, "message": BUSY}]}, 200),
+    "failed response": ({"object": "response", "status": "failed",
+                         "error": {"message": BUSY}}, 200),
+    "stream": (b'data: {"error": {"message": "the GPU is on fire"}}\n\n', 200),
+    "FastAPI": ({"detail": BUSY}, 400),
+    "FastAPI's list": ({"detail": [{"loc": ["body", "x"], "msg": BUSY}]}, 422),
+    "behind a router": (error("Provider error", metadata={"raw": BUSY}), 400),
+    "a page": (b"<html><style>p{}</style><body><h1>the GPU is on fire</h1></body>", 500),
+    "other JSON": ({"status": "ok", "note": BUSY}, 200),
+    "no JSON": (b"<html>the GPU is on fire</html>", 200),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("dialect", QUOTED)
+def test_what_is_no_answer_is_quoted(dialect: str, server: Server) -> None:
+    server.answer = one(*QUOTED[dialect])
+    answer = ask(server)
+    assert isinstance(answer, PairError)
+    assert BUSY in answer.message
+
+
+NAMES = st.sampled_from(
+    [
+        *("choices", "message", "delta", "content", "text", "error", "errors", "output", "usage"),
+        *("response", "logprobs", "finish_reason", "reasoning_content", "type", "object", "data"),
+        *("model", "detail", "code", "param", "refusal"),
+    ]
+)
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | NAMES
+SHAPES = st.recursive(
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=4),
+    max_leaves=20,
+)
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(SHAPES | st.binary(max_size=60))
+def test_whatever_comes_is_read(shape: object) -> None:
+    body = shape if isinstance(shape, bytes) else json.dumps(shape).encode()
+    for content in (body, b"data: " + body + b"\n\n" + body[:-1]):
+        reply = read(content)
+        assert reply.text is None or isinstance(reply.text, str)
+        assert isinstance(words_of(content), str)
+        assert isinstance(named_in(content), set)
+        assert reply.tokens is None or reply.tokens >= 0
+
+
+def test_what_keeps_an_answer_back_is_named(server: Server) -> None:
+    for value, reason in (
+        (said(None, "content_filter"), "content filter"),
+        ({"candidates": [{"finishReason": "SAFETY", "content": {}}]}, "content filter"),
+        (said([{"type": "refusal", "refusal": "I won't."}]), "refuses it: I won't."),
+        ({"choices": [{"message": {"content": None, "tool_calls": [{"id": "x"}]}}]}, "a tool"),
+    ):
+        server.answer = one(value)
+        answer = ask(server)
+        assert isinstance(answer, PairError)
+        assert reason in answer.message
+
+
+def test_what_a_server_counts_is_read_as_it_comes() -> None:
+    for usage in (
+        {"prompt_tokens": "180", "completion_tokens": "7"},
+        {"prompt_tokens": 180.0, "completion_tokens": 7.0},
+        {"input_tokens": 180, "output_tokens": 7},
+    ):
+        reply = read(json.dumps(said("Add", usage=usage, model="painter-2")).encode())
+        assert (reply.prompt_tokens, reply.tokens, reply.model) == (180, 7, "painter-2")
+    odd = {"prompt_tokens": True, "completion_tokens": "many"}
+    reply = read(json.dumps(said("Add", usage=odd)).encode())
+    assert (reply.prompt_tokens, reply.tokens) == (None, None)
+
+
+def test_a_full_context_is_told_from_the_limit(server: Server) -> None:
+    usage = {"prompt_tokens": 2000, "completion_tokens": 48}
+    server.answer = one(said("Add a", "length", usage=usage))
+    full = ask(server, max_new_tokens=512)
+    assert isinstance(full, PairError)
+    assert "after 48 of 512 new tokens and a prompt of 2000: its context is full" in full.message
+    assert "--max-model-len" in (full.hint or "")
+    limit = ask(server, max_new_tokens=48)
+    assert limit == Completion("Add a", 48, True)
+
+
+def test_log_probabilities_are_of_the_answer_alone(server: Server) -> None:
+    steps = [("<think>", -9.0), ("Hm", -8.0), ("</think>", -7.0), ("\n\n", -6.0),
+             ("Add", -0.25), (" a", -0.5), (" hat", -1.25), ("<|im_end|>", -5.0)]  # fmt: skip
+    content = [{"token": token, "logprob": chance, "top_logprobs": []} for token, chance in steps]
+    answer = said("<think>Hm</think>\n\nAdd a hat")
+    answer["choices"][0]["logprobs"] = {"content": content}
+    server.answer = one(answer)
+    completion = ask(server)
+    assert isinstance(completion, Completion)
+    assert server.asked[0]["logprobs"] is True
+    assert completion.likelihood == Likelihood(-0.6667, -1.25, " hat")
+    answer["choices"][0]["logprobs"] = {
+        "tokens": ["Add", " a", " hat"], "token_logprobs": [None, -0.5, -1.0]
+    }  # fmt: skip
+    completion = ask(server)
+    assert isinstance(completion, Completion)
+    assert completion.likelihood is None, "some are missing"
+
+
+REFUSALS = {
+    "temperature": "Unsupported value: 'temperature' does not support 0.0 with this model.",
+    "seed": "Unrecognized request argument supplied: seed",
+    "logprobs": "`logprobs` is not supported with this model",
+    "top_p": "got an unexpected keyword argument 'top_p'",
+}
+
+
+@pytest.mark.parametrize("name", [*REFUSALS, "in a field", "FastAPI", "max_tokens", "both limits"])
+def test_a_parameter_that_is_refused_is_left_out_once_for_all(name: str, server: Server) -> None:
+    gone = {"in a field": ["temperature"], "FastAPI": ["seed"],
+            "both limits": ["max_tokens", "max_completion_tokens"]}.get(name, [name])  # fmt: skip
+
+    def answer(handler: Handler, request: dict[str, Any]) -> None:
+        left = next((name for name in gone if name in request), None)
+        if left is None:
+            return send(handler, said("Add a hat"))
+        if name == "in a field":
+            return send(handler, error("Not supported here.", param=left), 400)
+        if name == "FastAPI":
+            told = {"loc": ["body", left], "msg": "Extra inputs are not permitted"}
+            return send(handler, {"detail": [told]}, 422)
+        return send(handler, error(REFUSALS.get(left, f"Unsupported parameter: {left}")), 400)
+
+    server.answer = answer
+    chats = [(Turn("user", (f"Pair {i}.",)),) for i in range(12)]
+    with closing(vlm(server)) as model:
+        answers = model.generate(chats, Sampling(0.5, 0.9, 1))
+    assert [getattr(a, "text", a) for a in answers] == ["Add a hat"] * 12
+    assert len(server.asked) == 12 + len(gone)
+    assert not set(gone) & set(server.asked[-1])
+    limits = {"max_tokens", "max_completion_tokens"} & set(server.asked[-1])
+    assert len(limits) == (0 if name == "both limits" else 1)
+    served = answers[0].served if isinstance(answers[0], Completion) else None
+    assert served is not None
+    assert set(served.without) == set(gone)
+
+
+def test_a_limit_that_is_too_large_is_not_left_out(server: Server) -> None:
+    server.answer = one(error("max_tokens is too large: 512. At most 256 are supported."), 400)
+    answer = ask(server)
+    assert isinstance(answer, PairError)
+    assert "At most 256 are supported" in answer.message
+    assert "--max-new-tokens" in (answer.hint or "")
+    assert len(server.asked) == 1
+
+
+def test_thinking_has_its_own_budget(server: Server) -> None:
+    ask(server, thinking_tokens=1000, reasoning_effort="low")
+    ask(server, thinking_tokens=0)
+    first, second = server.asked
+    assert (first["max_tokens"], first["reasoning_effort"]) == (1512, "low")
+    assert (second["max_tokens"], second["chat_template_kwargs"]) == (
+        512, {"enable_thinking": False},
+    )  # fmt: skip
+
+
+def large(handler: Handler, _: object) -> None:
+    """A body of a gigabyte."""
+    handler.send_response(200)
+    handler.send_header("Content-Length", str(1 << 30))
+    handler.end_headers()
+    for _ in range(1 << 10):
+        handler.wfile.write(b"x" * (1 << 20))
+
+
+BOMB = gzip.compress(b"[" * (1 << 25), 1)
+
+
+def bomb(handler: Handler, _: object) -> None:
+    """Two hundred times what it says."""
+    send(handler, BOMB, headers={"Content-Encoding": "gzip"})
+
+
+def endless(handler: Handler, _: object) -> None:
+    handler.send_response(200)
+    handler.send_header("Transfer-Encoding", "chunked")
+    handler.end_headers()
+    while True:
+        handler.wfile.write(b"1\r\nx\r\n")
+        time.sleep(0.02)
+
+
+def slow_header(handler: Handler, _: object) -> None:
+    handler.wfile.write(b"HTTP/1.1 200 OK\r\n")
+    while True:
+        handler.wfile.write(b"X-More: 1\r\n")
+        time.sleep(0.05)
+
+
+def slow_body(handler: Handler, _: object) -> None:
+    handler.send_response(200)
+    handler.send_header("Content-Length", "100000")
+    handler.end_headers()
+    while True:
+        handler.wfile.write(b" ")
+        time.sleep(0.02)
+
+
+def deep(handler: Handler, _: object) -> None:
+    send(handler, b'{"choices":' + b"[" * 200_000)
+
+
+def deep_and_whole(handler: Handler, _: object) -> None:
+    send(handler, b'{"choices":' + b"[" * 900 + b"]" * 900 + b"}")
+
+
+EVIL = (large, bomb, endless, slow_header, slow_body, deep, deep_and_whole)
+
+
+@pytest.mark.parametrize("evil", EVIL)
+def test_no_answer_takes_more_than_its_time_and_room(evil: Answer, server: Server) -> None:
+    server.answer = evil
+    with pytest.raises(BackendError, match="the server fails"):  # and it comes to an end
+        ask(server, request_timeout=0.3)
+
+
+@pytest.mark.parametrize("evil", EVIL)
+def test_no_list_of_models_takes_more_either(
+    evil: Answer, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.models = evil
+    if evil in (endless, slow_header, slow_body):
+        monkeypatch.setattr("chronoprep.vlm.endpoint.PROBE_SECONDS", 0.3)
+        with pytest.raises(BackendError, match="no whole answer within"):
+            list_models(server.endpoint)
+    else:
+        assert list_models(server.endpoint) is None
+
+
+@pytest.mark.parametrize(
+    "listed",
+    [
+        {"object": "list", "data": [{"id": "a", "owned_by": "vllm"}]},
+        {"models": [{"name": "a"}]},
+        [{"id": "a"}],
+        ["a"],
     ],
 )
-def test_an_encoding_is_recognised_or_not_guessed(
-    text: str, encoding: str, known: str | None, tmp_path: Path
-) -> None:
-    assert encoding_of(io.BytesIO(text.encode(encoding))) == known
-    make(tmp_path, "a.png", "b.png")
-    (tmp_path / "t.csv").write_bytes(
-        f"source,target,caption\na.png,b.png,{text}\n".encode(encoding)
-    )
-    if known:
-        assert find(tmp_path / "t.csv").pairs[0].caption == text
-    else:
-        with pytest.raises(ConfigError, match="neither UTF-8 nor UTF-16, nor clearly Windows-1252"):
-            find(tmp_path / "t.csv")
+def test_a_list_of_models_is_read_in_any_dialect(listed: object, server: Server) -> None:
+    server.models = lambda handler, _: send(handler, listed)
+    models = list_models(server.endpoint)
+    assert models is not None
+    assert [model.id for model in models] == ["a"]
 
 
-def as_sheet(path: Path, rows: list[list[object]], *more: list[list[object]]) -> None:
-    book = openpyxl.Workbook()
-    for number, lines in enumerate((rows, *more)):
-        sheet = book.active if not number else book.create_sheet()
-        for line in lines:
-            sheet.append(line)
-    book.save(path)
+def test_a_redirect_takes_images_to_no_other_server(server: Server) -> None:
+    with running() as other:
+        place = f"{other.endpoint}/chat/completions?key=secret"
+        server.answer = one(b"", 307, Location=place)
+        with pytest.raises(BackendError, match="sends on to http://127") as caught:
+            ask(server)
+        assert "secret" not in str(caught.value)
+        assert not other.asked
+
+    def moved(handler: Handler, _: object) -> None:
+        if handler.path.endswith("/"):
+            return send(handler, said("Add a hat"))
+        return send(handler, b"", 307, {"Location": f"{handler.path}/"})
+
+    server.answer = moved
+    assert ask(server) == Completion("Add a hat", 0, False), "its own slash is followed"
 
 
-def test_a_spreadsheet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    make(tmp_path, "a.png", "b.png", "1.png", "2.png")
-    table = tmp_path / "t.xlsx"
-    rows: list[list[object]] = [*ROWS, [7, "1.png", "2.png", None], [None] * 4, ["k9", "1.png"]]
-    as_sheet(table, [["notes only"]], [[None]], rows)
-    found = find(table)
-    assert [(p.key, p.caption) for p in found.pairs] == [
-        ("k1", ROWS[1][3]), ("k2", ROWS[2][3]), ("pair-7", None)
-    ]  # fmt: skip
-    assert ["no target image" in str(bad.error) for bad in found.bad] == [True]
-    assert str(found.tally) == "4 rows: 3 in pairs, 1 unusable"
-    assert "only one of its 3 sheets" in found.notes[0]
-    monkeypatch.setitem(sys.modules, "fastexcel", None)
-    with pytest.raises(ConfigError) as caught:
-        find(table)
-    assert "pip install 'chronoprep[xlsx]'" in str(caught.value.hint)
+def seen(handler: Handler, request: dict[str, Any], text: str = "", **more: Any) -> None:
+    caption = text or f"Add hat number {abs(hash(str(request['messages']))) % 10_000}"
+    send(handler, said(caption, **more))
 
 
-def test_a_spreadsheet_that_is_a_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("chronoprep.pairs.readers._MOST_UNPACKED", 1 << 20)
-    as_sheet(tmp_path / "t.xlsx", ROWS)
-    with zipfile.ZipFile(tmp_path / "t.xlsx", "a", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("xl/media/zeros.bin", bytes(3 << 20))
-    with pytest.raises(ConfigError, match=r"t\.xlsx: unpacks to more than 1 MB"):
-        find(tmp_path / "t.xlsx")
-
-
-NOTHINGS = ["nan", "NaN", "None", "none", "N/A", "n/a", "null", "NULL", "-", "--", "—", "NA", "nil",
-            "#N/A", "<NA>", "(none)", "[null]", "?", "...", "undefined", "n.a."]  # fmt: skip
-
-
-@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet", "xlsx", "folder"])
-def test_words_for_nothing_are_no_captions(kind: str, tmp_path: Path) -> None:
-    texts = [*NOTHINGS, "", "nan bread instead of toast", "None of the cups", "no change", "-5 °C"]
-    names = [f"x{number:02}" for number in range(len(texts))]
-    sides = ("input", "output")
-    make(tmp_path, *(f"{side}/{name}.png" for name in names for side in sides))
-    rows = [
-        {"key": name, "source": f"input/{name}.png", "target": f"output/{name}.png",
-         "caption": text} for name, text in zip(names, texts, strict=True)
-    ]  # fmt: skip
-    table = tmp_path / f"t.{kind}"
-    if kind == "csv":
-        pl.DataFrame(rows).write_csv(table)
-    elif kind == "jsonl":
-        table.write_text("\n".join(map(json.dumps, rows)))
-    elif kind == "parquet":
-        pl.DataFrame(rows).write_parquet(table)
-    elif kind == "xlsx":
-        as_sheet(table, [list(rows[0]), *(list(row.values()) for row in rows)])
-    else:
-        table = tmp_path
-        for name, text in zip(names, texts, strict=True):
-            (tmp_path / f"input/{name}.txt").write_text(text)
-    found = find(table)
-    assert [pair.caption for pair in found.pairs] == [None] * (len(NOTHINGS) + 1) + texts[-4:]
-    (note,) = found.notes
-    assert note.startswith("words that stand for no text, taken as none: ")
-
-
-def test_a_prompt_that_is_a_word_for_nothing(tmp_path: Path) -> None:
-    make(tmp_path, "a.png", "b.png")
-    (tmp_path / "t.csv").write_text("source,target,prompt\na.png,b.png,nan\n")
-    assert find(tmp_path / "t.csv").pairs[0].prompt is None
-    # JSON has a value for nothing: what is written is meant.
-    record = {"source": "a.png", "target": "b.png", "prompt": "NA"}
-    (tmp_path / "t.jsonl").write_text(json.dumps(record))
-    assert find(tmp_path / "t.jsonl").pairs[0].prompt == "NA"
-
-
-def test_paths_in_another_spelling_find_their_file(tmp_path: Path) -> None:
-    composed, decomposed = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
-    make(tmp_path, f"img/{decomposed}.png", "img/Sub/B.PNG", "t.png", "img/a b.png", "same/X.png",
-         "same/x.png")  # fmt: skip
-    paths = {
-        f"img/{composed}.png": f"img/{decomposed}.png",
-        "img\\sub\\b.png": "img/Sub/B.PNG",
-        ".\\IMG\\Sub\\B.PNG": "img/Sub/B.PNG",
-        "IMG/Sub/b.png": "img/Sub/B.PNG",
-        "'img/a b.png'": "img/a b.png",
-        "img/a%20b.png": "img/a b.png",
-        f"file://{tmp_path}/img/a b.png": "img/a b.png",
-    }
-    with (tmp_path / "t.csv").open("w", newline="") as file:
-        rows = [[f"k{number}", path, "t.png"] for number, path in enumerate(paths)]
-        csv.writer(file).writerows([["key", "source", "target"], *rows])
-    found = find(tmp_path / "t.csv")
-    assert found.bad == ()
-    files = [Path(file_of(pair.source)).relative_to(tmp_path) for pair in found.pairs]
-    assert list(map(str, files)) == list(paths.values())
-    assert "paths found in another spelling: 7, such as img/" in found.notes[0]
-    # Two that differ in capital letters alone: neither is guessed.
-    (tmp_path / "t.csv").write_text("source,target\nSAME/x.PNG,t.png\n")
-    (bad,) = find(tmp_path / "t.csv").bad
-    assert "does not exist" in str(bad.error)
+def test_who_answers_is_on_record_and_told(run: Run, tmp_path: Path, server: Server) -> None:
+    usage = {"prompt_tokens": 180, "completion_tokens": 4}
+    server.answer = lambda h, r: seen(h, r, "Add a hat", model="other-7b", usage=usage)
+    pairs = write_pairs(tmp_path / "pairs", [f"p{i}" for i in range(6)], (24, 18))
+    result = run("caption", pairs, "-d", "data", "--endpoint", server.endpoint, "--json")
+    assert result.code == 0, result.stderr
+    told = {finding["code"]: finding["message"] for finding in result.json[1]["findings"]}
+    assert set(told) == {"other-model", "images-unread", "one-answer"}
+    assert told["other-model"] == "painter was asked, and other-7b has answered."
+    assert "180 tokens" in told["images-unread"]
+    assert label_of("data", "p0").answered_by == "other-7b"
 
 
 @pytest.mark.parametrize(
-    ("path", "near"),
-    [("img/cat.jpg", "img/cat.png"), ("img/ca.png", "img/cat.png"),
-     ("/home/other/set/img/cat.png", "img/cat.png"), (r"C:\set\img\cat.png", "img/cat.png"),
-     ("zzz/qqq.png", None)],
+    ("asked", "answered", "same"),
+    [
+        ("gpt-4o", "gpt-4o-2024-08-06", True),
+        ("gpt-4o", "gpt-4o-mini-2024-07-18", False),
+        ("Qwen/Qwen3-VL-8B-Instruct", "/models/Qwen3-VL-8B-Instruct-Q4_K_M.gguf", True),
+        ("Qwen/Qwen3-VL-8B-Instruct", "llama3:latest", False),
+        ("qwen2.5vl", "qwen2.5vl:7b", True),
+    ],
+)
+def test_a_model_has_more_than_one_name(asked: str, answered: str, same: bool) -> None:
+    assert _same(answered, asked) is same
+
+
+def test_what_a_request_went_without_is_on_record(run: Run, tmp_path: Path, server: Server) -> None:
+    def answer(handler: Handler, request: dict[str, Any]) -> None:
+        if "temperature" in request:
+            return send(handler, error(REFUSALS["temperature"]), 400)
+        usage = {"prompt_tokens": 2180, "completion_tokens": 4}
+        return seen(handler, request, model="painter-2026-01-01", usage=usage)
+
+    server.answer = answer
+    pairs = write_pairs(tmp_path / "pairs", ["a", "b"], (24, 18))
+    result = run("caption", pairs, "-d", "data", "--endpoint", server.endpoint, "--json")
+    assert result.code == 0, result.stderr
+    assert [finding["code"] for finding in result.json[1]["findings"]] == ["without"]
+    assert label_of("data", "b").generation["without"] == ["temperature"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "words", "remedy"),
+    [
+        (one(error("At most 1 image(s) may be provided in one prompt."), 400),
+         "At most 1 image(s)", "--limit-mm-per-prompt"),
+        (one(error("image input is not supported - you may need to provide the mmproj"), 500),
+         "image input is not supported", "--mmproj"),
+        (one(error("This model's maximum context length is 2048 tokens, you sent 2501."), 400),
+         "maximum context length", "--max-model-len"),
+        (one({"error": {"message": "no chat template for request 7f3a-0123"}}, 422),
+         "no chat template", "chat template"),
+        (one({"status": "ok"}), "no chat completion", ""),
+    ],
 )  # fmt: skip
-def test_a_near_miss_is_named(path: str, near: str | None, tmp_path: Path) -> None:
-    make(tmp_path, "img/cat.png", "t.png")
-    (tmp_path / "t.csv").write_text(f"source,target\n{path},t.png\n")
-    (bad,) = find(tmp_path / "t.csv").bad
-    assert bad.error is not None
-    assert "does not exist" in str(bad.error)
-    assert (f"Is it {near}?" in str(bad.error.hint)) == (near is not None)
-
-
-@pytest.mark.parametrize("kind", ["jsonl", "parquet", "csv"])
-def test_several_sources_in_a_row(kind: str, tmp_path: Path) -> None:
-    make(tmp_path, "a.png", "ref.png", "b.png")
-    row = {"images": ["a.png", "ref.png"], "output": ["b.png"], "instruction": "add a hat"}
-    table = tmp_path / f"t.{kind}"
-    if kind == "jsonl":
-        table.write_text(json.dumps(row))
-    elif kind == "parquet":
-        pl.DataFrame([row]).write_parquet(table)
-    else:
-        listed = {**row, "images": json.dumps(row["images"]), "output": json.dumps(row["output"])}
-        pl.DataFrame([listed]).write_csv(table)
-    (bad,) = find(table, columns="source=images,target=output,caption=instruction").bad
-    assert "2 source images: a pair has one" in str(bad.error)
-    advice = str(bad.error and bad.error.hint).partition("--columns ")[2]
-    assert advice == "source=images[0],target=output,caption=instruction"
-    (pair,) = find(table, columns=advice).pairs
-    assert [Path(ref).name for ref in pair[1:3]] == ["a.png", "b.png"]
-    (beyond,) = find(table, columns=advice.replace("[0]", "[5]")).bad
-    assert "no source image" in str(beyond.error)
-
-
-def test_several_columns_of_sources(tmp_path: Path) -> None:
-    make(tmp_path, "a.png", "ref.png", "b.png")
-    (tmp_path / "t.csv").write_text("source_1,source_2,target\na.png,ref.png,b.png\n")
-    with pytest.raises(ConfigError, match="are several columns for the source") as caught:
-        find(tmp_path / "t.csv")
-    wish = str(caught.value.hint).partition("--columns ")[2].replace("…", "target")
-    assert [Path(p.source).name for p in find(tmp_path / "t.csv", columns=wish).pairs] == ["a.png"]
-    (tmp_path / "t.csv").write_text("sorce,target\na.png,b.png\n")
-    with pytest.raises(ConfigError) as caught:
-        find(tmp_path / "t.csv")
-    assert "Was sorce for source meant?" in str(caught.value.hint)
-
-
-def packed(root: Path, name: str = "set.zip", under: str = "") -> Path:
-    with zipfile.ZipFile(root.parent / name, "w", zipfile.ZIP_DEFLATED) as archive:
-        for path in sorted(root.rglob("*")):
-            if path.is_file():
-                archive.write(path, f"{under}{path.relative_to(root).as_posix()}")
-    return root.parent / name
-
-
-def test_a_zip_archive_is_read_in_place(run: Run, tmp_path: Path) -> None:
-    root = write_pairs(tmp_path / "set", ["x", "ü#1 %23", "sub/y"])
-    (root / "output/x.txt").write_text("add a hat", encoding="utf-8")
-    for under in ("", "my set/"):
-        archive = packed(root, under=under)
-        found, plain = find(archive), find(root)
-        assert [(p.key, p.caption) for p in found.pairs] == [
-            (p.key, p.caption) for p in plain.pairs
-        ]
-        for zipped, pair in zip(found.pairs, plain.pairs, strict=True):
-            assert isinstance(parse(zipped.source), Member)
-            assert read_source(parse(zipped.target)) == Path(file_of(pair.target)).read_bytes()
-    assert run("pairs", archive, "--link-manifest", "linked.csv", "--sheet", "s.png").code == 0
-    assert [p.key for p in find(Path("linked.csv")).pairs] == [p.key for p in found.pairs]
-    assert run("prepare", "set.zip", "-d", "data", "--prompt", "X.").code == 0
-    again = run("prepare", "-d", "data", "--prompt", "X.", "--json")
-    assert [row["skipped"] for row in again.json][1:3] == [3, 3]
-    left = [path.name for path in tmp_path.iterdir() if path.is_dir() and path.name != "set"]
-    assert left == ["data"], "nothing is unpacked"
-
-
-def test_a_table_names_files_in_an_archive(tmp_path: Path) -> None:
-    archive = packed(write_pairs(tmp_path / "set", ["x", "y"]))
-    lines = ["source,target", "set.zip#member=input/x.png,set.zip#member=output/x.png",
-             "set.zip/input/y.png,set.zip/output/y.png"]  # fmt: skip
-    (tmp_path / "t.csv").write_text("\n".join(lines))
-    found = find(tmp_path / "t.csv")
-    assert [pair.key for pair in found.pairs] == ["x", "y"]
-    assert found.pairs[1].target == of_member(str(archive), "output/y.png")
-    for pair in found.pairs:
-        assert load_image(parse(pair.source), ImageSettings()).image.size == (96, 72)
-    with pytest.raises(PairError, match=r"no file gone\.png in this archive"):
-        read_source(Member(archive, "gone.png"))
-
-
-def test_archives_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    archive = tmp_path / "z.zip"
-    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
-        file.writestr("input/x.png", bytes(3 << 20))
-        file.writestr("output/x.png", b"")
-        file.writestr("deep/" * 10_000 + "x.png", b"x")
-        file.writestr("../input/up.png", b"x")
-    with zipfile.ZipFile(archive, "a", zipfile.ZIP_BZIP2) as file:
-        file.writestr("input/b.png", bytes(3 << 20))
-        file.writestr("output/b.png", b"x")
-    found = find(archive)
-    assert [pair.key for pair in found.pairs] == ["b", "x"]
-    monkeypatch.setattr("chronoprep.images.archives.read_member.__defaults__", (1 << 20,))
-    for pair, part in zip(found.pairs, ("compressed in a way", "larger than 1 MB"), strict=True):
-        with pytest.raises(PairError, match=part):
-            read_source(parse(pair.source))
-    with pytest.raises(PairError, match="0 bytes"):
-        read_source(parse(found.pairs[1].target))
-
-
-def good_tables(root: Path) -> dict[str, bytes]:
-    """A good table of each kind, images as paths and as bytes."""
-    frame = pl.DataFrame([dict(zip(ROWS[0], row, strict=True)) for row in ROWS[1:]] * 5)
-    image = {"bytes": b"\x89PNG not really", "path": None}
-    cells = pl.DataFrame({"source": [image] * 9, "target": [image] * 9, "caption": ["x"] * 9})
-    made = {}
-    for name, write in {
-        "t.parquet": frame.write_parquet, "cells.parquet": cells.write_parquet,
-        "plain.parquet": lambda p: cells.write_parquet(p, compression="uncompressed"),
-        "t.arrow": frame.write_ipc, "cells.arrow": cells.write_ipc,
-        "stream.arrow": frame.write_ipc_stream, "t.csv": frame.write_csv,
-        "t.jsonl": frame.write_ndjson, "t.json": frame.write_json,
-        "t.xlsx": lambda p: as_sheet(p, [list(frame.columns), *map(list, frame.iter_rows())]),
-    }.items():  # fmt: skip
-        write(root / name)
-        made[name] = (root / name).read_bytes()
-    write_pairs(root / "set", ["x", "y"], (16, 12))
-    made["t.zip"] = packed(root / "set", "t.zip").read_bytes()
-    return made
-
-
-BRACKETS = b'["' + b"[" * 100_000 + b'"'
-
-
-def damaged(data: bytes, chance: random.Random) -> bytes:
-    """One of the ways in which files go wrong."""
-    mutable, kind, size = bytearray(data), chance.randrange(6), len(data)
-    if kind == 0:
-        return bytes(mutable[: chance.randrange(size)])
-    if kind == 1:
-        for _ in range(chance.randint(1, 8)):
-            mutable[chance.randrange(size)] = chance.randrange(256)
-        return bytes(mutable)
-    start = chance.randrange(size)
-    end = min(size, start + chance.choice((1, 4, 64, 1024)))
-    if kind == 2:
-        mutable[start:end] = bytes(end - start)
-    elif kind == 3:
-        mutable[start:end] = chance.randbytes(end - start)
-    elif kind == 4:
-        del mutable[start:end]
-    else:
-        mutable[start:start] = chance.choice((BRACKETS, b"\0", b'"', b"\xff\xfe", b"9" * 5000))
-    return bytes(mutable)
-
-
-def read_all(table: Path) -> None:
-    """What a run does with PAIRS, as far as it reads a table."""
-    for pair in find(table).pairs:
-        with suppress(PairError):
-            read_source(parse(pair.source))
-
-
-TRIED = ("t.arrow", "cells.arrow")  # in a process of their own, which takes a while
-
-
-def fuzzed(root: Path, count: int, seed: int, *, tried: bool) -> None:
-    make(root, "a.png", "b.png")
-    good = good_tables(root)
-    tables = {name: data for name, data in good.items() if (name in TRIED) == tried}
-    for name in tables:
-        read_all(root / name)
-    chance = random.Random(seed)
-    refused = []
-    for number in range(count):
-        name = chance.choice(list(tables))
-        path = root / f"damaged-{number}-{name}"
-        path.write_bytes(damaged(tables[name], chance))
-        with suppress_into(refused):
-            read_all(path)
-        path.unlink()
-    assert len(refused) > count // 5
-    for error in refused:
-        assert "damaged-" in str(error)
-        assert error.hint
-
-
-@contextmanager
-def suppress_into(refused: list[ChronoprepError]) -> Iterator[None]:
-    try:
-        yield
-    except ChronoprepError as error:
-        refused.append(error)
-
-
-@pytest.mark.parametrize(("count", "tried"), [(250, False), (4, True)])
-def test_damaged_tables_are_one_clear_error(count: int, tried: bool, tmp_path: Path) -> None:
-    fuzzed(tmp_path, count, 1, tried=tried)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", range(9))
-@pytest.mark.parametrize(("count", "tried"), [(1000, False), (60, True)])
-def test_many_damaged_tables_are_one_clear_error(
-    seed: int, count: int, tried: bool, tmp_path: Path
+def test_a_server_that_refuses_all_stops_the_run(
+    answer: Answer, words: str, remedy: str, run: Run, tmp_path: Path, server: Server
 ) -> None:
-    fuzzed(tmp_path, count, 100 + seed, tried=tried)
+    """Many pairs, 32 in flight: few requests, no pair to blame."""
+    server.answer = answer
+    count = 300 if "mm" in remedy else 40
+    pairs = write_pairs(tmp_path / "pairs", [f"p{i:03}" for i in range(count)], (24, 18))
+    result = run("caption", pairs, "-d", "data", "--endpoint", server.endpoint, "--concurrency", 32)
+    assert result.code == 1
+    assert "The first 8 pairs fail for one cause" in result.stderr
+    assert words in result.stderr
+    assert remedy in result.stderr
+    assert len(server.asked) <= 40
+    journal = Path("data/labels.jsonl")
+    assert not journal.exists() or "failure" not in journal.read_text()
 
 
-def test_deep_brackets_and_long_numbers_in_any_table(tmp_path: Path) -> None:
-    make(tmp_path, "a.png", "b.png")
-    deep = "[" * 100_000
-    (tmp_path / "t.csv").write_text(f'source,target\n"{deep}",b.png\na.png,b.png\n')
-    assert [len(find(tmp_path / "t.csv").pairs), len(find(tmp_path / "t.csv").bad)] == [1, 1]
-    for text in (deep, "9" * 5000):
-        good = '{"source": "a.png", "target": "b.png"}'
-        (tmp_path / "t.jsonl").write_text(f'{good}\n{{"source": {text}}}\n')
-        assert [len(find(tmp_path / "t.jsonl").pairs), len(find(tmp_path / "t.jsonl").bad)] == [
-            1,
-            1,
-        ]
-        (tmp_path / "t.json").write_text(f"[{text}")
-        with pytest.raises(ConfigError, match=r"t\.json: can't read it as JSON"):
-            find(tmp_path / "t.json")
+def test_a_server_that_begins_to_refuse_stops_the_run_later(
+    run: Run, tmp_path: Path, server: Server
+) -> None:
+    def answer(handler: Handler, request: dict[str, Any]) -> None:
+        if len(server.asked) > 20:
+            return send(handler, error("the licence has ended"), 400)
+        return seen(handler, request)
 
-
-def test_a_table_that_is_no_file(tmp_path: Path, run: Run) -> None:
-    os.mkfifo(tmp_path / "t.csv")
-    for where in (tmp_path / "t.csv", Path("/dev/zero")):
-        with pytest.raises(ConfigError, match="neither a folder nor a regular file"):
-            find(where)
-    assert run("pairs", "t.csv").code == 2
+    server.answer = answer
+    pairs = write_pairs(tmp_path / "pairs", [f"p{i:03}" for i in range(100)], (24, 18))
+    ask = ("caption", pairs, "-d", "data", "--endpoint", server.endpoint, "--concurrency", 4)
+    result = run(*ask)
+    assert result.code == 1
+    assert "32 pairs in a row fail for one cause" in result.stderr
+    assert "the licence has ended" in result.stderr
+    assert len(server.asked) <= 20 + 32 + 8
+    assert "failure" not in Path("data/labels.jsonl").read_text()
+    server.answer = seen
+    again = run(*ask, "--json")
+    assert again.code == 0
+    assert (again.json[1]["done"], again.json[1]["skipped"]) == (80, 20), "nothing is lost"

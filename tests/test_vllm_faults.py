@@ -13,7 +13,7 @@ import pytest
 
 from chronoprep.checkpoint import Checkpoint
 from chronoprep.config import VLMSettings
-from chronoprep.data import Completion, Turn
+from chronoprep.data import Completion, Likelihood, Turn
 from chronoprep.errors import BackendError
 from chronoprep.vlm import Model
 
@@ -48,7 +48,17 @@ class Fake:
             SimpleNamespace(
                 request_id=f"{number}-x",
                 finished=True,
-                outputs=[SimpleNamespace(text="Paint", token_ids=[1], finish_reason=reason)],
+                outputs=[
+                    SimpleNamespace(
+                        text="Paint it",
+                        token_ids=[1, 2, 9],
+                        finish_reason=reason,
+                        logprobs=[
+                            {number: SimpleNamespace(decoded_token=token, logprob=-number / 4)}
+                            for number, token in ((1, "Paint"), (2, " it"), (9, "<|im_end|>"))
+                        ],
+                    )
+                ],
             )
             for number, reason in enumerate(self.asked, first)
         ]
@@ -83,7 +93,8 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_an_answer_that_the_model_did_not_end_is_cut(engine: Any) -> None:
     chats = [(Turn("user", (reason,)),) for reason in ("stop", "length", "abort", "error")]
     answers = engine.generate(chats)
-    assert answers == [Completion("Paint", 1, cut) for cut in (False, True, True, True)]
+    assert answers == [Completion("Paint it", 3, cut) for cut in (False, True, True, True)]
+    assert getattr(answers[0], "likelihood", None) == Likelihood(-0.375, -0.5, " it")
     engine.close()
 
 

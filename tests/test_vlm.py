@@ -24,8 +24,9 @@ from chronoprep.errors import BackendError
 from chronoprep.labels.captioning import View, label
 from chronoprep.labels.guard import clean
 from chronoprep.labels.prompts import load_prompts, parse
+from chronoprep.vlm.thoughts import without_thoughts
 from conftest import Result, label_of, photo, write_pairs
-from tiny_checkpoints import FAMILIES
+from tiny_checkpoints import FAMILIES, THINKING
 
 TOKENS = 24
 
@@ -73,6 +74,8 @@ def plain_loop(folder: Path, chats: list[Chat]) -> list[str]:
                     prompt += "<|vision_start|><|image_pad|><|vision_end|>"
             prompt += "<|im_end|>\n"
         prompt += "<|im_start|>assistant\n"
+        if config.model_type in THINKING:
+            prompt += "<think>\n\n</think>\n\n"
         values = pixels(images=images, return_tensors="pt")
         pieces = prompt.split("<|image_pad|>")
         expanded = pieces[0]
@@ -98,7 +101,7 @@ def plain_loop(folder: Path, chats: list[Chat]) -> list[str]:
                 repetition_penalty=1.0,
             )
         text = tokenizer.decode(output[0, ids.shape[1] :], skip_special_tokens=True)
-        texts.append(text.strip())
+        texts.append(without_thoughts(text))  # random weights may write </think>, too
     return texts
 
 
@@ -180,7 +183,7 @@ def test_an_image_is_encoded_once_for_both_stages_and_all_draws(
     assert not model._vision._seen, "what was made of an image goes with it"
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", sorted({*FAMILIES} - {*THINKING}))
 def test_stage_2_computes_no_more_than_its_own_text(
     family: str, tiny: Callable[[str], Path]
 ) -> None:
@@ -339,8 +342,6 @@ def test_torchvision_is_not_needed(
     ],
 )
 def test_thinking_is_no_part_of_the_answer(answer: str, text: str) -> None:
-    from chronoprep.vlm.thoughts import without_thoughts
-
     assert without_thoughts(answer) == text
 
 

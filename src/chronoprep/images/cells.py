@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from chronoprep.data import Cell
 from chronoprep.errors import ChronoprepError, ConfigError, PairError
-from chronoprep.images.sources import read_file, reason
+from chronoprep.images.sources import read_file, reason, require_file
 
 if TYPE_CHECKING:
     import polars
@@ -136,6 +136,11 @@ def open_table(path: Path) -> Table:
     Raises:
         ConfigError: It can't be read, or takes the `datasets` extra.
     """
+    if not path.is_dir():
+        try:
+            require_file(path)
+        except PairError as error:
+            raise ConfigError(error.message, hint=error.hint) from None
     stream = path.suffix.lower() in (".arrow", ".feather") and not _is_arrow_file(path)
     return _saved(path) if path.is_dir() or stream else _columnar(path)
 

@@ -1,4 +1,5 @@
-"""The transformers backend: Qwen2.5-VL, Qwen3-VL, Qwen3-Omni's thinker, and whatever loads alike.
+"""The transformers backend: Qwen2.5-VL, Qwen3-VL, Qwen3-Omni's thinker, Qwen3.5 and whatever loads
+alike.
 
 torchvision is not required: `AutoProcessor` asks for it only because of the video processor, so
 the processor is built here without one (its tensors are bit-identical for images).
@@ -19,6 +20,7 @@ import transformers
 
 from chronoprep.data import GREEDY, Chat, Completion, Picture, Sampling
 from chronoprep.errors import BackendError
+from chronoprep.vlm.likelihood import summed
 from chronoprep.vlm.prefix import Prefix, Prompt, new_cache
 from chronoprep.vlm.registry import Model
 from chronoprep.vlm.thoughts import without_thoughts
@@ -58,7 +60,7 @@ class TransformersVLM:
     def __init__(self, found: Model, folder: Path) -> None:
         transformers.utils.logging.set_verbosity_error()
         transformers.utils.logging.disable_progress_bar()
-        self.max_new_tokens = found.settings.max_new_tokens
+        self.max_new_tokens = found.settings.token_limit
         try:
             config = transformers.AutoConfig.from_pretrained(folder)
             self.omni = config.model_type == "qwen3_omni_moe"
@@ -78,6 +80,9 @@ class TransformersVLM:
                 hint="`chronoprep models` lists models that work; --debug shows the traceback.",
             ) from error
         self._prefix: Prefix | None = None
+        # Some think by default, smaller ones of the same family do not.
+        switch = "enable_thinking" in str(self.processor.chat_template)
+        self._template = {"enable_thinking": False} if switch else {}
         tokenizer = self.processor.tokenizer
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token
@@ -132,7 +137,7 @@ class TransformersVLM:
         inputs: dict[str, Any] | None
         if self._vision is None:
             inputs = self._plain_inputs(chats)
-            output = self._generate(inputs, sampling)
+            output, chances = self._generate(inputs, sampling)
         else:
             prompts = [self._prompt(chat) for chat in chats]
             tails = self._padded([p.tail for p in prompts])
@@ -140,24 +145,27 @@ class TransformersVLM:
             if inputs is None:
                 self._prefix = None  # its memory is needed now
                 inputs = self._fresh_inputs(prompts)
-            output = self._generate(inputs, sampling)
+            output, chances = self._generate(inputs, sampling)
             cache = output.past_key_values
             if self._prefix is None and Prefix.fits(prompts, cache):
                 self._prefix = Prefix(prompts, inputs, cache, self.model.model.rope_deltas)
         start = inputs["input_ids"].shape[1]
-        return [self._completion(ids) for ids in output.sequences[:, start:].tolist()]
+        rows = zip(output.sequences[:, start:].tolist(), chances, strict=True)
+        return [self._completion(ids, chances) for ids, chances in rows]
 
-    def _generate(self, inputs: dict[str, Any], sampling: Sampling) -> Any:
-        draw = _Draw(sampling, self.model.device) if sampling.temperature else None
-        return self.model.generate(
+    def _generate(self, inputs: dict[str, Any], sampling: Sampling) -> tuple[Any, list[Any]]:
+        """The output of `generate`, and for each row the log-probabilities of its new tokens."""
+        pick = _Pick(_Draw(sampling, self.model.device) if sampling.temperature else None)
+        output = self.model.generate(
             **inputs,
             **_PLAIN,
-            logits_processor=[draw] if draw else None,
+            logits_processor=[pick],
             max_new_tokens=self.max_new_tokens,
             eos_token_id=sorted(self._ends) or None,
             pad_token_id=self.processor.tokenizer.pad_token_id,
             return_dict_in_generate=True,
         )
+        return output, torch.stack(pick.chances, dim=1).tolist()
 
     def _plain_inputs(self, chats: Sequence[Chat]) -> dict[str, Any]:
         """The arguments of `generate` as the checkpoint's own processor makes them."""
@@ -201,7 +209,7 @@ class TransformersVLM:
             for turn in chat
         ]
         text: str = self.processor.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=True
+            messages, tokenize=False, add_generation_prompt=True, **self._template
         )
         return text
 
@@ -221,16 +229,20 @@ class TransformersVLM:
                 raise ValueError(f"the prompt speaks the image token {self.processor.image_token}")
         return Prompt(tuple(tokens[:split]), tuple(tokens[split:]), tuple(pictures))
 
-    def _completion(self, ids: list[int]) -> Completion:
+    def _completion(self, ids: list[int], chances: list[float]) -> Completion:
         end = next((i for i, token in enumerate(ids) if token in self._ends), None)
         kept = ids if end is None else ids[:end]
-        text = self.processor.tokenizer.decode(
-            kept, skip_special_tokens=True, clean_up_tokenization_spaces=False
-        )
+        decode = self.processor.tokenizer.decode
+        text = decode(kept, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        answer, start = without_thoughts(text), 0
+        if answer != text.strip():
+            thought = (i for i in reversed(range(len(kept))) if "think" in decode(kept[i]).lower())
+            start = next(thought, -1) + 1
         return Completion(
-            text=without_thoughts(text),
+            text=answer,
             tokens=len(kept) + (end is not None),
             truncated=end is None,
+            likelihood=summed(chances[start : len(kept)], lambda i: str(decode(kept[start + i]))),
         )
 
     def close(self) -> None:
@@ -243,6 +255,27 @@ def _free_memory() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+
+
+class _Pick(transformers.LogitsProcessor):
+    """Sees each token picked, and how likely it was by the model's own logits.
+
+    Attributes:
+        chances: For each step, the log-probabilities of the rows' tokens; they stay on the device.
+    """
+
+    def __init__(self, draw: _Draw | None) -> None:
+        self._draw = draw
+        self.chances: list[Any] = []
+
+    def __call__(self, input_ids: Any, scores: Any) -> Any:
+        if self._draw is None:
+            self.chances.append(scores.amax(-1) - scores.logsumexp(-1))
+            return scores
+        drawn = self._draw(input_ids, scores)
+        picked = scores.gather(-1, drawn.argmax(-1, keepdim=True)).squeeze(-1)
+        self.chances.append(picked - scores.logsumexp(-1))
+        return drawn
 
 
 class _Draw(transformers.LogitsProcessor):
@@ -304,7 +337,9 @@ def _fitting(model: Any) -> int:
     on_gpu = model.device.type == "cuda"
     text = model.config.get_text_config()
     width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    token = 2 * text.num_hidden_layers * text.num_key_value_heads * width * model.dtype.itemsize
+    kinds = list(getattr(text, "layer_types", None) or ())
+    layers = text.num_hidden_layers - kinds.count("linear_attention")  # whose state does not grow
+    token = 2 * layers * text.num_key_value_heads * width * model.dtype.itemsize
     if on_gpu:
         free = sum(torch.cuda.mem_get_info(i)[0] for i in range(torch.cuda.device_count()))
     else:
@@ -313,7 +348,7 @@ def _fitting(model: Any) -> int:
     return int(max(1, min(most, free // (2 * token * TOKENS_A_PAIR))))
 
 
-_QWEN = ("qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_omni_moe")
+_QWEN = ("qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_omni_moe", "qwen3_5", "qwen3_5_moe")
 
 
 class _ImageOnlyProcessor(transformers.Qwen3VLProcessor):

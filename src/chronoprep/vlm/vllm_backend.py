@@ -22,6 +22,7 @@ from typing import Any
 from chronoprep import memory
 from chronoprep.data import GREEDY, Chat, Completion, Picture, Sampling
 from chronoprep.errors import BackendError, PairError, ToolError
+from chronoprep.vlm.likelihood import likelihood
 from chronoprep.vlm.messages import kept, messages
 from chronoprep.vlm.registry import Model
 from chronoprep.vlm.thoughts import broken_off, without_thoughts
@@ -66,7 +67,7 @@ class VLLMVLM:
     """
 
     def __init__(self, found: Model, folder: Path) -> None:
-        self.max_new_tokens = found.settings.max_new_tokens
+        self.max_new_tokens = found.settings.token_limit
         arguments: dict[str, Any] = {
             "dtype": found.dtype,
             "tensor_parallel_size": _gpus(found.memory_needed or 0),
@@ -98,6 +99,9 @@ class VLLMVLM:
         Raises:
             BackendError: When the engine fails; also once closed.
         """
+        held = None
+        if sampling.schema is not None:
+            held = vllm.sampling_params.StructuredOutputsParams(json=sampling.schema)
         questions = [
             _Question(
                 messages(chat, self._part),
@@ -106,6 +110,8 @@ class VLLMVLM:
                     temperature=sampling.temperature,
                     top_p=sampling.top_p,
                     seed=sampling.seed,
+                    logprobs=0,  # of the token that is picked, and of no others
+                    **({} if held is None else {"structured_outputs": held}),
                 ),
             )
             for chat in chats
@@ -191,7 +197,10 @@ def _part(picture: Picture) -> dict[str, Any]:
 
 def _completion(output: vllm.CompletionOutput) -> Completion:
     truncated = broken_off(output.finish_reason)
-    return Completion(without_thoughts(output.text), len(output.token_ids), truncated)
+    text, tokens = without_thoughts(output.text), output.token_ids
+    chosen = [step.get(token) for token, step in zip(tokens, output.logprobs or (), strict=False)]
+    steps = [(one.decoded_token or "", float(one.logprob)) for one in chosen if one is not None]
+    return Completion(text, len(tokens), truncated, likelihood(steps, text))
 
 
 def _number(request: str) -> str:
