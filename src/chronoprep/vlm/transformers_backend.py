@@ -21,9 +21,10 @@ import transformers
 from chronoprep.data import GREEDY, Chat, Completion, Picture, Sampling
 from chronoprep.errors import BackendError
 from chronoprep.vlm.likelihood import summed
+from chronoprep.vlm.picking import Budget, Draw, Pick
 from chronoprep.vlm.prefix import Prefix, Prompt, new_cache
 from chronoprep.vlm.registry import Model
-from chronoprep.vlm.thoughts import without_thoughts
+from chronoprep.vlm.thoughts import ENDS, begins_thought, without_thoughts
 from chronoprep.vlm.vision import Vision
 
 # A device is busy with this many, and a run loses little when it stops.
@@ -60,7 +61,7 @@ class TransformersVLM:
     def __init__(self, found: Model, folder: Path) -> None:
         transformers.utils.logging.set_verbosity_error()
         transformers.utils.logging.disable_progress_bar()
-        self.max_new_tokens = found.settings.token_limit
+        self.max_new_tokens = found.settings.max_new_tokens
         try:
             config = transformers.AutoConfig.from_pretrained(folder)
             self.omni = config.model_type == "qwen3_omni_moe"
@@ -80,10 +81,13 @@ class TransformersVLM:
                 hint="`chronoprep models` lists models that work; --debug shows the traceback.",
             ) from error
         self._prefix: Prefix | None = None
-        # Some think by default, smaller ones of the same family do not.
-        switch = "enable_thinking" in str(self.processor.chat_template)
-        self._template = {"enable_thinking": False} if switch else {}
         tokenizer = self.processor.tokenizer
+        # What a template makes of silence differs between the sizes of one family.
+        self._thinking = found.settings.thinking_tokens or 0
+        switch = "enable_thinking" in str(self.processor.chat_template)
+        self._template = {"enable_thinking": self._thinking > 0} if switch else {}
+        words = tokenizer.get_vocab()
+        self._closings = [words[end] for end in ENDS if end in words]
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token
         ends = self.model.generation_config.eos_token_id
@@ -134,38 +138,42 @@ class TransformersVLM:
         return done
 
     def _answers(self, chats: Sequence[Chat], sampling: Sampling) -> list[Completion]:
-        inputs: dict[str, Any] | None
         if self._vision is None:
-            inputs = self._plain_inputs(chats)
-            output, chances = self._generate(inputs, sampling)
-        else:
-            prompts = [self._prompt(chat) for chat in chats]
-            tails = self._padded([p.tail for p in prompts])
-            inputs = self._prefix.inputs(prompts, tails) if self._prefix else None
-            if inputs is None:
-                self._prefix = None  # its memory is needed now
-                inputs = self._fresh_inputs(prompts)
-            output, chances = self._generate(inputs, sampling)
-            cache = output.past_key_values
-            if self._prefix is None and Prefix.fits(prompts, cache):
-                self._prefix = Prefix(prompts, inputs, cache, self.model.model.rope_deltas)
-        start = inputs["input_ids"].shape[1]
-        rows = zip(output.sequences[:, start:].tolist(), chances, strict=True)
-        return [self._completion(ids, chances) for ids, chances in rows]
+            return self._generate(self._plain_inputs(chats), sampling)[1]
+        prompts = [self._prompt(chat) for chat in chats]
+        tails = self._padded([p.tail for p in prompts])
+        inputs = self._prefix.inputs(prompts, tails) if self._prefix else None
+        if inputs is None:
+            self._prefix = None  # its memory is needed now
+            inputs = self._fresh_inputs(prompts)
+        cache, answers = self._generate(inputs, sampling)
+        if self._prefix is None and Prefix.fits(prompts, cache):
+            self._prefix = Prefix(prompts, inputs, cache, self.model.model.rope_deltas)
+        return answers
 
-    def _generate(self, inputs: dict[str, Any], sampling: Sampling) -> tuple[Any, list[Any]]:
-        """The output of `generate`, and for each row the log-probabilities of its new tokens."""
-        pick = _Pick(_Draw(sampling, self.model.device) if sampling.temperature else None)
+    def _generate(self, inputs: dict[str, Any], sampling: Sampling) -> tuple[Any, list[Completion]]:
+        """The cache that is left, and each row's answer."""
+        pick = Pick(Draw(sampling, self.model.device) if sampling.temperature else None)
+        start, tokenizer = inputs["input_ids"].shape[1], self.processor.tokenizer
+        begun = begins_thought(tokenizer.decode(inputs["input_ids"][0, -8:]))
+        limits = []
+        if begun and self._thinking and self._closings:
+            limits.append(Budget(self._thinking, self._closings[0], start))
         output = self.model.generate(
             **inputs,
             **_PLAIN,
-            logits_processor=[pick],
-            max_new_tokens=self.max_new_tokens,
+            logits_processor=[pick, *limits],
+            max_new_tokens=self.max_new_tokens + self._thinking + len(limits),
             eos_token_id=sorted(self._ends) or None,
-            pad_token_id=self.processor.tokenizer.pad_token_id,
+            pad_token_id=tokenizer.pad_token_id,
             return_dict_in_generate=True,
         )
-        return output, torch.stack(pick.chances, dim=1).tolist()
+        rows = zip(
+            output.sequences[:, start:].tolist(),
+            torch.stack(pick.chances, dim=1).tolist(),
+            strict=True,
+        )
+        return output.past_key_values, [self._completion(*row, begun) for row in rows]
 
     def _plain_inputs(self, chats: Sequence[Chat]) -> dict[str, Any]:
         """The arguments of `generate` as the checkpoint's own processor makes them."""
@@ -229,21 +237,31 @@ class TransformersVLM:
                 raise ValueError(f"the prompt speaks the image token {self.processor.image_token}")
         return Prompt(tuple(tokens[:split]), tuple(tokens[split:]), tuple(pictures))
 
-    def _completion(self, ids: list[int], chances: list[float]) -> Completion:
+    def _completion(self, ids: list[int], chances: list[float], begun: bool) -> Completion:
+        """What a row's new tokens say.
+
+        Args:
+            begun: Whether they go on with a thought.
+        """
         end = next((i for i, token in enumerate(ids) if token in self._ends), None)
-        kept = ids if end is None else ids[:end]
+        kept = ids[:end]
         decode = self.processor.tokenizer.decode
+        start = self._thought(kept)
+        if len(kept) - start > self.max_new_tokens:  # the thought left it more room than it has
+            kept, end = kept[: start + self.max_new_tokens], None
         text = decode(kept, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        answer, start = without_thoughts(text), 0
-        if answer != text.strip():
-            thought = (i for i in reversed(range(len(kept))) if "think" in decode(kept[i]).lower())
-            start = next(thought, -1) + 1
+        answer = without_thoughts(text, begun=begun)
         return Completion(
             text=answer,
             tokens=len(kept) + (end is not None),
             truncated=end is None,
             likelihood=summed(chances[start : len(kept)], lambda i: str(decode(kept[start + i]))),
         )
+
+    def _thought(self, ids: Sequence[int]) -> int:
+        """How many tokens there are up to the end of the last thought."""
+        ends = (i for i in reversed(range(len(ids))) if ids[i] in self._closings)
+        return next(ends, -1) + 1
 
     def close(self) -> None:
         """Free the model, so that the next one finds an empty GPU; a second time does nothing."""
@@ -255,45 +273,6 @@ def _free_memory() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-
-
-class _Pick(transformers.LogitsProcessor):
-    """Sees each token picked, and how likely it was by the model's own logits.
-
-    Attributes:
-        chances: For each step, the log-probabilities of the rows' tokens; they stay on the device.
-    """
-
-    def __init__(self, draw: _Draw | None) -> None:
-        self._draw = draw
-        self.chances: list[Any] = []
-
-    def __call__(self, input_ids: Any, scores: Any) -> Any:
-        if self._draw is None:
-            self.chances.append(scores.amax(-1) - scores.logsumexp(-1))
-            return scores
-        drawn = self._draw(input_ids, scores)
-        picked = scores.gather(-1, drawn.argmax(-1, keepdim=True)).squeeze(-1)
-        self.chances.append(picked - scores.logsumexp(-1))
-        return drawn
-
-
-class _Draw(transformers.LogitsProcessor):
-    """Sampling as the argmax of logits with Gumbel noise.
-
-    A row draws the same tokens in any batch, which `do_sample` does not give: a label that was
-    drawn again can be drawn again by anyone.
-    """
-
-    def __init__(self, sampling: Sampling, device: Any) -> None:
-        self._cut = transformers.TopPLogitsWarper(sampling.top_p)
-        self._temperature = sampling.temperature
-        self._generator = torch.Generator(device).manual_seed(sampling.seed)
-
-    def __call__(self, input_ids: Any, scores: Any) -> Any:
-        scores = self._cut(input_ids, scores.float() / self._temperature)
-        noise = torch.empty(scores.shape[1], device=scores.device)
-        return scores - noise.exponential_(generator=self._generator).log()
 
 
 def _pictures(chat: Chat) -> list[Picture]:
