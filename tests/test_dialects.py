@@ -11,14 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from chronoprep.config import VLMSettings
 from chronoprep.data import Completion, Likelihood, Sampling, Turn
 from chronoprep.errors import BackendError, PairError
 from chronoprep.vlm import openai_backend
-from chronoprep.vlm.answers import read
+from chronoprep.vlm.answers import named_in, read, words_of
 from chronoprep.vlm.endpoint import ServedModel, list_models
 from chronoprep.vlm.openai_backend import OpenAIVLM
+from chronoprep.workflows.watch import _same
 from conftest import Result, label_of, write_pairs
 from odd_server import Answer, Handler, Server, running, said, send
 
@@ -173,6 +176,33 @@ def test_what_is_no_answer_is_quoted(dialect: str, server: Server) -> None:
     answer = ask(server)
     assert isinstance(answer, PairError)
     assert BUSY in answer.message
+
+
+NAMES = st.sampled_from(
+    [
+        *("choices", "message", "delta", "content", "text", "error", "errors", "output", "usage"),
+        *("response", "logprobs", "finish_reason", "reasoning_content", "type", "object", "data"),
+        *("model", "detail", "code", "param", "refusal"),
+    ]
+)
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | NAMES
+SHAPES = st.recursive(
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=4),
+    max_leaves=20,
+)
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(SHAPES | st.binary(max_size=60))
+def test_whatever_comes_is_read(shape: object) -> None:
+    body = shape if isinstance(shape, bytes) else json.dumps(shape).encode()
+    for content in (body, b"data: " + body + b"\n\n" + body[:-1]):
+        reply = read(content)
+        assert reply.text is None or isinstance(reply.text, str)
+        assert isinstance(words_of(content), str)
+        assert isinstance(named_in(content), set)
+        assert reply.tokens is None or reply.tokens >= 0
 
 
 def test_what_keeps_an_answer_back_is_named(server: Server) -> None:
@@ -411,6 +441,20 @@ def test_who_answers_is_on_record_and_told(run: Run, tmp_path: Path, server: Ser
     assert told["other-model"] == "painter was asked, and other-7b has answered."
     assert "180 tokens" in told["images-unread"]
     assert label_of("data", "p0").answered_by == "other-7b"
+
+
+@pytest.mark.parametrize(
+    ("asked", "answered", "same"),
+    [
+        ("gpt-4o", "gpt-4o-2024-08-06", True),
+        ("gpt-4o", "gpt-4o-mini-2024-07-18", False),
+        ("Qwen/Qwen3-VL-8B-Instruct", "/models/Qwen3-VL-8B-Instruct-Q4_K_M.gguf", True),
+        ("Qwen/Qwen3-VL-8B-Instruct", "llama3:latest", False),
+        ("qwen2.5vl", "qwen2.5vl:7b", True),
+    ],
+)
+def test_a_model_has_more_than_one_name(asked: str, answered: str, same: bool) -> None:
+    assert _same(answered, asked) is same
 
 
 def test_what_a_request_went_without_is_on_record(run: Run, tmp_path: Path, server: Server) -> None:

@@ -46,7 +46,7 @@ def another_value(section: str, key: str) -> Any:
     kind = parts[0] if parts else field.annotation
     if kind is bool:
         return not field.default
-    return {int: 300 if key != "crf" else 30, float: 2.5, str: "x", Path: "x.txt"}[kind]
+    return {int: 300 if key != "crf" else 30, float: 0.25, str: "x", Path: "x.txt"}[kind]
 
 
 @pytest.mark.parametrize(("section", "key"), SETTINGS)
@@ -116,7 +116,8 @@ def test_the_help_of_a_command(command: str, run: Run, monkeypatch: pytest.Monke
 
 
 def test_commands_stand_in_the_order_of_use(run: Run) -> None:
-    order = ["pairs", "prepare", "caption", "cot", "pair2video", "build-csv", "umt5", "synth"]
+    order = ["pairs", "prepare", "caption", "cot", "pair2video", "build-csv", "umt5", "verify"]
+    order.append("synth")
     assert list(COMMANDS) == [*order, "models"]
     shown = run("--help").stdout
     places = [shown.index(f" {command} ") for command in order]

@@ -72,10 +72,10 @@ class PairSettings(Section, title="Pairs"):
     columns: str | None = Field(
         None,
         description="Of a table: a public dataset's name, such as magicbrush, or "
-        "source=a,target=b,caption=c,key=d.",
+        "source=a,target=b,caption=c,key=d; of a list, source=a[0].",
     )
     allow_urls: bool = Field(False, description="Download images that a table names by address.")
-    strict: bool = Field(False, description="Unmatched and ambiguous files are an error.")
+    strict: bool = Field(False, description="Files or rows that are in no pair are an error.")
     limit: int | None = Field(None, ge=1, description="Take only the first N pairs.")
 
 
@@ -214,6 +214,31 @@ class UMT5Settings(Section, title="Embeddings"):
     )
 
 
+class VerifySettings(Section, title="Verification"):
+    """When a label is doubted."""
+
+    suspect_above: float = Field(
+        0.5, ge=0, le=1, description="Labels of a higher score are suspects; 1 is the worst."
+    )
+    false_alarms: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="Share of right labels that may be suspects, such as 0.05; needs 60 labels "
+        "that a human accepted.",
+    )
+    passes: int = Field(
+        3, ge=1, description="How often a model is asked about the labels of another one."
+    )
+    min_score: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="Leave out labels that verify trusts less: 1 minus its score. Those that it "
+        "has not judged are left out, those that a human accepted are kept.",
+    )
+
+
 class Settings(Section):
     """All settings of all commands. A name that two sections have is the first's on the command
     line."""
@@ -224,6 +249,7 @@ class Settings(Section):
     video: VideoSettings = VideoSettings()
     images: ImageSettings = ImageSettings()
     umt5: UMT5Settings = UMT5Settings()
+    verify: VerifySettings = VerifySettings()
 
     @model_validator(mode="after")
     def _of_equal_times(self) -> Settings:

@@ -169,11 +169,14 @@ class Sampling:
         temperature: 0 is greedy: the same text on every run.
         top_p: Share of the probability mass that is drawn from; without effect when greedy.
         seed: Of the draws; without effect when greedy.
+        schema: The JSON schema of the answer, as text, where a server or an engine can hold to one;
+            a prompt has to ask for it, too.
     """
 
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int = 0
+    schema: str | None = None
 
 
 GREEDY = Sampling()

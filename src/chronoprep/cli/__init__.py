@@ -3,11 +3,14 @@
 import io
 import sys
 
-from chronoprep.cli import signals
+try:
+    from chronoprep.cli import signals
 
-with signals.handled(signals.leave):  # while the first imports run
-    from chronoprep.cli.commands import app
-    from chronoprep.cli.render import written_out
+    with signals.handled(signals.leave):  # while the first imports run
+        from chronoprep.cli.commands import app
+        from chronoprep.cli.render import written_out
+except KeyboardInterrupt:  # in the moment before
+    raise SystemExit(130) from None
 
 
 def main() -> None:

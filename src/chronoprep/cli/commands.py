@@ -172,7 +172,11 @@ def pair2video(call: Call) -> Answer:
     )
 
 
-@command("build-csv", MANY, f"pairs video labels.prompt labels.allow_caption_as_prompt {FRAMES}")
+@command(
+    "build-csv",
+    MANY,
+    f"pairs video labels.prompt labels.allow_caption_as_prompt verify.min_score {FRAMES}",
+)
 def build_csv(call: Call) -> Answer:
     """Write metadata.csv from pairs and the labels that exist; no model runs.
 
@@ -266,6 +270,42 @@ def check(
             report = check_dataset(place, (), checks, reporter=call.reporter)
         report.findings += done
     return render.of_check(report)
+
+
+@command(
+    "verify",
+    "dataset dry_run",
+    "verify.suspect_above verify.false_alarms verify.passes vlm.revision vlm.backend vlm.endpoint "
+    "vlm.concurrency vlm.request_timeout vlm.dtype vlm.device vlm.batch_size vlm.max_new_tokens "
+    f"vlm.thinking_tokens vlm.reasoning_effort {FRAMES}",
+)
+def verify(
+    call: Call,
+    folder: Annotated[
+        Path | None, typer.Argument(metavar="DATASET", help="The dataset folder.")
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="A VLM that judges the labels, too: their own or, better, another one."),
+    ] = None,
+    show: Annotated[int, typer.Option(min=0, help="How many of the worst labels to show.")] = 20,
+) -> Answer:
+    """Find labels that don't say what changed between the images, the worst first.
+
+    chronoprep verify my-dataset
+    chronoprep verify my-dataset --model qwen3-vl-8b --json
+    """
+    from chronoprep import workflows
+
+    given = [path for path in (folder, call.dataset) if path is not None]
+    if len(given) != 1:
+        raise ConfigError(
+            "Give one dataset folder.", hint="For example: chronoprep verify my-dataset"
+        )
+    done = workflows.verify_labels(
+        given[0], call.settings, model=model, reporter=call.reporter, dry_run=call.dry_run
+    )
+    return render.of_verification(done, show)
 
 
 @command("synth")

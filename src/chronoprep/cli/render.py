@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from chronoprep.workflows.check import CheckReport
     from chronoprep.workflows.pairing import PairReport
     from chronoprep.workflows.progress import Summary
+    from chronoprep.workflows.verify import Verification
 
 SHOWN = 5  # findings of a kind
 NAMED = 3  # pairs that failed of one cause
@@ -226,6 +227,30 @@ def of_check(report: CheckReport) -> Answer:
         state = "[red]there are errors[/]"
     count = f"[bold]{report.samples} samples[/] for the {reader}: {state}"
     return Answer(report.findings, [count, *_findings(report.findings)], _errors(report.findings))
+
+
+def of_verification(done: Verification, most: int) -> Answer:
+    """What `verify` says: counts, then the worst labels; in JSON, all labels.
+
+    Args:
+        most: How many labels are shown.
+    """
+    summary = of_summaries(done.summaries)
+    suspects = sum(verdict.suspect for verdict in done.verdicts)
+    rows = [
+        [f"{v.score:.2f}", f"{v.percentile:.1f}", "yes" if v.suspect else "", escape(v.key),
+         escape("; ".join(v.reasons[:2]))]
+        for v in done.verdicts[:most]
+        if v.reasons or v.suspect
+    ]  # fmt: skip
+    by = f"score above {done.threshold.all:.2f}"
+    if done.threshold.accepted:
+        by += f", from {done.threshold.accepted} labels that a human accepted"
+    count = f"{suspects} of {len(done.verdicts)} labels are suspects ({by})"
+    table = [_table("score|percentile|suspect|key|why", rows, right="score|percentile")]
+    shown = [*summary.shown, *(table if rows else ()), count]
+    value = [verdict._asdict() for verdict in done.verdicts]
+    return Answer(value, shown, summary.failed)
 
 
 def of_models(models: Sequence[dict[str, Any]]) -> Answer:

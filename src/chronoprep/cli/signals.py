@@ -74,7 +74,8 @@ def stop(number: int, _frame: object = None) -> None:
         raise Stopped
 
     def late(_number: int, _frame: object) -> None:
-        raise Stopped
+        if engine.under_way.is_set():  # else it is being written down
+            raise Stopped
 
     signal.signal(signal.SIGALRM, late)
     signal.setitimer(signal.ITIMER_REAL, GRACE)

@@ -1,6 +1,7 @@
 """A dataset folder: its lock, its index of pairs, its journal of events, its table."""
 
 from chronoprep.dataset.events import (
+    NO_TEXT,
     Artefact,
     Embedding,
     Event,
@@ -13,6 +14,7 @@ from chronoprep.dataset.events import (
     Video,
     renamed,
     same_images,
+    text_digest,
 )
 from chronoprep.dataset.folder import Dataset, Files
 from chronoprep.dataset.index import Entry, Index
@@ -20,6 +22,7 @@ from chronoprep.dataset.journal import Journal
 from chronoprep.dataset.table import cell_of, prompt_in, read_table, rewrite_table, write_table
 
 __all__ = [
+    "NO_TEXT",
     "Artefact",
     "Dataset",
     "Embedding",
@@ -41,5 +44,6 @@ __all__ = [
     "renamed",
     "rewrite_table",
     "same_images",
+    "text_digest",
     "write_table",
 ]

@@ -86,10 +86,10 @@ class Label(Event):
 
 
 class Failure(Event):
-    """A try went wrong: at a stage of the label, at the video or at the embedding."""
+    """A try went wrong: at a stage of the label, its verification, the video or the embedding."""
 
     kind: Literal["failure"] = "failure"
-    stage: Literal["images", "caption", "cot", "video", "embedding"]
+    stage: Literal["images", "caption", "cot", "video", "embedding", "verify"]
     error: str
     refused: str | None = None
 
@@ -113,12 +113,29 @@ class Review(Event):
 
 
 class Score(Event):
-    """A text was judged; `of` is the digest of that text."""
+    """A text was judged.
+
+    Attributes:
+        of: Digest of that text.
+        by: What judged it, with its version: with another one it is judged anew.
+        images, files: As in a label: what it was held against.
+        scores: By name, 0 to 1; 1 is the worst.
+        reasons: In words, the weightiest first.
+        edit: The kind of edit that the text speaks of.
+        places: The places that it names.
+        spots: Boxes, weights and areas of what changed, for judging places together.
+    """
 
     kind: Literal["score"] = "score"
     of: str
+    by: str | None = None
+    images: str | None = None
+    files: str | None = None
     scores: dict[str, float] = {}
     reasons: tuple[str, ...] = ()
+    edit: str | None = None
+    places: tuple[str, ...] = ()
+    spots: tuple[tuple[float, float, float, float, float, float], ...] = ()
 
 
 class Artefact(Event):
@@ -232,7 +249,7 @@ class State:
                 self.video = event
             elif type(event) is Embedding:
                 self.embedding = event
-            elif type(event) is Failure and event.stage not in ("video", "embedding"):
+            elif type(event) is Failure and event.stage not in ("video", "embedding", "verify"):
                 self.failure = event
             elif type(event) is Review:
                 self._reviews.append((event, self.label))
@@ -296,7 +313,7 @@ class State:
     def images_of(self, files: str | None) -> str | None:
         """The digest of the pair's images, if an event saw their files look like this."""
         for event in reversed(self.events) if files is not None else ():
-            if (type(event) is Label or type(event) is Video) and event.files == files:
+            if isinstance(event, Label | Video | Score) and event.files == files:
                 return event.images
         return None
 
@@ -304,7 +321,7 @@ class State:
     def knows_images(self) -> bool:
         """Whether something was made of the pair's images, whose digest is known."""
         return any(
-            isinstance(event, Label | Video | Review) and event.images is not None
+            isinstance(event, Label | Video | Review | Score) and event.images is not None
             for event in self.events
         )
 

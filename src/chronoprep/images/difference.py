@@ -2,7 +2,7 @@
 
 Made to be blind to what no editor means: coding, grain, a little light, a few pixels of shift. All
 is measured on pictures of `SIDE` pixels; lengths are shares of the sides, areas of the area,
-colours and distances CIELAB as `colours.to_lab` gives it. A leaf: imports OpenCV and numpy at its top.
+colours and distances CIELAB as `colours.to_lab` gives it. A leaf: imports OpenCV at its top.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from chronoprep.images.colours import groups, share_of_groups, to_lab
+from chronoprep.images.colours import LIGHTNESS, groups, share_of_groups, to_lab
 
 Array = np.ndarray[Any, Any]
 
@@ -25,7 +25,10 @@ _MOST_SHIFT = 0.03
 _FEWEST, _MOST = 7.0, 14.0
 _SMALLEST = 0.0009  # of a region's area
 _MOST_REGIONS = 8
-_THIN, _SLIVER = 2.3, 0.006  # of a region that is an edge: half its width in pixels, its share
+_CLEAR = 12.0  # between a region's mean colours
+_THIN, _SLIVER = 3.2, 0.01  # of a region that is an edge: half its width in pixels, its share
+_CELL = 10.0  # of the colours that are one when it is asked what they became
+_COMMON = 0.03  # share of the area from which on what a colour became is what it becomes
 _LEAST_DETAIL = 0.02  # share of the area
 _WIDE = 0.3  # share changed from which on another view is looked for
 
@@ -76,6 +79,13 @@ class Region:
         return self.share * self.distance
 
     @property
+    def clear(self) -> bool:
+        """Whether it is another colour or has another outline, and not the edge of a thing that
+        moved a little."""
+        gap = np.subtract(self.before.lab, self.after.lab)
+        return float(np.linalg.norm(gap)) >= _CLEAR or abs(self.appears) >= 0.4
+
+    @property
     def appears(self) -> float:
         """From -1, something is gone, to 1, something is there that was not; by its outline."""
         before = self.before.edge + 0.25 * self.before.apart
@@ -96,6 +106,7 @@ class Difference:
         whole, frame: Both pictures as one region, and a band along their edges.
         softer, sharper: Where detail was lost and won, as a region; None where next to nowhere.
         regions: The heaviest first.
+        beside: Where nearly all changed, the regions that changed otherwise than the rest.
         view: "mirrored", "turned" or "zoomed" where the target is the source seen in another way.
     """
 
@@ -108,6 +119,7 @@ class Difference:
     softer: Region | None
     sharper: Region | None
     regions: tuple[Region, ...]
+    beside: tuple[Region, ...]
     view: str | None
 
 
@@ -143,6 +155,7 @@ def measure(source: Array, target: Array) -> Difference:
         softer=softer,
         sharper=sharper,
         regions=regions,
+        beside=_beside(maps) if changed > _WIDE else (),
         view=_view(before, level) if changed > _WIDE else None,
     )
 
@@ -197,7 +210,8 @@ def _smooth(lab: Array) -> Array:
 
 def _gradient(lab: Array) -> Array:
     across, down = cv2.Sobel(lab, cv2.CV_32F, 1, 0), cv2.Sobel(lab, cv2.CV_32F, 0, 1)
-    size: Array = np.sqrt((across * across + down * down).sum(2)) / 8
+    squares = cv2.multiply(across, across) + cv2.multiply(down, down)
+    size: Array = np.sqrt(squares.sum(2) if squares.ndim == 3 else squares) / 8
     return size
 
 
@@ -305,8 +319,14 @@ def _correlation(one: Array, other: Array) -> float:
     return float((one * other).sum()) / norm if norm > 1e-6 else 1.0
 
 
-def _regions(mask: Array, distances: Array, limit: float, maps: _Maps) -> tuple[Region, ...]:
-    """The connected parts of a mask; those close to each other are one."""
+def _regions(
+    mask: Array, distances: Array, limit: float, maps: _Maps, thin: float = _THIN
+) -> tuple[Region, ...]:
+    """The connected parts of a mask; those close to each other are one.
+
+    Args:
+        thin: Half the width, in pixels, that a small region has at least.
+    """
     joined = cv2.dilate(mask, np.ones((5, 5), np.uint8))
     count, labels = cv2.connectedComponents(joined)
     labels = labels * mask
@@ -319,16 +339,61 @@ def _regions(mask: Array, distances: Array, limit: float, maps: _Maps) -> tuple[
             continue
         part = (labels == number).astype(np.uint8)
         thick = float(cv2.distanceTransform(part, cv2.DIST_L2, 3).max())
-        if thick < _THIN and sizes[number] < _SLIVER * mask.size:
+        if thick < thin and sizes[number] < _SLIVER * mask.size:
             continue  # the edge of a thing that stands a little aside
         regions.append(maps.region(part, distances))
     return tuple(sorted(regions, key=lambda region: -region.weight))
 
 
+def _beside(maps: _Maps) -> tuple[Region, ...]:
+    """The regions that changed otherwise than the rest: a thing that went while the background took
+    another colour.
+
+    What many pixels of one colour turned into is what the picture turned into; all else should have
+    stayed.
+    """
+    far = np.maximum(
+        _unexpected(maps.lab_before, maps.lab_after), _unexpected(maps.lab_after, maps.lab_before)
+    )
+    return _regions(_cleaned(far > _MOST), far, _MOST, maps, thin=1.5 * _THIN)
+
+
+def _unexpected(one: Array, other: Array) -> Array:
+    """How far each pixel is from what its colour became elsewhere."""
+    cells = [np.floor(lab / _CELL).astype(np.int64) + 32 for lab in (one, other)]
+    first, second = (c[..., 0] << 12 | c[..., 1] << 6 | c[..., 2] for c in cells)
+    pairs, at, counts = np.unique(
+        (first << 18 | second).ravel(), return_inverse=True, return_counts=True
+    )
+    often = np.flatnonzero(counts >= _COMMON * first.size)
+    far = np.linalg.norm(one - other, axis=2).ravel()
+    sums = np.stack(
+        [np.bincount(at.ravel(), part.ravel(), len(pairs)) for part in np.moveaxis(other, 2, 0)], 1
+    )
+    flat = other.reshape(-1, 3)
+    near = np.full(far.shape, np.inf)
+    for pair in often:
+        # Neighbouring cells hold the same colour, a little lighter or darker.
+        centre = (
+            np.array([pairs[pair] >> 30, pairs[pair] >> 24 & 63, pairs[pair] >> 18 & 63]) - 31.5
+        )
+        source = np.abs(one.reshape(-1, 3) - centre * _CELL).max(1) <= 1.2 * _CELL
+        gap = np.linalg.norm(flat[source] - sums[pair] / counts[pair], axis=1)
+        near[source] = np.minimum(near[source], gap)
+    expected = np.where(np.isfinite(near), near, far)
+    result: Array = cv2.blur(expected.reshape(first.shape).astype(np.float32), (3, 3))
+    return result
+
+
+def _fine(rgb: Array) -> Array:
+    """The gradient of lightness, not smoothed."""
+    grey = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY).astype(np.float32) * (LIGHTNESS / 2.55)
+    return _gradient(grey[..., None])
+
+
 def _detail(maps: _Maps, distances: Array) -> tuple[Region | None, Region | None]:
     """Where detail was lost, and where it was won."""
-    fine = (_gradient(to_lab(picture)) for picture in (maps.before, maps.after))
-    one, other = (cv2.blur(steep, (11, 11)) for steep in fine)
+    one, other = (cv2.blur(_fine(picture), (11, 11)) for picture in (maps.before, maps.after))
     found: list[Region | None] = []
     for less, more in ((other, one), (one, other)):
         mask: Array = ((more > 2) & (less < 0.66 * more)).astype(np.uint8)

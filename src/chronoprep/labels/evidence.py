@@ -16,6 +16,7 @@ from chronoprep.labels.claims import Claim, Place
 if TYPE_CHECKING:
     from chronoprep.images.difference import Difference, Look, Region
 
+_SUBTLE = ("replace", "resize", "change", "background")
 _LOCAL = ("add", "remove", "replace", "move", "resize")
 _LEAST = 0.16  # share of a region that has a colour which is said of it
 
@@ -38,11 +39,13 @@ class Doubt:
 class Evidence:
     """What is seen, asked about claims."""
 
-    def __init__(self, seen: Difference) -> None:
+    def __init__(self, seen: Difference, claims: Sequence[Claim]) -> None:
         self.seen = seen
-        self.regions = seen.regions
+        # Where the background became another, things are looked for in what else changed.
+        self.behind = seen.changed > 0.3 and any(c.scope == "background" for c in claims)
+        self.regions = seen.beside if self.behind else seen.regions
         top = self.regions[0].weight if self.regions else 0.0
-        self.main = [r for r in self.regions if r.weight >= 0.15 * top]
+        self.main = [r for r in self.regions if r.weight >= 0.06 * top]
         before, after = seen.whole.before, seen.whole.after
         self.light = after.lab[0] - before.lab[0]
         self.warmth = after.lab[2] - before.lab[2]
@@ -51,11 +54,13 @@ class Evidence:
         self.everywhere = seen.changed > 0.6 or (seen.rest > 6 and seen.view is None)
         self.local = not self.everywhere and seen.changed < 0.5 and seen.view is None
         self.nothing = (
-            not self.regions
-            and seen.view is None
-            and seen.rest < 5
-            and abs(self.light) < 3.5
-            and seen.softer is None
+            not self.regions and seen.view is None and seen.rest < 5 and abs(self.light) < 3.5
+        )
+        self.faint = (
+            seen.changed > 0.0008
+            or seen.plain > 0.02
+            or seen.softer is not None
+            or seen.sharper is not None
         )
 
     def no_change(self) -> Iterator[Doubt]:
@@ -64,7 +69,8 @@ class Evidence:
             return
         if self.regions:
             region = self.regions[0]
-            size = min(1.0, 0.6 + region.weight / 0.1)
+            size = min(1.0, 0.55 + region.weight / 0.15)
+            size *= 1 if self.seen.changed > 0.03 or any(r.clear for r in self.regions) else 0.5
             yield Doubt("no change", size, f"says no change; {_seen(region)}")
         elif self.seen.view is not None:
             yield Doubt("no change", 1.0, f"says no change; the picture is {self.seen.view}")
@@ -79,16 +85,20 @@ class Evidence:
         if self.seen.identical:
             yield Doubt("identical", 1.0, "speaks of an edit; the pictures are identical")
             return
-        if self.nothing and not any(claim.kind == "light" for claim in claims):
-            yield Doubt("identical", 0.95, "speaks of an edit; nothing is seen to have changed")
+        detail = ("light", "blur", "sharpen", "style", "view")
+        if self.nothing and not any(claim.kind in detail for claim in claims):
+            sure = 0.45 if self.faint and any(c.kind in _SUBTLE for c in claims) else 0.95
+            yield Doubt("identical", sure, "speaks of an edit; nothing is seen to have changed")
             return
         if not claims:
             yield Doubt("not understood", 0.3, "speaks of no edit that is understood")
             return
-        hidden = self.seen.changed > 0.4 and any(c.kind == "background" for c in claims)
         for claim in claims:
-            if hidden and claim.scope == "part":
-                continue  # nobody sees where one ends and the other begins
+            if self.behind and claim.scope == "part" and not self.main:
+                yield Doubt(
+                    "kind", 0.7, f"says {claim.kind}; only the background is seen to change"
+                )
+                continue
             yield from self._kind(claim)
             yield from self._place(claim)
             yield from self._colours(claim)
@@ -116,8 +126,7 @@ class Evidence:
             if seen.view is None and seen.changed < 0.15:
                 yield Doubt("kind", 0.9, f"speaks of another view; {self._how_much()}")
         elif claim.kind == "background":
-            if local and seen.changed < 0.1 and seen.plain < 0.1:
-                yield Doubt("kind", 0.9, f"speaks of the background; {self._how_much()}")
+            yield from self._behind()
         elif claim.kind == "sharpen":
             if seen.sharper is None and seen.softer is not None:
                 yield Doubt("swapped", 0.8, "says sharper; the picture has less detail")
@@ -126,10 +135,23 @@ class Evidence:
         elif claim.kind in ("move", "replace", "recolour"):
             yield from self._of_a_thing(claim)
 
+    def _behind(self) -> Iterator[Doubt]:
+        """Whether the background became another: most of it lies along the edges."""
+        frame = self.seen.frame
+        rougher = (frame.after.detail + 0.1) / (frame.before.detail + 0.1)
+        if self.seen.changed < 0.3 and frame.distance < 4.5 and 0.8 < rougher < 1.25:
+            yield Doubt("kind", 0.85, f"speaks of the background; {self._how_much()}")
+
     def _of_a_thing(self, claim: Claim) -> Iterator[Doubt]:
         main = self._there(claim)
         if not main:
             return
+        if claim.kind == "move" and claim.origin and claim.places:
+            for places, sign in ((claim.places, 1), (claim.origin, -1)):
+                near = [r for r in self.main if _miss(places, r) < 0.5]
+                if len(self.main) > 1 and near and max(sign * r.appears for r in near) < -0.25:
+                    what = "something is gone" if sign > 0 else "something is there that was not"
+                    yield Doubt("swapped", 0.9, f"says move; {what}, {_where(near[0])}")
         if claim.kind == "move":
             came = max((r.appears for r in self.main), key=abs)
             if len(self.regions) == 1 and self.everywhere is False and abs(came) > 0.45:
@@ -139,7 +161,7 @@ class Evidence:
                 yield Doubt("kind", 0.6, "says move; all of the picture changed, forms are kept")
         if claim.kind == "recolour" and claim.after and len(main) == 1:
             region = main[0]
-            if region.kept < 0.55 and region.appears < -0.45:
+            if region.kept < 0.3 and region.appears < -0.45:
                 yield Doubt("kind", 0.6, f"says recolour; something is gone, {_where(region)}")
 
     def _appears(self, claim: Claim) -> Iterator[Doubt]:
@@ -167,6 +189,9 @@ class Evidence:
         if self.everywhere:
             yield Doubt("kind", 0.6, f"says {claim.kind}; all of the picture changed")
         regions = self._there(claim)
+        if len(regions) == 1 and regions[0].kept > 0.8 and abs(regions[0].appears) < 0.2:
+            where = _where(regions[0])
+            yield Doubt("kind", 0.7, f"says {claim.kind}; the forms are as before, {where}")
         sign = ("larger" in claim.senses) - ("smaller" in claim.senses)
         if not regions or not sign:
             return
@@ -256,7 +281,7 @@ class Evidence:
             )
             if miss > 0.05:
                 yield Doubt("side", miss, f"says {either(map(str, places))}; {_seen(nearest)}")
-        if claim.places and self.seen.changed > 0.6 and claim.kind in _LOCAL:
+        if claim.places and self.seen.changed > 0.6 and not self.behind and claim.kind in _LOCAL:
             yield Doubt("kind", 0.4, f"says {claim.places[0]}; all of the picture changed")
 
     # Colours -----------------------------------------------------------------------------------
@@ -267,48 +292,60 @@ class Evidence:
             return
         if claim.scope == "background":
             regions = [*regions, self.seen.frame]
-        # It is there before and after; what changed is its edge, or where it is.
-        kept = claim.kind in ("move", "resize") or bool(claim.before & claim.after)
-        for groups, side, word, is_ in (
-            (claim.after, "after", "becomes", "is"),
-            (claim.before, "before", "was", "was"),
-        ):
+        for groups, after, word in ((claim.after, True, "becomes"), (claim.before, False, "was")):
             if not groups:
                 continue
-            if kept and any(
-                _share(look, groups) >= _LEAST for r in self.main for look in (r.before, r.after)
-            ):
+            looks = [both for region in regions for both in self._looks(claim, region, after=after)]
+            look, old = max(looks, key=lambda both: _share(both[0], groups))
+            share, gain = _share(look, groups), _share(look, groups) - _share(old, groups)
+            # Another colour came, and this one did not.
+            won = max(v - old.colours[g] for g, v in look.colours.items() if g not in groups)
+            if share < _LEAST:
+                weight = min(1.0, (_LEAST - share) / 0.1) * (0.95 if after else 0.85)
+            elif gain < 0.03 and won > 0.5 and share < 0.5:
+                weight = 0.8
+            else:
                 continue
-            share, region = max(
-                ((_share(getattr(r, side), groups), r) for r in regions), key=lambda both: both[0]
-            )
-            other = "before" if side == "after" else "after"
-            if share >= _LEAST:
-                continue
-            weight = min(1.0, (_LEAST - share) / 0.1) * (0.95 if side == "after" else 0.85)
-            there = _share(getattr(region, other), groups)
-            swapped = there > 0.4 and bool(claim.before and claim.after)
+            turned = _share(old, groups) > 0.4 and bool(claim.before and claim.after)
+            kind = "swapped" if turned else f"{'new' if after else 'old'} colour"
+            name = nearest(look.lab)
             yield Doubt(
-                "swapped" if swapped else f"{'new' if side == 'after' else 'old'} colour",
-                weight,
-                f"says that it {word} {either(groups)}; what changed {is_} "
-                f"{nearest(getattr(region, side).lab)}, {share:.0%} of it may be called so",
+                kind, weight,
+                f"says that it {word} {either(groups)}; what changed {'is' if after else 'was'} "
+                f"{name}, {share:.0%} of it may be called {either(groups)}",
+            )  # fmt: skip
+
+    def _looks(self, claim: Claim, region: Region, *, after: bool) -> list[tuple[Look, Look]]:
+        """How the thing of a claim looks in a region, each with how it looks in the other
+        picture."""
+        now, once = (region.after, region.before), (region.before, region.after)
+        if claim.kind in ("move", "resize"):  # it is where something came, or was where it is gone
+            return (
+                [now] if region.appears > 0.2 else [once] if region.appears < -0.2 else [now, once]
             )
+        if claim.before & claim.after:
+            return [now, once]
+        return [now if after else once]
 
     # What no claim speaks of -------------------------------------------------------------------
 
     def _unclaimed(self, claims: Sequence[Claim]) -> Iterator[Doubt]:
-        if self.everywhere or len(self.regions) < 2 or self.seen.view is not None:
+        if self.seen.view is not None or (self.everywhere and not self.behind):
             return
-        if any(
-            c.scope != "part" or c.kind in ("style", "view", "light", "background") for c in claims
-        ):
+        if any(claim.kind in ("style", "view", "light") for claim in claims):
+            return
+        if not self.behind and any(claim.scope != "part" for claim in claims):
+            return
+        own = [claim for claim in claims if claim.scope == "part"]
+        if self.behind and (len(self.regions) > 3 or sum(r.share for r in self.regions) > 0.25):
+            return  # another scene: all kinds of things differ
+        if not self.regions or (own and len(self.regions) < 2):
             return
         top = self.regions[0].weight
         for region in self.regions:
-            if region.weight < 0.2 * top or region.share < 0.0025:
+            if region.weight < 0.2 * top or region.share < 0.006 or not region.clear:
                 continue
-            if not any(self._explains(claim, region) for claim in claims):
+            if not any(self._explains(claim, region) for claim in own):
                 yield Doubt("unclaimed", 0.8, f"nothing is said of a change: {_seen(region)}")
                 return
 

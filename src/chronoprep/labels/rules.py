@@ -9,16 +9,17 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from chronoprep.data import FREE_FORM, Completion
+from chronoprep.data import Completion, Form
 from chronoprep.labels.claims import Claim, claims_of
 from chronoprep.labels.evidence import Doubt, Evidence, either
-from chronoprep.labels.guard import find_fault, is_no_change
+from chronoprep.labels.guard import clean, find_fault, is_no_change
 from chronoprep.labels.vocabulary import Spot
 
 if TYPE_CHECKING:
     from chronoprep.images.difference import Difference
 
 VERSION = "1"
+_ENGLISH = Form(english=True)  # the rules read no other language
 _SURE = 0.97  # of the surest rule
 _LEAST = 0.05  # a lighter doubt is none
 _OPPOSITE_KINDS = ({"add", "remove"}, {"blur", "sharpen"})
@@ -31,11 +32,13 @@ class Judgement:
 
     Attributes:
         doubts: The weightiest first, at most one a rule.
+        edit: The kind of edit that it speaks of first, or "no change"; None where of none.
         places: All places that it names, where each of its edits has one.
         spots: Where something changed, if it is no change of everything.
     """
 
     doubts: tuple[Doubt, ...]
+    edit: str | None
     places: tuple[str, ...]
     spots: tuple[Spot, ...]
 
@@ -51,7 +54,8 @@ def score(weights: Iterable[float]) -> float:
 def judge(caption: str | None, cot: str | None, seen: Difference) -> Judgement:
     """Hold a label against what changed between its pictures."""
     said = caption or cot or ""
-    claims, evidence = claims_of(said), Evidence(seen)
+    claims = claims_of(said)
+    evidence = Evidence(seen, claims)
     found = list(_degenerate(caption, cot))
     found += evidence.no_change() if is_no_change(said) else evidence.of_claims(claims)
     if caption and cot:
@@ -64,19 +68,27 @@ def judge(caption: str | None, cot: str | None, seen: Difference) -> Judgement:
     doubts = tuple(sorted(strongest.values(), key=lambda doubt: -doubt.weight))
     places: tuple[str, ...] = ()
     spots: tuple[Spot, ...] = ()
-    if evidence.local and claims and all(claim.places for claim in claims):
-        places = tuple(str(p) for claim in claims for p in (*claim.origin, *claim.places))
-        spots = tuple(Spot(*r.box, r.weight, r.share) for r in evidence.main)
-    return Judgement(doubts, places, spots)
+    local = [claim for claim in claims if claim.scope == "part"]
+    if (evidence.local or evidence.behind) and all(claim.places for claim in local):
+        places = tuple(str(p) for claim in local for p in (*claim.origin, *claim.places))
+        spots = tuple(Spot(*r.box, r.weight, r.share) for r in evidence.main if r.clear)
+    edit = "no change" if is_no_change(said) else claims[0].kind if claims else None
+    return Judgement(doubts, edit, places, spots)
 
 
 def _degenerate(caption: str | None, cot: str | None) -> Iterator[Doubt]:
     for text in filter(None, (caption, cot)):
         if text == caption and is_no_change(text):
             continue
-        fault = find_fault(Completion(text, 0, truncated=False), FREE_FORM)
-        if fault is not None:
+        fault = find_fault(Completion(text, 0, truncated=False), _ENGLISH)
+        if fault is not None and fault.name == "language":
+            yield Doubt(
+                "language", 0.6, f"not in English, so that it can't be judged: {fault.detail}"
+            )
+        elif fault is not None:
             yield Doubt("degenerate", 1.0, f"the text is degenerate: {fault}")
+        elif clean(text) != " ".join(text.split()):
+            yield Doubt("degenerate", 0.9, "the text has around it what is no part of it")
 
 
 def _against_each_other(caption: Sequence[Claim], cot: Sequence[Claim]) -> Iterator[Doubt]:

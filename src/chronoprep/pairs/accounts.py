@@ -170,12 +170,12 @@ def _pass_over(found: Scan, tree: Tree, taken: set[str]) -> int:
 
 def notes_of(found: Scan) -> Iterator[str]:
     """What was read otherwise than it is written, or not looked at, in a line each."""
+    yield from found.remarks
     if found.nothings:
         words = ", ".join(f"{word!r} ({n:,})" for word, n in found.nothings.most_common(5))
         yield f"words that stand for no text, taken as none: {words}"
     if found.respelled:
-        count = len(found.respelled)
-        yield f"paths found in another spelling: {count:,}, such as {found.respelled[0]}"
+        yield f"paths found in another spelling: {found.respelled:,}, such as {found.respelling}"
     if found.skipped:
         names = ", ".join(f"{name} ({n:,})" for name, n in Counter(found.skipped).most_common(5))
         yield f"folders of the system, not looked into: {names}"

@@ -25,10 +25,11 @@ from chronoprep.pairs.folders import Folder, Tree
 from chronoprep.pairs.hub import fetched, is_address
 from chronoprep.pairs.layouts import find_in_folder
 from chronoprep.pairs.patterns import find_by_pattern
+from chronoprep.pairs.readers import COLUMNAR, SUFFIXES
 from chronoprep.pairs.roles import UNDERSTOOD, refuse_unknown, role_folders
 from chronoprep.pairs.scan import Candidate, Passed, Scan, key_of
 from chronoprep.pairs.sidecars import Sidecars
-from chronoprep.pairs.tables import COLUMNAR, SUFFIXES, find_in_tables
+from chronoprep.pairs.tables import find_in_tables
 from chronoprep.rows import Rows
 
 if TYPE_CHECKING:
@@ -82,7 +83,9 @@ def discover(where: Path, settings: PairSettings) -> Discovery:
                 f"{where}: a table names its pairs; layouts and patterns are for folders.",
                 hint="Leave out --layout, --source-glob, --target-glob and --regex.",
             )
-        found = find_in_tables(tables, settings)
+        # What was fetched is in our own columns.
+        ours = {"columns": None} if is_address(where) else {}
+        found = find_in_tables(tables, settings.model_copy(update=ours))
         found.passed += _beside_tables(where, tables)
     else:
         tree = Archive(where) if where.is_file() else Folder(str(where))

@@ -92,7 +92,8 @@ class Scan:
         seen: How many files, or rows.
         system: How many files the system keeps for itself; `skipped` are folders.
         nothings: Words that stand for no text where one could be, and how often.
-        respelled: How often a path led to a file in another spelling, with one example.
+        respelled: How many paths led to a file in another spelling; `respelling` is one of them.
+        remarks: What was read otherwise than it is written, readable.
     """
 
     tree: Tree | None = None
@@ -115,7 +116,9 @@ class Scan:
     system: int = 0
     skipped: list[str] = field(default_factory=list)
     nothings: Counter[str] = field(default_factory=Counter)
-    respelled: list[str] = field(default_factory=list)
+    respelled: int = 0
+    respelling: str = ""
+    remarks: list[str] = field(default_factory=list)
 
     def slots(self, tree: Tree, classify: Classify | None, start: str = "") -> list[str]:
         """The images from a folder on, each as one text, `group NUL side NUL text NUL path`:
@@ -214,6 +217,11 @@ class Scan:
         files = [path for paths in lost for path in paths]
         files += befores if len(lost) == len(targets) else []
         self.clashing += len(set(files) - self.folders)
+
+    def respell(self, text: str, ref: str) -> None:
+        """Note that a path is spelled otherwise than its file."""
+        self.respelled += 1
+        self.respelling = self.respelling or f"{text} → {ref}"
 
     def refuse(self, name: str, error: PairError, row: Candidate | None = None) -> None:
         """Note that a pair can't be used.

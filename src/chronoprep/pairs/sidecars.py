@@ -71,9 +71,11 @@ class Sidecars:
         captions: dict[str, str] = {}
         prompts: dict[str, str] = {}
         for path in self.of(pair):
-            for texts, text in zip((captions, prompts), self._texts(path), strict=True):
-                if text := text_of(text, self._nothings):
-                    texts.setdefault(text, self._tree.shown(path))
+            caption, prompt = self._texts(path)
+            if caption := text_of(caption, self._nothings):
+                captions.setdefault(caption, self._tree.shown(path))
+            if prompt:
+                prompts.setdefault(prompt, self._tree.shown(path))
         for texts in (captions, prompts):
             if len(texts) > 1:
                 raise PairError(
@@ -109,7 +111,7 @@ class Sidecars:
                 raise PairError(f"{shown}: {name!r} is not text.", hint=hint)
             if not is_unicode(text):
                 raise PairError(f"{shown}: {name!r} holds half a character.", hint=hint)
-            texts.append(text)
+            texts.append(text.strip())
         return texts[0], texts[1]
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import io
+import json
 import re
 import threading
 from collections.abc import Sequence
@@ -42,7 +43,15 @@ _PLAIN_SERVERS = ("vllm", "sglang")
 _LIMITS = ("max_tokens", "max_completion_tokens")
 # What a request can do without, from the least to the dearest.
 _DISPENSABLE = (
-    *("logprobs", "chat_template_kwargs", "seed", "top_k", "repetition_penalty", "top_p"),
+    *(
+        "logprobs",
+        "response_format",
+        "chat_template_kwargs",
+        "seed",
+        "top_k",
+        "repetition_penalty",
+        "top_p",
+    ),
     *("reasoning_effort", "temperature", *_LIMITS),
 )
 _UNSUPPORTED = re.compile(
@@ -138,6 +147,9 @@ class OpenAIVLM:
         }
         if sampling.temperature:
             request |= {"top_p": sampling.top_p, "seed": sampling.seed}
+        if sampling.schema is not None:
+            schema = {"name": "answer", "strict": True, "schema": json.loads(sampling.schema)}
+            request["response_format"] = {"type": "json_schema", "json_schema": schema}
         if self._model.server in _PLAIN_SERVERS:
             request |= _PLAIN
         if settings.reasoning_effort is not None:
@@ -211,7 +223,7 @@ class OpenAIVLM:
                 return self._completion(reply, next((sent[n] for n in _limits(sent)), 0))
             if said.elsewhere:
                 raise server.refused(self._given, said)
-            words = server.words(status, reply.error)
+            words = server.words(said.status, reply.error)
             if status == 200:
                 start = said.body[:200].decode("utf-8", "replace")
                 words = f"its answer is no chat completion: {quoted(start) or 'it is empty'}"

@@ -22,6 +22,7 @@ from chronoprep.workflows.progress import Reporter, Silent, Summary
 from chronoprep.workflows.stage import Run, opened
 from chronoprep.workflows.synthesis import write_synthetic
 from chronoprep.workflows.table import build_table, prompt_of
+from chronoprep.workflows.verify import Verification, verify_run
 from chronoprep.workflows.videos import write_one
 from chronoprep.workflows.videos import write_videos as run_videos
 
@@ -36,6 +37,7 @@ __all__ = [
     "known_models",
     "label_one",
     "prepare",
+    "verify_labels",
     "video_one",
     "write_synthetic",
     "write_text",
@@ -108,6 +110,27 @@ def build_csv(run: Run) -> list[Summary]:
     done = [label_by_text(run, brought)] if brought else []
     coming = {entry.key for entry in brought} if run.dry_run else set()
     return [*done, *_artefacts(run, coming, videos=run.files_seen)]
+
+
+def verify_labels(
+    dataset: Path,
+    settings: Settings,
+    *,
+    model: str | None = None,
+    reporter: Reporter | None = None,
+    dry_run: bool = False,
+) -> Verification:
+    """Hold the labels of a dataset against what changed between its images.
+
+    Args:
+        model: A VLM that judges them, too; without, no model runs.
+
+    Raises:
+        ConfigError: The dataset knows no pairs, their place is gone, or the model is not to be had.
+        BackendError: Another run holds the dataset, or the machine or the model can't go on.
+    """
+    with opened(dataset, settings, reporter=reporter, dry_run=dry_run) as run:
+        return verify_run(run, model)
 
 
 @_over_a_dataset

@@ -11,6 +11,7 @@ from chronoprep.config import Settings
 from chronoprep.dataset import Files, State, cell_of, prompt_in, same_images
 from chronoprep.workflows.progress import Summary
 from chronoprep.workflows.stage import Run
+from chronoprep.workflows.verify import trusted
 
 
 def prompt_of(state: State, settings: Settings) -> str | None:
@@ -39,10 +40,13 @@ def table_rows(run: Run, left_out: Counter[str] | None = None) -> Iterator[Table
     dataset, settings = run.dataset, run.settings
     videos = Files(dataset.folder / "videos", ".mp4")
     pickles = Files(dataset.folder / "umt5", ".pkl")
+    trust = trusted(run) if settings.verify.min_score is not None else None
     for key in sorted(dataset.index.keys()):
         state = dataset.journal.state(key)
         prompt = prompt_of(state, settings)
         reason = _why_not(state, prompt, videos)
+        if reason is None and trust is not None and not trust.get(key):
+            reason = "doubted by verify" if key in trust else "not judged by `chronoprep verify`"
         if reason is not None or prompt is None:
             if left_out is not None and reason is not None:
                 left_out[reason] += 1
@@ -70,6 +74,8 @@ def build_table(run: Run) -> Summary:
             yield row
 
     summary.notes += run.dataset.write_csv(counted)
+    if (known := summary.done + left_out.total()) != len(run.entries):
+        summary.notes.append(f"of all {known} pairs that the dataset knows")
     summary.notes += [f"left out: {count} {reason}" for reason, count in sorted(left_out.items())]
     if quoted:
         summary.notes.append(f"{quoted} prompt(s) put in quotes: pandas reads them as no text")

@@ -11,7 +11,7 @@ from chronoprep.images import colours
 
 _NOT_OF_THE_THING = r"(?! (?:haired|eyed|skinned|faced|tailed|clad|winged|headed|handed|dressed)\b)"
 _NO_NOUN = re.compile(
-    r"\A(?:[^\w ]|\Z| ?(?:on|onto|in|into|at|to|from|with|by|behind|beside|next|near|between|"
+    r"\A(?:[^\w ]| ?\Z| ?(?:on|onto|in|into|at|to|from|with|by|behind|beside|next|near|between|"
     r"under|above|below|over|and|or|that|which|while|is|are|was|were|has|instead|rather|of|for|so|as|without)\b)"
 )
 _SAID = re.compile(r"\A (?:colou?red|colou?r|tinted|hued|hue|toned|tones?|shades?)\b")

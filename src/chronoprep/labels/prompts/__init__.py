@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.resources import files
 from pathlib import Path
 from stat import S_ISREG
@@ -115,6 +115,12 @@ def load_prompts(settings: LabelSettings, default: str = "default") -> Prompts:
         caption=_load(preset, "caption", settings.caption_prompt),
         cot=_load(preset, "cot", settings.cot_prompt),
     )
+
+
+@cache
+def statements_prompt() -> Template:
+    """What a judge is asked about a label's claims, which take the caption's place."""
+    return parse(_packaged("judge.statements"), "judge", "cot")
 
 
 def _load(preset: str, stage: Stage, path: Path | None) -> Template:

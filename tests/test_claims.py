@@ -1,0 +1,93 @@
+"""What captions claim, as people and models write them."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from chronoprep.labels.claims import claims_of
+
+# Text, then each claim: kind | places | colours before > after.
+CASES = [
+    ("Change the astronaut's orange suit to blue.", ["recolour||orange>blue"]),
+    (
+        "The user wants to change the color of the car on the left from red to blue while keeping "
+        "the street, the green trees and the lighting exactly as they are.",
+        ["recolour|left|red>blue"],
+    ),
+    ("Add a red hat to the man on the right.", ["add|right|>red"]),
+    ("Add a small patch on the orange suit.", ["add||>"]),
+    ("Remove the white mug from the wooden table.", ["remove||white>"]),
+    ("Remove the tree to the left of the house.", ["remove||>"]),
+    ("Put the cup to the right of the centre.", ["add||>"]),
+    ("Raise the woman's left hand.", ["change||>"]),
+    ("Move the ball from the bottom left to the top right.", ["move|bottom left>top right|>"]),
+    ("Replace the blue vase with a yellow one.", ["replace||blue>yellow"]),
+    ("Replace the background with a plain green one.", ["background||>green"]),
+    ("Turn the sky pink.", ["recolour||>pink"]),
+    ("The roof is now green instead of grey.", ["recolour||grey>green"]),
+    ("Make the picture black and white.", ["style||>"]),
+    ("Make the whole image darker.", ["light||>"]),
+    ("Blur the background behind the dog.", ["blur||>"]),
+    ("Zoom in on the flower.", ["view||>"]),
+    ("Enlarge the yellow balloon at the top.", ["resize|top|yellow>"]),
+    ("Shrink the two red cars in the lower-right corner.", ["resize|bottom right|red>"]),
+    (
+        "Add a red balloon on the left and a yellow balloon on the right.",
+        ["add|left|>red", "add|right|>yellow"],
+    ),
+    (
+        "Remove the bench in the bottom-left corner and paint the door blue; keep the rest.",
+        ["remove|bottom left|>", "recolour||>blue"],
+    ),
+    ("The woman now wears a green scarf.", ["add||>green"]),
+    ("The car has been removed from the street.", ["remove||>"]),
+    ("Write OPEN in white letters at the top of the picture.", ["add|top|>white"]),
+    ("Place an orange on the table.", ["add||>"]),
+    ("Put a grey-haired man beside the door.", ["add||>"]),
+    ("Take the glasses off the man.", ["remove||>"]),
+    ("Give the dog a blue collar.", ["change||>blue"]),
+    ("Do not change the sky, but add a kite at the upper right.", ["add|top right|>"]),
+    ("no change", []),
+    ("Nothing has changed between the two images.", []),
+    ("A photo of a dog.", []),
+]
+
+
+def spelled(text: str) -> list[str]:
+    claims = []
+    for claim in claims_of(text):
+        places = ">".join(map(str, (*claim.origin, *claim.places)))
+        colours = f"{','.join(sorted(claim.before))}>{','.join(sorted(claim.after))}"
+        claims.append(f"{claim.kind}|{places}|{colours}")
+    return claims
+
+
+@pytest.mark.parametrize(("text", "claims"), CASES)
+def test_what_a_caption_claims(text: str, claims: list[str]) -> None:
+    assert spelled(text) == claims
+
+
+def test_of_a_long_text_the_first_sentence_is_the_claim() -> None:
+    cot = (
+        "The user wants to recolour the red car on the left blue. The car stands on a wet street "
+        "under grey clouds, and its white roof carries two yellow boxes. Everything else stays: "
+        "the trees on the right, the brown house at the top and some people in the background."
+    )
+    assert spelled(cot) == ["recolour|left|red>blue"]
+
+
+def test_what_stays_is_no_claim() -> None:
+    text = "Brighten the room, keep the red sofa on the left and leave the green plant untouched."
+    assert [claim.kind for claim in claims_of(text)] == ["light"]
+
+
+@pytest.mark.parametrize(
+    "piece", ["a", "red ", "from red to ", ", and the ", "the left of the ", '"', "Add a ", ". "]
+)
+def test_any_text_is_read_in_time(piece: str) -> None:
+    """Work grows with the text, and no faster: ten times the text is no matter of minutes."""
+    begun = time.process_time()
+    claims_of(piece * 40_000)
+    assert time.process_time() - begun < 20
