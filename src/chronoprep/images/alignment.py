@@ -33,11 +33,11 @@ _MATCHES = 0.8
 _PATTERN = 3.0  # grey levels, the deviation in a window that holds a pattern
 _ENOUGH = 0.4
 _GREY = 10.0  # levels between the channels of what counts as a grey
-_BAR = 16.0  # grey levels by which a bar differs from the source more than most rows do
+_BAR = 16.0  # grey levels by which a bar differs from the source more than the rest does
 _WELL = 0.3  # pixels that a corner may be off before a target is moved
 _COVER = 0.35  # of the frame, so that a thing which was moved is not taken for the picture
 _VOTES = 0.85  # of what is alike, that has to lie better when aligned
-_LEAST_EDGES = 0.03  # across the main direction of edges, against those along it
+_LEAST_EDGES = 0.18  # across the main direction of edges, against those along it
 # What is zoomed more, or lies farther off as a share of the longer side, is another picture, or a
 # pattern that repeats.
 _MOST_ZOOM = 1.18
@@ -260,8 +260,10 @@ def _border(before: Array, after: Array, size: Size) -> tuple[int, int, int, int
     for turns in (3, 0, 1, 2):  # left, top, right, bottom: how often to turn until it lies on top
         one, other = (np.rot90(pixels, turns) for pixels in (before, after))
         bar = _bar(other)
-        rows = np.abs(one - other).mean(axis=(1, 2))
-        bare = _bar(one) < bar - 1 and rows[:bar].mean() > _BAR + np.median(rows)
+        off = np.abs(one - other).mean(axis=2)
+        # Most of what the bar covers has to be unlike it: not where a thing was taken off a wall.
+        covers = bar > 0 and np.median(off[:bar]) > _BAR + np.median(off)
+        bare = covers and _bar(one) < bar - 1
         found.append(round(bar * size[0] / before.shape[1]) if bare else 0)
     left, top, right, bottom = found
     return left, top, right, bottom
