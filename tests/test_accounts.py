@@ -186,6 +186,27 @@ def test_each_exception_is_named_and_strict_stops_at_it(
     assert [row["done"] for row in done.json] == [3, 3, 3, 3]
 
 
+def test_every_row_of_a_summary_adds_up(run: Run, tmp_path: Path) -> None:
+    write_pairs(tmp_path / "set", ["a", "b", "same", "bare", "broken", "bad"])
+    for name in ("a", "b", "broken"):
+        (tmp_path / f"set/{name}.json").write_text('{"caption_cot": "The user wants to add it."}')
+    (tmp_path / "set/same.txt").write_text("no change")
+    (tmp_path / "set/bad.json").write_text("[]")
+    (tmp_path / "set/input/broken.png").write_bytes(b"broken")
+    first = run("build-csv", "set", "-d", "data", "--json")
+    assert first.code == 1
+    again = run("build-csv", "set", "-d", "data", "--limit", 2, "--json")
+    for result, pairs, known in ((first, 5, 5), (again, 2, 5)):
+        rows = {row["what"]: row for row in result.json}
+        assert rows["pairs"]["done"] == pairs
+        for what, total in (("videos", pairs), ("metadata.csv", known)):
+            row = rows[what]
+            left = [int(note.split()[2]) for note in row["notes"] if note.startswith("left out")]
+            seen = row["done"] + row["no_change"] + row["failed"] + row["skipped"]
+            assert seen + sum(left) == total, row
+    assert "of all 5 pairs that the dataset knows" in rows["metadata.csv"]["notes"]
+
+
 def test_what_is_no_file_costs_only_itself(tmp_path: Path) -> None:
     root = make(tmp_path, *(f"{side}/{name}.png" for side in ("input", "output") for name in "abc"))
     for name in ("loop", "loop.txt", "self.png"):

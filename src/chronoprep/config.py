@@ -72,10 +72,10 @@ class PairSettings(Section, title="Pairs"):
     columns: str | None = Field(
         None,
         description="Of a table: a public dataset's name, such as magicbrush, or "
-        "source=a,target=b,caption=c,key=d.",
+        "source=a,target=b,caption=c,key=d; of a list, source=a[0].",
     )
     allow_urls: bool = Field(False, description="Download images that a table names by address.")
-    strict: bool = Field(False, description="Unmatched and ambiguous files are an error.")
+    strict: bool = Field(False, description="Files or rows that are in no pair are an error.")
     limit: int | None = Field(None, ge=1, description="Take only the first N pairs.")
 
 

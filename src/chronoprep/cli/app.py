@@ -39,7 +39,7 @@ def run_option(*flags: str, help: str) -> Any:
     return typer.Option(*flags, help=help, rich_help_panel="Run")
 
 
-PAIRS = "A folder of pairs, or a table of them (.csv, .jsonl, .parquet, …)."
+PAIRS = "A folder or a .zip of pairs, or a table of them (.csv, .xlsx, .jsonl, .parquet, …)."
 
 
 @dataclass

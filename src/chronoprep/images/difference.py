@@ -13,7 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from chronoprep.images.colours import groups, share_of_groups, to_lab
+from chronoprep.images.colours import LIGHTNESS, groups, share_of_groups, to_lab
 
 Array = np.ndarray[Any, Any]
 
@@ -26,7 +26,7 @@ _FEWEST, _MOST = 7.0, 14.0
 _SMALLEST = 0.0009  # of a region's area
 _MOST_REGIONS = 8
 _CLEAR = 12.0  # between a region's mean colours
-_THIN, _SLIVER = 3.2, 0.015  # of a region that is an edge: half its width in pixels, its share
+_THIN, _SLIVER = 3.2, 0.01  # of a region that is an edge: half its width in pixels, its share
 _CELL = 10.0  # of the colours that are one when it is asked what they became
 _COMMON = 0.03  # share of the area from which on what a colour became is what it becomes
 _LEAST_DETAIL = 0.02  # share of the area
@@ -210,7 +210,8 @@ def _smooth(lab: Array) -> Array:
 
 def _gradient(lab: Array) -> Array:
     across, down = cv2.Sobel(lab, cv2.CV_32F, 1, 0), cv2.Sobel(lab, cv2.CV_32F, 0, 1)
-    size: Array = np.sqrt((across * across + down * down).sum(2)) / 8
+    squares = cv2.multiply(across, across) + cv2.multiply(down, down)
+    size: Array = np.sqrt(squares.sum(2) if squares.ndim == 3 else squares) / 8
     return size
 
 
@@ -384,10 +385,15 @@ def _unexpected(one: Array, other: Array) -> Array:
     return result
 
 
+def _fine(rgb: Array) -> Array:
+    """The gradient of lightness, not smoothed."""
+    grey = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY).astype(np.float32) * (LIGHTNESS / 2.55)
+    return _gradient(grey[..., None])
+
+
 def _detail(maps: _Maps, distances: Array) -> tuple[Region | None, Region | None]:
     """Where detail was lost, and where it was won."""
-    fine = (_gradient(to_lab(picture)) for picture in (maps.before, maps.after))
-    one, other = (cv2.blur(steep, (11, 11)) for steep in fine)
+    one, other = (cv2.blur(_fine(picture), (11, 11)) for picture in (maps.before, maps.after))
     found: list[Region | None] = []
     for less, more in ((other, one), (one, other)):
         mask: Array = ((more > 2) & (less < 0.66 * more)).astype(np.uint8)

@@ -16,7 +16,7 @@ from chronoprep.config import PairSettings
 from chronoprep.errors import ConfigError, PairError
 from chronoprep.pairs.archives import Archive
 from chronoprep.pairs.folders import VIDEO_SUFFIXES, Listing, Tree, stem
-from chronoprep.pairs.roles import role_folders
+from chronoprep.pairs.roles import role_folders, side_of
 from chronoprep.pairs.scan import Candidate, Part, Scan
 
 # Last words of stems in one folder (`ROOT_start`), or whole stems in a folder a pair (`start`).
@@ -140,8 +140,10 @@ class _Words:
             return None
         last = stem(name)
         seed = _SEED.fullmatch(last) if self._is_raw(folder) else None
-        # SEED_0 is edited into SEED_1; `before_0` is no seed.
-        if seed and (seed["root"].isdigit() or not _WORD.fullmatch(seed["root"])):
+        # SEED_0 is edited into SEED_1; `before_0` is no seed, and a seed is a number.
+        if seed and (
+            seed["root"].isdigit() or (self._layout != "auto" and side_of(seed["root"]) is None)
+        ):
             root = folder + seed["root"]
             if seed["side"] == "0":
                 return Part(f"{root}/0", "source", "InstructPix2Pix's raw folders")

@@ -49,8 +49,8 @@ UNDERSTOOD = (
     "before/after, control/target, A/B), suffixes in one folder (0001_start.png + 0001_end.png; "
     "also _in/_out, _input/_output, _before/_after, _source/_target, _A/_B, _original/_edited), "
     "a folder a pair (0001/before.png + 0001/after.png), InstructPix2Pix's raw folders "
-    "(7_0.jpg + 7_1.jpg + prompt.json), clips (clip.mp4: its first and last frame), and a .csv or "
-    ".jsonl manifest with the columns source and target. For other names: "
+    "(7_0.jpg + 7_1.jpg + prompt.json), clips (clip.mp4: its first and last frame), a .zip of "
+    "these, and a .csv or .jsonl manifest with the columns source and target. For other names: "
     "--source-glob 'raw/*.jpg' --target-glob 'final/*.jpg'."
 )
 

@@ -223,7 +223,7 @@ class OpenAIVLM:
                 return self._completion(reply, next((sent[n] for n in _limits(sent)), 0))
             if said.elsewhere:
                 raise server.refused(self._given, said)
-            words = server.words(status, reply.error)
+            words = server.words(said.status, reply.error)
             if status == 200:
                 start = said.body[:200].decode("utf-8", "replace")
                 words = f"its answer is no chat completion: {quoted(start) or 'it is empty'}"

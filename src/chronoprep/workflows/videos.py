@@ -69,9 +69,10 @@ def write_videos(run: Run, wanted: Callable[[Entry, State], bool] = lambda *_: T
     files = Files(dataset.folder / "videos", ".mp4")
     tasks = Rows(VideoTask)
     touched: list[tuple[Video, VideoTask]] = []
-    look, how, again = _look(settings), _how(settings), 0
+    look, how, again, left_out = _look(settings), _how(settings), 0, 0
     for entry, state, images in run.with_images():
         if not wanted(entry, state):
+            left_out += 1
             continue
         if isinstance(images, PairError):
             summary.fail(entry.key, images.reason)
@@ -96,6 +97,8 @@ def write_videos(run: Run, wanted: Callable[[Entry, State], bool] = lambda *_: T
     changed = list(run.still_stale(files, touched))
     summary.skipped += len(touched) - len(changed)
     tasks.extend(changed)
+    if left_out:
+        summary.notes.append(f"left out: {left_out} without a prompt to train on")
     if again:
         summary.notes.append(f"{again} video(s) are in other settings than asked for: written anew")
     encoded: Counter[str] = Counter()
