@@ -23,9 +23,9 @@ from typing import Any
 import cv2
 import numpy as np
 import photos
-import planted
 from PIL import Image
 
+import planted
 from chronoprep.config import Settings
 from chronoprep.images.difference import measure
 from chronoprep.workflows.label import label_by_text

@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from degenerate import COT
+from odd_server import Server, running
 
 # Before any library reads them.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -102,6 +103,13 @@ def fault_server() -> Iterator[Callable[..., str]]:
     for process in processes:
         process.kill()
         process.communicate()
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    """A server that answers as the test says."""
+    with running() as server:
+        yield server
 
 
 class Model:

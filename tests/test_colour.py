@@ -167,9 +167,9 @@ def profiled() -> dict[str, tuple[Image.Image, bytes, np.ndarray]]:
                      matrix_profile("ProPhoto", wide_curve), PICTURE),
         "grey": (Image.fromarray(byte(grey_numbers)), icc(b"GRAY", b"XYZ ", {b"kTRC": grey_curve}),
                  grey),
-        "table": (Image.fromarray(byte(lut)), lut_profile(b"RGB ", b"scnr", 33, _rgb_lut), PICTURE),
+        "table": (Image.fromarray(byte(lut)), lut_profile(b"RGB ", b"scnr", 17, _rgb_lut), PICTURE),
         "CMYK": (Image.fromarray(byte(cmyk), "CMYK"),
-                 lut_profile(b"CMYK", b"prtr", 15, _cmyk_lut), PICTURE),
+                 lut_profile(b"CMYK", b"prtr", 9, _cmyk_lut), PICTURE),
     }  # fmt: skip
 
 

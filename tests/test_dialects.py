@@ -4,102 +4,34 @@ from __future__ import annotations
 
 import gzip
 import json
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from chronoprep.config import VLMSettings
 from chronoprep.data import Completion, Likelihood, Sampling, Turn
 from chronoprep.errors import BackendError, PairError
 from chronoprep.vlm import openai_backend
-from chronoprep.vlm.answers import read
+from chronoprep.vlm.answers import named_in, read, words_of
 from chronoprep.vlm.endpoint import ServedModel, list_models
 from chronoprep.vlm.openai_backend import OpenAIVLM
+from chronoprep.workflows.watch import _same
 from conftest import Result, label_of, write_pairs
+from odd_server import Answer, Handler, Server, running, said, send
 
 Run = Callable[..., Result]
-Handler = BaseHTTPRequestHandler
-Answer = Callable[[Handler, dict[str, Any]], None]
-
-
-class Server(ThreadingHTTPServer):
-    """A server that answers as a test says.
-
-    Attributes:
-        asked: The requests that came, in their order.
-        answer: Answers one.
-        models: What its list of models is.
-    """
-
-    daemon_threads = True
-    request_queue_size = 128
-
-    def __init__(self) -> None:
-        self.asked: list[dict[str, Any]] = []
-        self.answer: Answer = lambda handler, _: send(handler, said("Add a hat"))
-        self.models: Answer = lambda handler, _: send(handler, {"data": [{"id": "painter"}]})
-        server = self
-
-        class Asked(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def log_message(self, *args: object) -> None: ...
-
-            def do_GET(self) -> None:
-                server.models(self, {})
-
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                server.asked.append(body)
-                with suppress(OSError):  # of a client that went away
-                    server.answer(self, body)
-
-        super().__init__(("127.0.0.1", 0), Asked)
-
-    def handle_error(self, *args: object) -> None: ...
-
-    @property
-    def endpoint(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}/v1"
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    with Server() as running:
-        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        yield running
-        running.shutdown()
-        thread.join()
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(openai_backend, "RETRIES", 1)
     monkeypatch.setattr(openai_backend, "BACK_OFF", 0.01)
-
-
-def send(
-    handler: Handler, value: object, status: int = 200, headers: dict[str, str] | None = None
-) -> None:
-    content = value if isinstance(value, bytes) else json.dumps(value).encode()
-    handler.send_response(status)
-    fields = {"Content-Length": str(len(content)), "Content-Type": "application/json"}
-    for name, text in (fields | (headers or {})).items():
-        handler.send_header(name, text)
-    handler.end_headers()
-    handler.wfile.write(content)
-
-
-def said(text: object, finish: str = "stop", **more: Any) -> dict[str, Any]:
-    message = {"role": "assistant", "content": text}
-    return {"choices": [{"message": message, "finish_reason": finish}], **more}
 
 
 def vlm(server: Server, **settings: Any) -> OpenAIVLM:
@@ -244,6 +176,33 @@ def test_what_is_no_answer_is_quoted(dialect: str, server: Server) -> None:
     answer = ask(server)
     assert isinstance(answer, PairError)
     assert BUSY in answer.message
+
+
+NAMES = st.sampled_from(
+    [
+        *("choices", "message", "delta", "content", "text", "error", "errors", "output", "usage"),
+        *("response", "logprobs", "finish_reason", "reasoning_content", "type", "object", "data"),
+        *("model", "detail", "code", "param", "refusal"),
+    ]
+)
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | NAMES
+SHAPES = st.recursive(
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=4),
+    max_leaves=20,
+)
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(SHAPES | st.binary(max_size=60))
+def test_whatever_comes_is_read(shape: object) -> None:
+    body = shape if isinstance(shape, bytes) else json.dumps(shape).encode()
+    for content in (body, b"data: " + body + b"\n\n" + body[:-1]):
+        reply = read(content)
+        assert reply.text is None or isinstance(reply.text, str)
+        assert isinstance(words_of(content), str)
+        assert isinstance(named_in(content), set)
+        assert reply.tokens is None or reply.tokens >= 0
 
 
 def test_what_keeps_an_answer_back_is_named(server: Server) -> None:
@@ -449,17 +408,13 @@ def test_a_list_of_models_is_read_in_any_dialect(listed: object, server: Server)
 
 
 def test_a_redirect_takes_images_to_no_other_server(server: Server) -> None:
-    with Server() as other:
-        thread = threading.Thread(target=other.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+    with running() as other:
         place = f"{other.endpoint}/chat/completions?key=secret"
         server.answer = one(b"", 307, Location=place)
         with pytest.raises(BackendError, match="sends on to http://127") as caught:
             ask(server)
         assert "secret" not in str(caught.value)
         assert not other.asked
-        other.shutdown()
-        thread.join()
 
     def moved(handler: Handler, _: object) -> None:
         if handler.path.endswith("/"):
@@ -486,6 +441,20 @@ def test_who_answers_is_on_record_and_told(run: Run, tmp_path: Path, server: Ser
     assert told["other-model"] == "painter was asked, and other-7b has answered."
     assert "180 tokens" in told["images-unread"]
     assert label_of("data", "p0").answered_by == "other-7b"
+
+
+@pytest.mark.parametrize(
+    ("asked", "answered", "same"),
+    [
+        ("gpt-4o", "gpt-4o-2024-08-06", True),
+        ("gpt-4o", "gpt-4o-mini-2024-07-18", False),
+        ("Qwen/Qwen3-VL-8B-Instruct", "/models/Qwen3-VL-8B-Instruct-Q4_K_M.gguf", True),
+        ("Qwen/Qwen3-VL-8B-Instruct", "llama3:latest", False),
+        ("qwen2.5vl", "qwen2.5vl:7b", True),
+    ],
+)
+def test_a_model_has_more_than_one_name(asked: str, answered: str, same: bool) -> None:
+    assert _same(answered, asked) is same
 
 
 def test_what_a_request_went_without_is_on_record(run: Run, tmp_path: Path, server: Server) -> None:

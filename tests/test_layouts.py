@@ -4,6 +4,7 @@ question."""
 from __future__ import annotations
 
 import json
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,28 @@ LAYOUTS: list[tuple[dict[str, str], list[str], Pairs]] = [
         ["x_before.png", "x_after_1.png", "x_after_2.png"],
         {"x_1": ("x_before.png", "x_after_1.png"), "x_2": ("x_before.png", "x_after_2.png")},
     ),
+    (
+        {},
+        ["before_0.png", "before_1.png", "after_0.png", "after_1.png"],
+        {"set_0": ("before_0.png", "after_0.png"), "set_1": ("before_1.png", "after_1.png")},
+    ),
+    (
+        {},
+        ["x_source_1.png", "x_target_1.png", "x_source_2.png", "x_target_2.png", "x_target_3.png"],
+        {"x_1": ("x_source_1.png", "x_target_1.png"), "x_2": ("x_source_2.png", "x_target_2.png")},
+    ),
+    (
+        {},
+        ["s/Before (1).png", "s/After (1).png", "s/in_7.png", "s/out_7.png"],
+        {"s_1": ("s/Before (1).png", "s/After (1).png"), "s_7": ("s/in_7.png", "s/out_7.png")},
+    ),
+    (
+        {},
+        ["x-before.png", "x-after.jpg", "y.input.png", "y.output.png", "z before.png",
+         "z after.png", "vitamin a.png", "vitamin b.png", "b_1.png"],
+        {"x": ("x-before.png", "x-after.jpg"), "y": ("y.input.png", "y.output.png"),
+         "z": ("z before.png", "z after.png")},
+    ),
     ({"layout": "suffixes"}, ["input/x_in.png", "input/x_out.png", "output/x.png"],
      {"input__x": ("input/x_in.png", "input/x_out.png")}),
     ({"layout": "folders"}, ["a_in.png", "a_out.png", "input/x.png", "output/x.png"],
@@ -92,6 +115,7 @@ LAYOUTS: list[tuple[dict[str, str], list[str], Pairs]] = [
 
 @pytest.mark.parametrize(("settings", "names", "pairs"), LAYOUTS)
 def test_layouts(settings: dict[str, str], names: list[str], pairs: Pairs, tmp_path: Path) -> None:
+    tmp_path = tmp_path / "set"
     found = find(make(tmp_path, *names), **settings)
     assert shown(found, tmp_path) == pairs
     assert found.bad == ()
@@ -263,3 +287,100 @@ def test_a_pair_that_cannot_be_used_has_the_key_that_it_would_have(tmp_path: Pat
     assert [bad.key for bad in find(tmp_path).bad] == ["pair-0001__70"]
     (tmp_path / "t.csv").write_text("key,source,target\n007,a.png,gone.png\n")
     assert [bad.key for bad in find(tmp_path / "t.csv").bad] == ["pair-007"]
+
+
+SOURCES = ("before", "input", "source", "original", "control", "in", "start", "befor", "ref", "src")
+
+
+@pytest.mark.parametrize("word", SOURCES)
+@pytest.mark.parametrize("raw", [False, True])
+def test_no_advice_pairs_two_sources(word: str, raw: bool, tmp_path: Path) -> None:
+    """`before_0 before_1` are no InstructPix2Pix, whatever lies beside them."""
+    make(tmp_path, *(f"{word}_{number}.png" for number in range(2)), "photo_2.png", "photo_0.png",
+         "photo_1.png")  # fmt: skip
+    if raw:
+        (tmp_path / "prompt.json").write_text('{"edit": "a hat"}')
+    with pytest.raises(ConfigError) as caught:
+        find(tmp_path)
+    text = f"{caught.value}\n{caught.value.hint}"
+    assert f"{word}_0 → {word}_1" not in text
+    assert "photo_0 → photo_1" not in text
+    assert "--layout instructpix2pix" not in text
+    # Who asks for it gets it, but for what is a source by its name.
+    asked = find(tmp_path, layout="instructpix2pix")
+    assert [Path(pair.source).name for pair in asked.pairs] == ["photo_0.png"]
+
+
+def test_folders_of_one_side_are_not_paired_with_each_other(tmp_path: Path) -> None:
+    make(tmp_path, *(f"{name}/x.png" for name in ("source_1", "source_2", "target_1")))
+    with pytest.raises(ConfigError) as caught:
+        find(tmp_path)
+    text = f"{caught.value}\n{caught.value.hint}"
+    assert "--source-glob 'source_1/*' --target-glob 'target_1/*'" in text
+    assert "source_1, source_2 look like several: choose one" in text
+    assert not any(f"{one}/x.png → {other}" in text for one, other in (
+        ("source_1", "source_2"), ("source_2", "source_1"), ("target_1", "source_1")
+    ))  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("names", "parts"),
+    [
+        (["befor/x.png", "after/x.png"], ["befor/x.png → after/x.png", "--source-glob 'befor/*'"]),
+        (["input/x.png"], ["input/ is there, but no folder of targets such as output/"]),
+        (["output/x.png"], ["output/ is there, but no folder of sources such as input/"]),
+        (["inptu/x.png", "outptu/y.png"], ["look like sources and targets, but share no file"]),
+        (["set/input/x.png", "set/output/x.png"], ["set/ holds input/ and output/", "as PAIRS"]),
+        (["x_before.png"], ["x_before.png is named as a source, and no target goes with it"]),
+        (["xBefore.png", "xAfter.png"], ["xBefore.png and xAfter.png look like source and target"]),
+        (["pairs.csv", "x.png"], ["pairs.csv: a table: if it lists the pairs, give it as PAIRS"]),
+    ],
+)
+def test_a_near_miss_of_a_layout_is_explained(
+    names: list[str], parts: list[str], tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        find(make(tmp_path, *names))
+    text = f"{caught.value}\n{caught.value.hint}"
+    assert [part for part in parts if part not in text] == []
+
+
+@pytest.mark.parametrize(
+    "folder",
+    ["@eaDir", ".thumbnails", "__MACOSX", ".Trashes", "$RECYCLE.BIN", ".dropbox.cache", "#recycle",
+     ".ipynb_checkpoints", ".sync", ".stfolder", ".comments", "CaptureOne", ".picasaoriginals",
+     "Catalog Previews.lrdata", "@Recycle", "lost+found", ".@__thumb", "System Volume Information",
+     ".git", "[Originals]"],
+)  # fmt: skip
+def test_folders_of_the_system_hold_no_pairs(folder: str, tmp_path: Path) -> None:
+    make(tmp_path, *(f"{side}/x.png" for side in ("input", "output")), "a/p_in.png", "a/p_out.png")
+    make(tmp_path, *(f"{side}/{folder}/x.png" for side in ("input", "output")))
+    found = find(tmp_path)
+    assert [pair.key for pair in found.pairs] == ["x"]
+    assert found.notes == (f"folders of the system, not looked into: {folder} (2)",)
+    inner = make(
+        tmp_path / "b", f"{folder}/p_in.png", f"{folder}/p_out.png", "q_in.png", "q_out.png"
+    )
+    assert [pair.key for pair in find(inner, strict=True).pairs] == ["q"]
+
+
+@pytest.mark.parametrize(
+    ("globs", "part"),
+    [
+        (("RAW/*.jpg", "final/*.jpg"), "raw/x.JPG would, but for capital letters"),
+        (("raw/*.jpg", "final/*.jpg"), "raw/x.JPG would, but for capital letters"),
+        (("raw/*", "finals/*"), "no image fits --target-glob finals/*"),
+    ],
+)
+def test_a_glob_that_fits_nothing(globs: tuple[str, str], part: str, tmp_path: Path) -> None:
+    make(tmp_path, "raw/x.JPG", "final/x.jpg")
+    with pytest.raises(ConfigError) as caught:
+        find(tmp_path, source_glob=globs[0], target_glob=globs[1])
+    assert part in f"{caught.value}\n{caught.value.hint}"
+
+
+def test_a_glob_in_another_spelling(tmp_path: Path) -> None:
+    composed, decomposed = (unicodedata.normalize(form, "é") for form in ("NFC", "NFD"))
+    make(tmp_path, f"{decomposed}/x.png", "out/x.png")
+    for glob in (f"{composed}/*", f"{decomposed}/*", f"{composed}\\*", f".\\{composed}\\*.png"):
+        assert len(find(tmp_path, source_glob=glob, target_glob="out/*").pairs) == 1

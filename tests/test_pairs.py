@@ -336,11 +336,11 @@ def test_csv_texts_come_through_as_they_are(tmp_path: Path) -> None:
     buffer = io.StringIO()
     writer = csv.writer(buffer)
     writer.writerow(["key", "source", "target", "instruction", "prompt"])
-    writer.writerow(["007", "img/a.png", str(tmp_path / "img/b.png"), caption, "NA"])
+    writer.writerow(["007", "img/a.png", str(tmp_path / "img/b.png"), caption, "[1]"])
     writer.writerow(["k2", " img/c.png ", "img/d.png", "", ""])
     found = find(table(tmp_path, "\ufeff" + buffer.getvalue()))
     assert [(p.key, p.caption, p.prompt) for p in found.pairs] == [
-        ("pair-007", caption, "NA"),
+        ("pair-007", caption, "[1]"),
         ("k2", None, None),
     ]
     assert shown(found, tmp_path)["pair-007"] == ("img/a.png", "img/b.png")
@@ -461,7 +461,7 @@ def test_column_traps(tmp_path: Path, header: str, fragments: tuple[str, ...], s
         ("a.csv", b"source,target\n"),
         ("a.csv", b"source,target\n\xff\xfe\xfa,x\n"),
         ("a.csv", b"source,target\na,b,c,d,e\n"),
-        ("a.csv", b"source;target\na;b\n"),
+        ("a.csv", b"source;target\n"),
         ("a.csv", b"\x89PNG\r\n\x1a\n" + bytes(range(256))),
         ("a.jsonl", b""),
     ],

@@ -13,7 +13,7 @@ import pytest
 
 from chronoprep.checkpoint import Checkpoint
 from chronoprep.config import VLMSettings
-from chronoprep.data import Completion, Turn
+from chronoprep.data import Completion, Likelihood, Turn
 from chronoprep.errors import BackendError
 from chronoprep.vlm import Model
 
@@ -32,10 +32,19 @@ class Fake:
     def __init__(self, *_: object, **__: object) -> None:
         self.llm_engine = self.engine_core = self
         self.asked: list[str] = []
+        self.told: list[tuple[int, object]] = []
         self.count = 0
 
-    def enqueue_chat(self, chats: list[Any], *_: object, **__: object) -> list[str]:
+    def enqueue_chat(
+        self,
+        chats: list[Any],
+        params: SimpleNamespace,
+        *,
+        chat_template_kwargs: object,
+        **_: object,
+    ) -> list[str]:
         (chat,) = chats
+        self.told.append((params.max_tokens, chat_template_kwargs))
         if chat[0]["content"] == "die":
             raise EngineDeadError("EngineCore encountered an issue.")
         self.count += 1
@@ -48,7 +57,17 @@ class Fake:
             SimpleNamespace(
                 request_id=f"{number}-x",
                 finished=True,
-                outputs=[SimpleNamespace(text="Paint", token_ids=[1], finish_reason=reason)],
+                outputs=[
+                    SimpleNamespace(
+                        text="Paint it",
+                        token_ids=[1, 2, 9],
+                        finish_reason=reason,
+                        logprobs=[
+                            {number: SimpleNamespace(decoded_token=token, logprob=-number / 4)}
+                            for number, token in ((1, "Paint"), (2, " it"), (9, "<|im_end|>"))
+                        ],
+                    )
+                ],
             )
             for number, reason in enumerate(self.asked, first)
         ]
@@ -60,7 +79,8 @@ class Fake:
 
 
 @pytest.fixture
-def engine(monkeypatch: pytest.MonkeyPatch) -> Any:
+def engine(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Any:
+    """The backend; a parameter is how many tokens it may think."""
     fakes: dict[str, dict[str, object]] = {
         "vllm": {"LLM": Fake, "SamplingParams": SimpleNamespace, "CompletionOutput": object},
         "vllm.exceptions": {"VLLMClientError": ClientError},
@@ -75,7 +95,10 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> Any:
     backend = module_from_spec(spec)
     monkeypatch.setitem(sys.modules, BACKEND, backend)
     spec.loader.exec_module(backend)
-    settings = VLMSettings(backend="vllm", max_new_tokens=5, concurrency=4)
+    thinking = getattr(request, "param", None)
+    settings = VLMSettings(
+        backend="vllm", max_new_tokens=5, concurrency=4, thinking_tokens=thinking
+    )
     found = Model(settings, Checkpoint("x", Path("x"), "r", {}))
     return backend.VLLMVLM(found, Path("x"))
 
@@ -83,7 +106,17 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_an_answer_that_the_model_did_not_end_is_cut(engine: Any) -> None:
     chats = [(Turn("user", (reason,)),) for reason in ("stop", "length", "abort", "error")]
     answers = engine.generate(chats)
-    assert answers == [Completion("Paint", 1, cut) for cut in (False, True, True, True)]
+    assert answers == [Completion("Paint it", 3, cut) for cut in (False, True, True, True)]
+    assert getattr(answers[0], "likelihood", None) == Likelihood(-0.375, -0.5, " it")
+    engine.close()
+
+
+@pytest.mark.parametrize(("engine", "limit"), [(None, 5), (0, 5), (7, 12)], indirect=["engine"])
+def test_a_template_is_told_whether_to_think(engine: Any, limit: int) -> None:
+    whole, cut = engine.generate([(Turn("user", (reason,)),) for reason in ("stop", "length")])
+    assert engine.llm.told == [(limit, {"enable_thinking": limit > 5})] * 2
+    assert whole.text == "Paint it"
+    assert cut.text == ("" if limit > 5 else "Paint it"), "a thought that has no end is no answer"
     engine.close()
 
 

@@ -24,8 +24,9 @@ from chronoprep.errors import BackendError
 from chronoprep.labels.captioning import View, label
 from chronoprep.labels.guard import clean
 from chronoprep.labels.prompts import load_prompts, parse
+from chronoprep.vlm.thoughts import begins_thought, without_thoughts
 from conftest import Result, label_of, photo, write_pairs
-from tiny_checkpoints import FAMILIES
+from tiny_checkpoints import FAMILIES, THINKING
 
 TOKENS = 24
 
@@ -73,6 +74,8 @@ def plain_loop(folder: Path, chats: list[Chat]) -> list[str]:
                     prompt += "<|vision_start|><|image_pad|><|vision_end|>"
             prompt += "<|im_end|>\n"
         prompt += "<|im_start|>assistant\n"
+        if config.model_type in THINKING:
+            prompt += "<think>\n\n</think>\n\n"
         values = pixels(images=images, return_tensors="pt")
         pieces = prompt.split("<|image_pad|>")
         expanded = pieces[0]
@@ -98,7 +101,7 @@ def plain_loop(folder: Path, chats: list[Chat]) -> list[str]:
                 repetition_penalty=1.0,
             )
         text = tokenizer.decode(output[0, ids.shape[1] :], skip_special_tokens=True)
-        texts.append(text.strip())
+        texts.append(without_thoughts(text))  # random weights may write </think>, too
     return texts
 
 
@@ -116,7 +119,10 @@ def test_batches_are_token_exact_with_a_plain_single_pair_loop(
     assert parts == expected
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "family",
+    [pytest.param(f, marks=pytest.mark.slow) if f == "qwen3_5_moe" else f for f in FAMILIES],
+)
 def test_the_command_is_token_exact_in_both_stages(
     family: str, tiny: Callable[[str], Path], tmp_path: Path, run: Callable[..., Result]
 ) -> None:
@@ -180,7 +186,8 @@ def test_an_image_is_encoded_once_for_both_stages_and_all_draws(
     assert not model._vision._seen, "what was made of an image goes with it"
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+# Not those with linear attention: its state is that of the last token and of no earlier one.
+@pytest.mark.parametrize("family", sorted({*FAMILIES} - {*THINKING}))
 def test_stage_2_computes_no_more_than_its_own_text(
     family: str, tiny: Callable[[str], Path]
 ) -> None:
@@ -339,9 +346,59 @@ def test_torchvision_is_not_needed(
     ],
 )
 def test_thinking_is_no_part_of_the_answer(answer: str, text: str) -> None:
-    from chronoprep.vlm.thoughts import without_thoughts
-
     assert without_thoughts(answer) == text
+
+
+@pytest.mark.parametrize("family", THINKING)
+def test_a_thought_has_tokens_of_its_own(family: str, tiny: Callable[[str], Path]) -> None:
+    quiet, thinking = (
+        loaded(tiny(family), tokens=6),
+        loaded(tiny(family), tokens=6, thinking_tokens=9),
+    )
+    tokenizer, pairs = thinking.processor.tokenizer, chats(5)
+    written: list[list[int]] = []
+
+    def write(model: vlm.VLM) -> Callable[..., object]:
+        generate = model.model.generate
+
+        def spied(**inputs: torch.Tensor) -> object:
+            output = generate(**inputs)
+            written.extend(output.sequences[:, inputs["input_ids"].shape[1] :].tolist())
+            asked.extend(tokenizer.batch_decode(inputs["input_ids"][:, -40:]))
+            return output
+
+        return spied
+
+    asked: list[str] = []
+    for model in (quiet, thinking):
+        model.model.generate = write(model)
+    plain = quiet.generate(pairs)
+    assert all(prompt.endswith("<think>\n\n</think>\n\n") for prompt in asked)
+    assert all(len(ids) <= 6 for ids in written)
+    assert all(answer.truncated == (answer.tokens == 6) for answer in plain)
+
+    asked.clear(), written.clear()
+    answers = thinking.generate(pairs)
+    assert all(prompt.endswith("assistant\n<think>\n") for prompt in asked)
+    end = tokenizer.get_vocab()["</think>"]
+    for answer, ids in zip(answers, written, strict=True):
+        if end not in ids:  # the model ended all, within its thought
+            assert (answer.text, answer.truncated) == ("", False)
+            continue
+        start = ids.index(end) + 1
+        assert start <= 10, "nine tokens and the one that ends them"
+        said = [i for i in ids[start : start + 6] if i not in thinking._ends]
+        assert answer.text == tokenizer.decode(said, skip_special_tokens=True).strip()
+        assert answer.tokens <= start + 6
+    assert sum(end in ids for ids in written) > 2
+    assert [thinking.generate([pair])[0] for pair in pairs] == answers, "in any batch"
+
+
+def test_a_thought_that_stays_open_is_no_answer() -> None:
+    assert without_thoughts("Hm, a hat", begun=True) == ""
+    assert without_thoughts("Hm.</think>\n\nAdd a hat.", begun=True) == "Add a hat."
+    assert begins_thought("assistant\n<think>\n")
+    assert not begins_thought("assistant\n<think>\n\n</think>\n\n")
 
 
 def test_a_closed_model_is_gone(tiny: Callable[[str], Path]) -> None:
@@ -374,6 +431,8 @@ def test_a_model_that_was_found_can_be_sent_to_another_process(tiny: Callable[[s
     assert there == found
     assert (there.name, there.backend, there.in_flight) == ("qwen3_vl", "transformers", 1)
     assert (there.preset, there.text_settings) == ("default", {"dtype": "bfloat16"})
+    thinking = vlm.resolve(VLMSettings(model=str(tiny("qwen3_vl")), thinking_tokens=9))
+    assert thinking.text_settings == {"dtype": "auto", "thinking_tokens": 9}
 
 
 def test_nothing_heavy_is_imported() -> None:

@@ -13,7 +13,12 @@ import torch
 import transformers
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-FAMILIES = ("qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_omni_moe")
+FAMILIES = (
+    *("qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_omni_moe"),
+    *("qwen3_5", "qwen3_5_moe"),
+)
+# Those that think before they answer unless their chat template is told not to.
+THINKING = ("qwen3_5", "qwen3_5_moe")
 
 SPECIAL = [
     "<|endoftext|>",
@@ -35,6 +40,11 @@ CHAT_TEMPLATE = (
     "{% if c.type == 'image' %}<|vision_start|><|image_pad|><|vision_end|>"
     "{% else %}{{ c.text }}{% endif %}{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+# As the published ones end.
+THINKING_TEMPLATE = CHAT_TEMPLATE + (
+    "{% if add_generation_prompt %}{% if enable_thinking is defined and enable_thinking is false %}"
+    "<think>\n\n</think>\n\n{% else %}<think>\n{% endif %}{% endif %}"
 )
 
 CORPUS = [
@@ -58,7 +68,7 @@ def build_vlm(
     with a published one.
     """
     ids = write_processor(folder, family, corpus, vocab)
-    torch.manual_seed(seed)
+    torch.manual_seed(seed + (family in THINKING))  # so that the images' order shows in them, too
     model = _model(family, ids, vocab, head_dim).float().eval()
     model.generation_config = transformers.GenerationConfig.from_pretrained(folder)
     model.save_pretrained(folder)
@@ -68,7 +78,7 @@ def build_vlm(
 def write_processor(folder: Path, family: str, corpus: Sequence[str], vocab: int) -> dict[str, int]:
     """All of a checkpoint but config and weights; gives the ids of its special tokens."""
     folder.mkdir(parents=True, exist_ok=True)
-    ids = _write_tokenizer(folder, corpus, vocab)
+    ids = _write_tokenizer(folder, family, corpus, vocab)
     patch = 14 if family == "qwen2_5_vl" else 16
     name = "Qwen2VLProcessor" if family == "qwen2_5_vl" else "Qwen3VLProcessor"
     (folder / "preprocessor_config.json").write_text(
@@ -105,7 +115,9 @@ def write_processor(folder: Path, family: str, corpus: Sequence[str], vocab: int
     return ids
 
 
-def _write_tokenizer(folder: Path, corpus: Sequence[str], vocab: int) -> dict[str, int]:
+def _write_tokenizer(
+    folder: Path, family: str, corpus: Sequence[str], vocab: int
+) -> dict[str, int]:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -118,6 +130,8 @@ def _write_tokenizer(folder: Path, corpus: Sequence[str], vocab: int) -> dict[st
     # The Omni family wants each role to be one token.
     tokenizer.add_tokens([AddedToken(w, normalized=False) for w in ("system", "user", "assistant")])
     tokenizer.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in SPECIAL])
+    if family in THINKING:
+        tokenizer.add_tokens([AddedToken(t, normalized=False) for t in ("<think>", "</think>")])
     fast = transformers.PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         eos_token="<|im_end|>",
@@ -133,7 +147,7 @@ def _write_tokenizer(folder: Path, corpus: Sequence[str], vocab: int) -> dict[st
             "audio_eos_token": "<|audio_end|>",
         },
     )
-    fast.chat_template = CHAT_TEMPLATE
+    fast.chat_template = THINKING_TEMPLATE if family in THINKING else CHAT_TEMPLATE
     fast.save_pretrained(folder)
     return {t: tokenizer.token_to_id(t) for t in [*SPECIAL, "system", "user", "assistant"]}
 
@@ -199,6 +213,29 @@ def _model(
             text_config=text | moe, vision_config=vision, **tokens
         )
         return transformers.Qwen3VLMoeForConditionalGeneration(config)
+    if family in THINKING:
+        del vision["deepstack_visual_indexes"], moe["norm_topk_prob"], moe["decoder_sparse_step"]
+        text |= {
+            # This way round, the text depends on the images.
+            "layer_types": ["full_attention", "linear_attention"],
+            "linear_key_head_dim": 16,
+            "linear_value_head_dim": 16,
+            "linear_num_key_heads": 2,
+            "linear_num_value_heads": 4,
+        }
+        # Half of a head turns; of the published ones' larger heads, a quarter.
+        quarter = head_dim // 4
+        text["rope_parameters"] |= {
+            "partial_rotary_factor": 0.5,
+            "mrope_section": [quarter // 2, quarter // 4, quarter // 4],
+        }
+        if family == "qwen3_5":
+            config = transformers.Qwen3_5Config(text_config=text, vision_config=vision, **tokens)
+            return transformers.Qwen3_5ForConditionalGeneration(config)
+        text |= moe | {"shared_expert_intermediate_size": 48}
+        del text["intermediate_size"]
+        config = transformers.Qwen3_5MoeConfig(text_config=text, vision_config=vision, **tokens)
+        return transformers.Qwen3_5MoeForConditionalGeneration(config)
     thinker = {
         "text_config": text | moe,
         "vision_config": vision,

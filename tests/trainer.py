@@ -11,6 +11,9 @@ from typing import Any
 import imageio
 import numpy as np
 import pandas
+import torch
+
+VIDEOS = ("mp4", "avi", "mov", "wmv", "mkv", "flv", "webm")
 
 
 @dataclass
@@ -48,3 +51,54 @@ def read_dataset(folder: Path) -> list[Sample]:
             assert embedding.sum(axis=-1).nonzero().shape[0] == embedding.shape[0] <= 512
         samples.append(Sample(row["key"], row["prompt"], frames, embedding))
     return samples
+
+
+def is_refused(folder: Path, key: str, *, video: bool = True) -> str | None:
+    """Why the full-model trainer would pass over a sample or stop at it, None where it trains on
+    it: the steps of its dataset and of its loader, in their order.
+
+    Args:
+        video: Whether to read that, too, which takes some processes.
+    """
+    table = pandas.read_csv(folder / "metadata.csv")
+    rows = [table.iloc[number].to_dict() for number in range(len(table))]
+    row = next(row for row in rows if row["key"] == key)
+    try:
+        if video:
+            if row["video"].split(".")[-1].lower() not in VIDEOS:
+                raise ValueError("unsupported file")
+            frames = _frames(folder / row["video"], 2)
+            assert len(frames) == 2, f"{len(frames)} frames"
+            assert frames[0].shape == frames[1].shape
+            assert min(frames[0].shape[:2]) >= 16, "nothing is left of it"
+        if not row["umt5"].endswith(".pkl"):
+            raise ValueError("unsupported file")
+        with (folder / row["umt5"]).open("rb") as file:
+            embedding = pickle.load(file)
+        text = torch.zeros(512, 4096)
+        count = embedding.sum(axis=-1).nonzero().shape[0]
+        text[:count] = embedding[:count]
+        assert not embedding[count:].any(), f"{count} of {len(embedding)} tokens"
+        assert text.isfinite().all()
+        pickle.dumps(text)  # from the loader's process to the trainer's
+        assert not text.requires_grad
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
+def _frames(path: Path, wanted: int) -> list[np.ndarray]:
+    """As many frames as are asked for, as `LoadVideo` takes them."""
+    reader = imageio.get_reader(path)
+    try:
+        there = int(reader.count_frames())
+        number = wanted
+        if there < wanted:
+            number = there
+            while number > 1 and number % 4 != 1:
+                number -= 1
+        return [np.asarray(reader.get_data(n)) for n in range(number)]
+    finally:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)
+            reader.close()

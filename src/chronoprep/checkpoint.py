@@ -6,6 +6,7 @@ run which can't work says so at once. It does not know what the model is for.
 
 from __future__ import annotations
 
+import errno
 import fnmatch
 import glob
 import hashlib
@@ -91,6 +92,12 @@ def find(
         return Checkpoint(
             folder.resolve().name, folder, content_revision(folder), config, weights_bytes(folder)
         )
+    if folder.is_file() or folder.suffix.lower() == ".gguf":
+        raise ConfigError(
+            f"{name}: one file, and not a model folder.",
+            hint="Serve a .gguf file by llama.cpp or Ollama and name the server by --endpoint; of "
+            "other weights, give --model the folder that holds config.json beside them.",
+        )
     if name.startswith((".", "/", "~")) or "\\" in name or name.count("/") != 1:
         raise ConfigError(
             f"{name}: no such model folder.",
@@ -155,9 +162,9 @@ def read_config(folder: Path) -> dict[str, object]:
             hint="Point at the folder that holds config.json and the weights.",
         ) from None
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: can't be read: {error}") from None
+        raise ConfigError(f"{path}: can't be read: {error}", hint="Download it again.") from None
     if not isinstance(config, dict):
-        raise ConfigError(f"{path}: not a JSON object.")
+        raise ConfigError(f"{path}: not a JSON object.", hint="Download it again.")
     return config
 
 
@@ -176,7 +183,9 @@ def check_weights(folder: Path) -> list[Path]:
             try:
                 shards = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
             except (OSError, ValueError, KeyError, AttributeError, TypeError):
-                raise ConfigError(f"{index}: not a weight index; download it again.") from None
+                raise ConfigError(
+                    f"{index}: not a weight index.", hint="Download it again."
+                ) from None
             break
     else:
         raise ConfigError(
@@ -341,6 +350,10 @@ def _refusal(error: Exception, revision: str | None) -> tuple[str, str]:
         return "the hub has no such model, or a private one", hint
     if isinstance(error, errors.HfHubHTTPError):
         return f"the hub refuses it: HTTP {error.response.status_code}", WAYS_OUT
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES,
+                                                      errno.EROFS):  # fmt: skip
+        why = f"the cache {constants.HF_HUB_CACHE} can't be written: {error.strerror}"
+        return why, "Free some space or change its permissions, or set HF_HOME to another folder."
     # No route, no name, too slow, a proxy.
     why = f"the hub at {constants.ENDPOINT} can't be reached ({type(error).__name__})"
     return why, f"On a slow network, set HF_HUB_ETAG_TIMEOUT to seconds. {WAYS_OUT}"

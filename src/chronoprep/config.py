@@ -35,6 +35,7 @@ MOST_BYTES = 1_000_000  # of a file of settings
 # Section, key, value, and where it came from, for messages.
 _Given = tuple[str, str, Any, str]
 
+_TOML = "Write a table a section, such as [vlm], and under it lines such as batch_size = 8."
 _REPR = reprlib.Repr()
 _REPR.maxstring = 200
 
@@ -71,10 +72,10 @@ class PairSettings(Section, title="Pairs"):
     columns: str | None = Field(
         None,
         description="Of a table: a public dataset's name, such as magicbrush, or "
-        "source=a,target=b,caption=c,key=d.",
+        "source=a,target=b,caption=c,key=d; of a list, source=a[0].",
     )
     allow_urls: bool = Field(False, description="Download images that a table names by address.")
-    strict: bool = Field(False, description="Unmatched and ambiguous files are an error.")
+    strict: bool = Field(False, description="Files or rows that are in no pair are an error.")
     limit: int | None = Field(None, ge=1, description="Take only the first N pairs.")
 
 
@@ -90,6 +91,9 @@ class ImageSettings(Section, title="Images"):
     )
     background: str = Field("white", description="Colour behind transparent pixels.")
     fit: Fit = Field("crop", description="How a target of another size meets the source's frame.")
+    align: bool = Field(
+        False, description="Move a shifted or zoomed target back over its source; crop both."
+    )
     colour_management: bool = Field(
         True,
         description="Convert colour profiles and HDR to sRGB; without, numbers are taken as they "
@@ -223,6 +227,9 @@ class VerifySettings(Section, title="Verification"):
         description="Share of right labels that may be suspects, such as 0.05; needs 60 labels "
         "that a human accepted.",
     )
+    passes: int = Field(
+        3, ge=1, description="How often a model is asked about the labels of another one."
+    )
     min_score: float | None = Field(
         None,
         ge=0,
@@ -303,7 +310,8 @@ def load_settings(
         else:
             where = origin.get((section, key), "?")
             message = f"{section}.{key} = {_shown(first['input'])} (from {where}): {first['msg']}"
-        raise ConfigError(message) from None
+        hint = "`--help` of a command says what each setting takes."
+        raise ConfigError(message, hint=hint) from None
 
 
 def _shown(value: object) -> str:
@@ -363,11 +371,14 @@ def _tables(file: Path) -> dict[str, Any]:
         tables: dict[str, Any] = tomllib.loads(data.decode("utf-8-sig"))
         return tables
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file}: can't read the configuration: {error}") from None
+        raise ConfigError(
+            f"{file}: can't read the configuration: {error}",
+            hint="Give --config a TOML file in UTF-8.",
+        ) from None
     except RecursionError:
-        raise ConfigError(f"{file}: not valid TOML: nested too deeply") from None
+        raise ConfigError(f"{file}: not valid TOML: nested too deeply", hint=_TOML) from None
     except ValueError as error:  # a number of thousands of digits, too
-        raise ConfigError(f"{file}: not valid TOML: {error}") from None
+        raise ConfigError(f"{file}: not valid TOML: {error}", hint=_TOML) from None
 
 
 def _from_environ(environ: Mapping[str, str]) -> Iterator[_Given]:

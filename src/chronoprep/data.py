@@ -40,6 +40,22 @@ class Cell:
 
 
 @dataclass(frozen=True, slots=True)
+class Member:
+    """A file in a zip archive.
+
+    Attributes:
+        archive: The zip file.
+        name: The file's path in it, with `/` between folders.
+    """
+
+    archive: Path
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.archive}#member={self.name}"
+
+
+@dataclass(frozen=True, slots=True)
 class Frame:
     """A frame of a video.
 
@@ -65,7 +81,7 @@ class Remote:
         return self.url
 
 
-ImageRef = Path | Cell | Frame | Remote
+ImageRef = Path | Cell | Member | Frame | Remote
 
 
 class Pair(NamedTuple):
@@ -105,6 +121,18 @@ class Finding:
     remedy: str | None = None
 
 
+class Flaw(NamedTuple):
+    """What is wrong with a file, as the room that knows its kind sees it.
+
+    Attributes:
+        code: As a finding's.
+        message: What is the matter, in words.
+    """
+
+    code: str
+    message: str
+
+
 @dataclass(frozen=True, eq=False)
 class Picture:
     """An image as a model sees it. It is known by its identity: what a backend makes of it is kept
@@ -141,11 +169,14 @@ class Sampling:
         temperature: 0 is greedy: the same text on every run.
         top_p: Share of the probability mass that is drawn from; without effect when greedy.
         seed: Of the draws; without effect when greedy.
+        schema: The JSON schema of the answer, as text, where a server or an engine can hold to one;
+            a prompt has to ask for it, too.
     """
 
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int = 0
+    schema: str | None = None
 
 
 GREEDY = Sampling()

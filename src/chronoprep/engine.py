@@ -36,6 +36,8 @@ def cores() -> int:
 _NOTHING = object()
 stopping = Event()
 """Set when the run is to stop: what is under way is finished, and nothing new begins."""
+under_way = Event()
+"""Set while there are tasks of which something may be half done."""
 
 
 def until_stopped(items: Iterable[T]) -> Iterator[T]:
@@ -81,11 +83,22 @@ class Worker(Protocol[Task_contra, Value]):
 def run(worker: Worker[K, U] | Callable[[K], U], tasks: Iterable[K]) -> Iterator[list[Outcome[U]]]:
     """Do tasks; outcomes come as they are ready, a function's in the order of its tasks. Where the
     run is to stop, there are no further ones once what is under way is done."""
-    tasks = until_stopped(tasks)
-    if callable(worker):
-        outcomes = mapped(worker, tasks, key=lambda task: task.key)
-        return ([outcome] for outcome in outcomes)
-    return worker.stream(tasks)
+    tasks = _begun(until_stopped(tasks))
+    try:
+        if callable(worker):
+            for outcome in mapped(worker, tasks, key=lambda task: task.key):
+                yield [outcome]
+        else:
+            yield from worker.stream(tasks)
+    finally:
+        under_way.clear()
+
+
+def _begun(tasks: Iterable[T]) -> Iterator[T]:
+    """The tasks; from the first one on, something is under way."""
+    for task in tasks:
+        under_way.set()
+        yield task
 
 
 def mapped(
@@ -117,18 +130,22 @@ def mapped(
 
     source = iter(items)
     waiting: deque[Future[Outcome[U]]] = deque()
-    with ThreadPoolExecutor(workers, thread_name_prefix="chronoprep") as pool:
-        try:
-            waiting.extend(pool.submit(attempt, item) for item in islice(source, ahead))
-            while waiting:
-                while not wait((waiting[0],), timeout=_BLINK).done:
-                    pass
-                outcome = waiting.popleft().result()
-                waiting.extend(pool.submit(attempt, item) for item in islice(source, 1))
-                yield outcome
-        finally:
-            # Ctrl-C or an error: what has not started must not start.
-            pool.shutdown(wait=True, cancel_futures=True)
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="chronoprep")
+    late = False
+    try:
+        waiting.extend(pool.submit(attempt, item) for item in islice(source, ahead))
+        while waiting:
+            while not wait((waiting[0],), timeout=_BLINK).done:
+                pass
+            outcome = waiting.popleft().result()
+            waiting.extend(pool.submit(attempt, item) for item in islice(source, 1))
+            yield outcome
+    except Stopped:
+        late = True  # it had its time
+        raise
+    finally:
+        # Ctrl-C or an error: what has not started must not start.
+        pool.shutdown(wait=not late, cancel_futures=True)
 
 
 def gathered(

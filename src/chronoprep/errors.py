@@ -28,7 +28,8 @@ class ChronoprepError(Exception):
     @property
     def reason(self) -> str:
         """Message and remedy in one line, for a record."""
-        return f"{self.message} {self.hint}" if self.hint else self.message
+        end = "" if self.message.endswith((".", "!", "?", ":")) else "."
+        return f"{self.message}{end} {self.hint}" if self.hint else self.message
 
 
 class ConfigError(ChronoprepError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from chronoprep.errors import BackendError
@@ -48,17 +48,23 @@ def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside `path`, which takes its place when the block ends well.
 
     Its folder has to be there: a dataset that was moved or removed under a run must not come into
-    being again. A link to a file stays one.
+    being again. A link to a file stays one. What is no file, a device or a pipe, is never replaced.
 
     Raises:
-        BackendError: When the disk is full, the folder can't be written, or the file is read-only.
+        BackendError: When the disk is full, the folder can't be written, the file is read-only, or
+            something else than a file lies there.
     """
-    path = path.resolve() if path.is_symlink() else path
+    with suppress(OSError, RuntimeError):  # a link that leads to itself is replaced
+        path = path.resolve() if path.is_symlink() else path
     temporary = path.with_name(f".{path.name}{TEMPORARY}")
     try:
-        if path.exists() and not path.stat().st_mode & 0o222:
+        there = path.exists()
+        if there and not path.is_file():
+            raise OSError(errno.EEXIST, "something that is no file lies there")
+        if there and not path.stat().st_mode & 0o222:
             raise PermissionError(errno.EACCES, "it is read-only")
         try:
+            temporary.unlink(missing_ok=True)  # whatever it is, it is not to be opened
             yield temporary
             with temporary.open("rb+") as file:
                 os.fsync(file.fileno())
@@ -89,6 +95,7 @@ _REMEDIES = {
     errno.EACCES: "Change its permissions",
     errno.EPERM: "Change its permissions",
     errno.EROFS: "Mount it writable",
+    errno.EEXIST: "Move away what lies there",
     errno.ENOENT: "Put its folder back",
     errno.ENOLCK: "Mount this file system with locks (for NFS: without `nolock`)",
     errno.ENOTSUP: "Mount this file system with locks (for NFS: without `nolock`)",

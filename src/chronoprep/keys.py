@@ -15,7 +15,7 @@ _MAX_BYTES = 200
 _PREFIX = "pair-"
 
 # What `pandas.read_csv` takes for a missing value by default.
-_PANDAS_NA = frozenset(
+PANDAS_NA = frozenset(
     (
         *("#N/A", "#N/A N/A", "#NA", "N/A", "NA", "n/a", "<NA>", "NULL", "null", "None"),
         *("NaN", "-NaN", "nan", "-nan", "1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN"),
@@ -49,7 +49,7 @@ def pandas_reads_as_text(text: str) -> bool:
     stripped = text.strip()
     if not stripped or "\0" in text:
         return False
-    if stripped in _PANDAS_NA or stripped.casefold() in _PANDAS_BOOL:
+    if stripped in PANDAS_NA or stripped.casefold() in _PANDAS_BOOL:
         return False
     if _NUMBER.fullmatch(stripped):
         return False

@@ -73,7 +73,10 @@ def write_video(
         BackendError: When the disk is full or the folder can't be written.
     """
     if source.size != target.size:
-        raise PairError(f"{path.name}: frames of different sizes, {source.size} and {target.size}")
+        raise PairError(
+            f"{path.name}: frames of different sizes, {source.size} and {target.size}",
+            hint="Set fit to crop, pad or stretch in [images].",
+        )
     encoder = _encoder(settings)
     halved = encoder.pixel_format == "yuv420p"
     size = _within(source.size, settings.max_pixels, step=2 if halved else 1)
@@ -229,7 +232,9 @@ def _two_packets(path: Path, name: str) -> list[bytes]:
     with av.open(str(path), options=_UNPROBED) as container:
         packets = [bytes(packet) for packet in container.demux(video=0) if packet.size]
     if len(packets) != 2:
-        raise PairError(f"{name}: the video has {len(packets)} frames and not 2")
+        raise ToolError(
+            f"{name}: the video has {len(packets)} frames and not 2", hint="Another --codec may do."
+        )
     return packets
 
 
@@ -240,11 +245,17 @@ def _check(frames: list[av.VideoFrame], path: Path, encoder: _Encoder, name: str
         stream.codec_context.thread_count = 1
         shown = list(container.decode(stream))
     if [(got.width, got.height) for got in shown] != 2 * [(frames[0].width, frames[0].height)]:
-        raise PairError(f"{name}: the video does not decode to two frames of the right size")
+        raise ToolError(
+            f"{name}: the video does not decode to two frames of the right size",
+            hint="Another --codec may do.",
+        )
     for wanted, got in zip(frames, shown, strict=True):
         pixels = got.to_ndarray(format=encoder.pixel_format)
         if _psnr(wanted.to_ndarray(), pixels) < encoder.floor:
-            raise PairError(f"{name}: the decoded video differs too much from its images")
+            raise PairError(
+                f"{name}: the decoded video differs too much from its images",
+                hint="Lower --crf, or use --codec lossless.",
+            )
 
 
 def _decodes(packets: list[bytes], size: tuple[int, int]) -> bool:

@@ -4,20 +4,28 @@ import io
 import sys
 
 try:
-    from chronoprep.cli.commands import app
-    from chronoprep.cli.render import written_out
-except KeyboardInterrupt:  # while the first imports run
+    from chronoprep.cli import signals
+
+    with signals.handled(signals.leave):  # while the first imports run
+        from chronoprep.cli.commands import app
+        from chronoprep.cli.render import written_out
+except KeyboardInterrupt:  # in the moment before
     raise SystemExit(130) from None
 
 
 def main() -> None:
     """The `chronoprep` console script."""
-    for stream in (sys.stdout, sys.stderr):
-        # A terminal that can't show a character must not end a run.
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
-    with written_out():
-        app()
+    with signals.handled(signals.stop):
+        for stream in (sys.stdout, sys.stderr):
+            # A terminal that can't show a character must not end a run.
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")
+        try:
+            with written_out():
+                app()
+        finally:
+            if signals.caught():
+                signals.finish(signals.exit_code())
 
 
 __all__ = ["app", "main"]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 from rich.markup import escape
 
-from chronoprep.cli import options, render
+from chronoprep.cli import options, render, signals
 from chronoprep.config import Settings, load_settings
 from chronoprep.errors import ChronoprepError, ConfigError
 
@@ -39,7 +39,7 @@ def run_option(*flags: str, help: str) -> Any:
     return typer.Option(*flags, help=help, rich_help_panel="Run")
 
 
-PAIRS = "A folder of pairs, or a table of them (.csv, .jsonl, .parquet, …)."
+PAIRS = "A folder or a .zip of pairs, or a table of them (.csv, .xlsx, .jsonl, .parquet, …)."
 
 
 @dataclass
@@ -127,7 +127,8 @@ F = TypeVar("F", bound=Callable[..., render.Answer])
 def command(name: str, shared: str = "", settings: str = "") -> Callable[[F], F]:
     """Register a command: its answer is shown, its errors become one clear message.
 
-    0 all good · 1 some pairs failed or the run stopped · 2 usage or configuration · 130 Ctrl-C.
+    0 all good · 1 some pairs failed or the run stopped · 2 usage or configuration · 130 Ctrl-C ·
+    143 SIGTERM · 129 SIGHUP.
 
     Args:
         shared: The options of `Call` that it takes.
@@ -156,7 +157,8 @@ def command(name: str, shared: str = "", settings: str = "") -> Callable[[F], F]
                 _no_dataset(values.get("labels", {}).get("preset"))
                 chosen = load_settings(values, config_file=given["config"]) if taken else Settings()
                 common = {option: given[option] for option in (*shared.split(), *everywhere)}
-                with closing(render.TerminalReporter(quiet=given["quiet"])) as reporter:
+                reporter = render.TerminalReporter(quiet=given["quiet"])
+                with signals.working(), closing(reporter):
                     call = Call(name, chosen, reporter, **common)
                     answer = function(call, **{option.name: given[option.name] for option in own})
             except ChronoprepError as error:
@@ -165,9 +167,11 @@ def command(name: str, shared: str = "", settings: str = "") -> Callable[[F], F]
                 render.show_error(error)
                 raise typer.Exit(2 if isinstance(error, ConfigError) else 1) from None
             except KeyboardInterrupt:
-                stopped = "Stopped. What was done is kept; run it again to go on."
-                render.Terminal(stderr=True).print(stopped)
-                raise typer.Exit(130) from None
+                again = "What was done is kept; run it again to go on."
+                if name == "synth":  # which draws into an empty folder only
+                    again = "Begin again with an empty folder."
+                render.Terminal(stderr=True).print(f"Stopped. {again}")
+                raise typer.Exit(signals.exit_code()) from None
             render.show(answer, as_json=call.as_json)
             raise typer.Exit(int(answer.failed))
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -23,8 +23,9 @@ __all__ = ["app"]
 
 MANY = "pairs dataset dry_run"
 ONE = "input_image output_image output_file"
-FRAMES = "images.max_pixels images.background images.fit images.colour_management"
+FRAMES = "images.max_pixels images.background images.fit images.align images.colour_management"
 STAGE2 = "pairs vlm images labels.preset labels.cot_prompt labels.guard labels.retries"
+
 
 REFERENCE_FILE = Path("./assets/captions/caption.txt")  # the reference script's default
 
@@ -218,18 +219,81 @@ def umt5(
     return render.of_summaries(done)
 
 
-@command("verify", "dataset dry_run", f"verify.suspect_above verify.false_alarms {FRAMES}")
+@command("check", "dataset", f"video labels.allow_caption_as_prompt umt5.tokenizer {FRAMES}")
+def check(
+    call: Call,
+    folder: Annotated[
+        Path | None, typer.Argument(metavar="DATASET", help="The dataset folder, anybody's.")
+    ] = None,
+    csv: Annotated[
+        list[Path] | None, typer.Option("--csv", help="Or any tables; several are splits.")
+    ] = None,
+    trainer: Annotated[
+        Literal["auto", "full", "lora"],
+        typer.Option(help="Who is to read it; auto: full where there are embeddings."),
+    ] = "auto",
+    world_size: Annotated[
+        int | None, typer.Option(min=1, help="Ranks that share the samples.")
+    ] = None,
+    quick: Annotated[bool, run_option("--quick", help="Don't decode the videos.")] = False,
+    fix: Annotated[
+        bool, run_option("--fix", help="Write anew what can be; move strays to quarantine.")
+    ] = False,
+) -> Answer:
+    """Say what ChronoEdit's trainers could not read of a dataset, or would read otherwise.
+
+    chronoprep check my-dataset
+    chronoprep check my-dataset --trainer full --world-size 8 --fix
+    """
+    from chronoprep.workflows.check import Checks, check_dataset
+
+    place = folder or call.dataset
+    if (place is None) == (not csv) or (folder and call.dataset):
+        raise ConfigError(
+            "Give one dataset folder, or tables by --csv FILE.",
+            hint="For example: chronoprep check my-dataset",
+        )
+    if fix and place is None:
+        raise ConfigError("--fix needs a dataset folder.", hint="chronoprep check my-dataset --fix")
+    tokenizer = call.settings.umt5.tokenizer
+    checks = Checks(trainer, world_size, quick, Path(tokenizer) if tokenizer else None)
+    report = check_dataset(place, csv or (), checks, reporter=call.reporter)
+    if fix and place is not None:
+        from chronoprep.workflows.mending import mend
+
+        done = []
+        for _ in range(2):  # a table that is whole again leads to files
+            mended = mend(place, report, call.settings, call.reporter)
+            if not mended:
+                break
+            done += mended
+            report = check_dataset(place, (), checks, reporter=call.reporter)
+        report.findings += done
+    return render.of_check(report)
+
+
+@command(
+    "verify",
+    "dataset dry_run",
+    "verify.suspect_above verify.false_alarms verify.passes vlm.revision vlm.backend vlm.endpoint "
+    "vlm.concurrency vlm.request_timeout vlm.dtype vlm.device vlm.batch_size vlm.max_new_tokens "
+    f"vlm.thinking_tokens vlm.reasoning_effort {FRAMES}",
+)
 def verify(
     call: Call,
     folder: Annotated[
         Path | None, typer.Argument(metavar="DATASET", help="The dataset folder.")
     ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="A VLM that judges the labels, too: their own or, better, another one."),
+    ] = None,
     show: Annotated[int, typer.Option(min=0, help="How many of the worst labels to show.")] = 20,
 ) -> Answer:
-    """Find labels that don't say what changed between the images, the worst first; no model runs.
+    """Find labels that don't say what changed between the images, the worst first.
 
     chronoprep verify my-dataset
-    chronoprep verify my-dataset --false-alarms 0.05 --json
+    chronoprep verify my-dataset --model qwen3-vl-8b --json
     """
     from chronoprep import workflows
 
@@ -239,7 +303,7 @@ def verify(
             "Give one dataset folder.", hint="For example: chronoprep verify my-dataset"
         )
     done = workflows.verify_labels(
-        given[0], call.settings, reporter=call.reporter, dry_run=call.dry_run
+        given[0], call.settings, model=model, reporter=call.reporter, dry_run=call.dry_run
     )
     return render.of_verification(done, show)
 

@@ -27,17 +27,20 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from chronoprep.data import Status
+    from chronoprep.workflows.check import CheckReport
     from chronoprep.workflows.pairing import PairReport
     from chronoprep.workflows.progress import Summary
     from chronoprep.workflows.verify import Verification
 
 SHOWN = 5  # findings of a kind
+NAMED = 3  # pairs that failed of one cause
 PLAIN_INTERVAL = 10.0  # seconds between progress lines when nobody watches a terminal
 
 # What the kinds of findings are called; another code is its own title.
 TITLES = {
     "unusable": "can't be used",
     "unmatched": "without a partner",
+    "passed-over": "passed over",
     "identical": "target is the source",
     "duplicate": "the same images",
     "near-duplicate": "look the same",
@@ -196,12 +199,14 @@ def of_summaries(summaries: Sequence[Summary], where: str = "") -> Answer:
         failed = f"[red]{s.failed}[/]" if s.failed else 0
         todo = "" if s.todo is None else s.todo
         rows.append([s.what, s.done, s.no_change, failed, s.skipped, f"{s.seconds:.1f}", todo])
-        findings += [Finding(f"{s.what} failed", "error", *why) for why in s.failures]
         findings += s.findings
     notes = [plain(f"  {s.what}: {note}") for s in summaries for note in s.notes]
     last = [plain(where)] if where else []
-    shown = [_table(f"|{counts}", rows, right=counts), *notes, *_findings(findings), *last]
-    return Answer(list(map(_summary_json, summaries)), shown, _errors(findings))
+    failures = [line for s in summaries for line in _failures(s)]
+    table = _table(f"|{counts}", rows, right=counts)
+    shown = [table, *notes, *failures, *_findings(findings), *last]
+    failed = bool(failures) or _errors(findings)
+    return Answer(list(map(_summary_json, summaries)), shown, failed)
 
 
 def of_report(report: PairReport) -> Answer:
@@ -209,8 +214,19 @@ def of_report(report: PairReport) -> Answer:
     captions = f", {report.captions} with a caption or prompt" if report.captions else ""
     count = f"[bold]{report.pairs} pairs[/] ({escape(report.layout)}){captions}"
     last = [] if report.looked else ["The images were not opened."]
-    shown = [count, *_findings(report.findings), *last]
+    shown = [count, str(report.tally), *_findings(report.findings), *last]
     return Answer({**vars(report), "counts": report.counts}, shown, _errors(report.findings))
+
+
+def of_check(report: CheckReport) -> Answer:
+    """What `check` found; in JSON, the findings alone."""
+    reader = {"full": "full-model trainer", "lora": "LoRA trainer"}[report.trainer]
+    bad = len({f.key for f in report.findings if f.severity == "error"} - {None})
+    state = f"[red]{bad} can't be used[/]" if bad else "nothing stands in the way"
+    if not bad and _errors(report.findings):
+        state = "[red]there are errors[/]"
+    count = f"[bold]{report.samples} samples[/] for the {reader}: {state}"
+    return Answer(report.findings, [count, *_findings(report.findings)], _errors(report.findings))
 
 
 def of_verification(done: Verification, most: int) -> Answer:
@@ -219,7 +235,7 @@ def of_verification(done: Verification, most: int) -> Answer:
     Args:
         most: How many labels are shown.
     """
-    summary = of_summaries([done.summary])
+    summary = of_summaries(done.summaries)
     suspects = sum(verdict.suspect for verdict in done.verdicts)
     rows = [
         [f"{v.score:.2f}", f"{v.percentile:.1f}", "yes" if v.suspect else "", escape(v.key),
@@ -275,6 +291,18 @@ def _table(names: str, rows: list[list[Any]], *, right: str) -> Table:
 
 def _errors(findings: Sequence[Finding]) -> bool:
     return any(finding.severity == "error" for finding in findings)
+
+
+def _failures(summary: Summary) -> Iterator[str | Text]:
+    """What failed, a line a cause."""
+    causes = summary.causes()
+    if causes:
+        yield f"[red]{summary.what} failed: {summary.failed}[/]"
+    for reason, keys in causes[:SHOWN]:
+        more = f", … ({len(keys)} of this cause)" if len(keys) > NAMED else ""
+        yield plain(f"  {', '.join(keys[:NAMED])}{more}: {reason}")
+    if len(causes) > SHOWN:
+        yield plain(f"  … and {len(causes) - SHOWN} more causes: all with --json")
 
 
 def _findings(findings: Sequence[Finding]) -> Iterator[str | Text]:

@@ -93,7 +93,8 @@ class Dataset:
 
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.folder / LOCK)
+            # For all who may write the folder, and not for its first user alone.
+            lock = FileLock(self.folder / LOCK, mode=0o666)
             lock.acquire(timeout=0)
             self._held = _identity(self.folder)
         except Timeout:

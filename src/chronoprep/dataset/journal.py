@@ -259,7 +259,7 @@ def append_lock(path: Path) -> Iterator[None]:
     Raises:
         BackendError: Its folder can't be written, or another process never lets go.
     """
-    lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=LOCK_SECONDS)
+    lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=LOCK_SECONDS, mode=0o666)
     try:
         lock.acquire()
     except Timeout:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from chronoprep.dataset.events import Label, Review, State
+from chronoprep.dialect import CSV, text_of
 from chronoprep.errors import ConfigError
 from chronoprep.files import replacing
 from chronoprep.keys import pandas_reads_as_text
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
 
 COLUMNS = ("key", "video", "prompt", "umt5")
 _PART = 50_000
-_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-_CSV = "Save it as CSV in UTF-8, with commas between cells and quotes around text with commas."
 
 
 def cell_of(prompt: str) -> str:
@@ -65,23 +64,8 @@ def read_edited(path: Path) -> tuple[polars.DataFrame, str | None]:
     Raises:
         ConfigError: As `read_table`; or no encoding or separator makes sense of it.
     """
-    data = _content(path)
-    encoding = "utf-16" if data.startswith(_UTF16) else "utf-8-sig"
-    try:
-        text = data.decode(encoding)
-    except UnicodeDecodeError:
-        encoding = "cp1252"
-        try:
-            text = data.decode(encoding)
-        except UnicodeDecodeError:
-            raise ConfigError(
-                f"{path}: neither UTF-8 nor UTF-16 nor Windows-1252.", hint=_CSV
-            ) from None
-    head = text.partition("\n")[0]
-    separator = max(",;\t", key=head.count)
-    odd = [] if encoding == "utf-8-sig" else [encoding]
-    odd += [] if separator == "," else [f"{separator!r} between cells"]
-    return _parsed(text.encode(), path, separator), ", ".join(odd) or None
+    text, dialect = text_of(_content(path), path)
+    return _parsed(text.encode(), path, dialect.separator), dialect.odd
 
 
 def write_table(
@@ -236,10 +220,12 @@ def _parsed(data: bytes, path: Path, separator: str) -> polars.DataFrame:
         # Bytes and not a path: polars would read `[1]` in a path as a pattern.
         table = polars.read_csv(io.BytesIO(data), infer_schema=False, separator=separator)
     except polars.exceptions.NoDataError:
-        raise ConfigError(f"{path}: the file is empty.") from None
+        raise ConfigError(
+            f"{path}: the file is empty.", hint="Remove it: it is written anew."
+        ) from None
     except polars.exceptions.PolarsError as error:
         reason = str(error).strip().splitlines()[0]
-        raise ConfigError(f"{path}: can't read the table: {reason}", hint=_CSV) from None
+        raise ConfigError(f"{path}: can't read the table: {reason}", hint=CSV) from None
     text = io.TextIOWrapper(io.BytesIO(data), "utf-8-sig", newline="")
     names = next(csv.reader(text, delimiter=separator))
     if twice := [name for name, count in Counter(names).items() if count > 1]:

@@ -8,16 +8,20 @@ on the disk.
 from __future__ import annotations
 
 import glob
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from chronoprep.data import Cell
-from chronoprep.errors import ConfigError, PairError
-from chronoprep.images.sources import read_file, reason
+from chronoprep.errors import ChronoprepError, ConfigError, PairError
+from chronoprep.images.sources import read_file, reason, require_file
 
 if TYPE_CHECKING:
     import polars
@@ -25,6 +29,9 @@ if TYPE_CHECKING:
 # Bytes of a table that are read ahead: pairs come in its order. To read any part of a column,
 # polars reads all of it that lies in the same row group.
 _AHEAD = 1 << 26
+
+
+_LONGEST_TRIAL = 600.0  # seconds
 
 
 class _Embedded:
@@ -53,32 +60,40 @@ class Table:
     part: Callable[[int, int], polars.LazyFrame]
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """Each row by column name, `EMBEDDED` in place of the bytes of an image."""
-        columns, embedded, mixed = self._light()
-        # Telling rows apart may take their bytes through memory.
-        step = 1000 if mixed else 50_000
-        for first in range(0, self.count, step):
-            for row in self._read(first, step, columns).iter_rows(named=True):
-                for name in embedded:
-                    value = row[name]
-                    row[name] = EMBEDDED if value is None else [EMBEDDED] * value
-                for name in mixed:
-                    row[name] = _bytes_or_path(row[name])
-                yield row
+        """Each row by column name, `EMBEDDED` in place of the bytes of an image.
+
+        Raises:
+            ConfigError: The table is damaged.
+        """
+        with readable(self.path):
+            with hushed():
+                columns, embedded, mixed = self._light()
+            # Telling rows apart may take their bytes through memory.
+            step = 1000 if mixed else 50_000
+            for first in range(0, self.count, step):
+                with hushed():
+                    rows = self._read(first, step, columns)
+                for row in rows.iter_rows(named=True):
+                    for name in embedded:
+                        value = row[name]
+                        row[name] = EMBEDDED if value is None else [EMBEDDED] * value
+                    for name in mixed:
+                        row[name] = _bytes_or_path(row[name])
+                    yield row
 
     def images(self, column: str, first: int) -> list[Any]:
-        """What `ahead` rows hold there: bytes, `{"bytes", "path"}`, or lists of these."""
-        return self._read(first, self.ahead, [column])[column].to_list()
+        """What `ahead` rows hold there: bytes, `{"bytes", "path"}`, or lists of these.
+
+        Raises:
+            ConfigError: The table is damaged.
+        """
+        with readable(self.path):
+            return self._read(first, self.ahead, [column])[column].to_list()
 
     def _read(
         self, first: int, rows: int, columns: Sequence[str | polars.Expr]
     ) -> polars.DataFrame:
-        import polars
-
-        try:
-            return self.part(first, rows).select(columns).collect()
-        except polars.exceptions.PolarsError as error:
-            raise _unreadable(self.path, error) from None
+        return self.part(first, rows).select(columns).collect()
 
     def _light(self) -> tuple[list[polars.Expr], set[str], set[str]]:
         """Columns without the bytes of images, and the names of those that hold some: where the
@@ -121,6 +136,11 @@ def open_table(path: Path) -> Table:
     Raises:
         ConfigError: It can't be read, or takes the `datasets` extra.
     """
+    if not path.is_dir():
+        try:
+            require_file(path)
+        except PairError as error:
+            raise ConfigError(error.message, hint=error.hint) from None
     stream = path.suffix.lower() in (".arrow", ".feather") and not _is_arrow_file(path)
     return _saved(path) if path.is_dir() or stream else _columnar(path)
 
@@ -182,15 +202,14 @@ def _columnar(path: Path) -> Table:
     """A Parquet or an Arrow IPC file, by polars."""
     import polars
 
-    try:
+    with readable(path), hushed():
         if path.suffix.lower() == ".parquet":
             frame = polars.scan_parquet(path, glob=False)
         else:
+            _try_arrow(path)
             frame = polars.scan_ipc(glob.escape(str(path)))
         count: int = frame.select(polars.len()).collect().item()
         return Table(path, count, max(1, _AHEAD * count // path.stat().st_size), frame.slice)
-    except (polars.exceptions.PolarsError, OSError) as error:
-        raise _unreadable(path, error) from None
 
 
 def _saved(path: Path) -> Table:
@@ -199,10 +218,8 @@ def _saved(path: Path) -> Table:
 
     datasets = import_datasets()
     load = datasets.load_from_disk if path.is_dir() else datasets.Dataset.from_file
-    try:
+    with readable(path):
         loaded = load(str(path))
-    except Exception as error:  # whatever Arrow makes of it
-        raise _unreadable(path, error) from None
     if isinstance(loaded, datasets.DatasetDict):
         splits = list(loaded)
         if len(splits) > 1:
@@ -213,7 +230,10 @@ def _saved(path: Path) -> Table:
         loaded = loaded[splits[0]]
 
     def part(first: int, rows: int) -> polars.LazyFrame:
-        frame = polars.from_arrow(loaded.data.slice(first, rows).table)
+        piece = loaded.data.slice(first, rows).table
+        # Damaged offsets would be followed out of the file, which ends the process.
+        piece.validate(full=True)
+        frame = polars.from_arrow(piece)
         assert isinstance(frame, polars.DataFrame)
         return frame.lazy()
 
@@ -236,7 +256,68 @@ def import_datasets() -> Any:
     return datasets
 
 
-def _unreadable(path: Path, error: Exception) -> ConfigError:
-    return ConfigError(
-        f"{path}: can't read the table: {reason(error)}.", hint="Copy or download it again."
-    )
+# Reads all of an Arrow file, or what holds no bytes of images where it is large.
+_TRIAL = """
+import glob, os, sys, polars
+frame = polars.scan_ipc(glob.escape(sys.argv[1]))
+if os.stat(sys.argv[1]).st_size > 1 << 30:
+    kinds = frame.collect_schema().items()
+    frame = frame.select(name for name, kind in kinds if "Binary" not in str(kind))
+for first in range(0, frame.select(polars.len()).collect().item(), 10_000):
+    frame.slice(first, 10_000).collect()
+"""
+
+
+def _try_arrow(path: Path) -> None:
+    """Try a file in a process of its own: polars believes lengths that damage has made, and a
+    memory that can't be had ends its process.
+
+    Raises:
+        OSError: It can't be read.
+    """
+    path_of_modules = os.pathsep.join(filter(None, sys.path))
+    tried = subprocess.run(
+        [sys.executable, "-c", _TRIAL, str(path)],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, timeout=_LONGEST_TRIAL,
+        env={**os.environ, "PYTHONPATH": path_of_modules}, errors="replace", check=False,
+    )  # fmt: skip
+    if tried.returncode:
+        said = [line for line in tried.stderr.splitlines() if line.startswith("polars.exceptions")]
+        raise OSError(said[-1].partition(": ")[2] if said else "it is damaged")
+
+
+@contextmanager
+def hushed() -> Iterator[None]:
+    """What a library writes to stderr by itself, as Rust does of a panic, is not shown: an error
+    tells of it."""
+    try:
+        kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    except OSError:  # there is no stderr
+        yield
+        return
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Whatever a library makes of a damaged table, also where its Rust panics, which is no
+    `Exception`, is one error.
+
+    Raises:
+        ConfigError: Naming the file.
+    """
+    try:
+        yield
+    except (ChronoprepError, KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except BaseException as error:
+        why = reason(error)
+        raise ConfigError(
+            f"{path}: can't read the table: {why}.", hint="Copy or download it again."
+        ) from None

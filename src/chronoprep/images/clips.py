@@ -25,7 +25,7 @@ from chronoprep.errors import PairError
 from chronoprep.images.colour import Space, by_codes, is_srgb, to_srgb, tone_mapped
 from chronoprep.images.decode import Decoded
 from chronoprep.images.room import claim
-from chronoprep.images.sources import require_file, require_size, unreadable
+from chronoprep.images.sources import reason, require_file, require_size, unreadable
 from chronoprep.images.wholeness import promised_size
 
 # Frames are shown at times that a container rounds.
@@ -48,6 +48,9 @@ _MATRICES = {
 }
 
 
+# What PyAV answers damage with: besides FFmpeg's errors, those of names that are no text and of
+# streams that turn up while others are read.
+_DAMAGE = (av.FFmpegError, ValueError, IndexError, OverflowError, MemoryError)
 _AGAIN = "Copy or download the clip again, or remove it."
 
 
@@ -72,6 +75,8 @@ def load_frame(ref: Frame, settings: ImageSettings) -> Decoded:
         )
         if frame is None:
             raise PairError(f"{ref}: the clip has no such frame.", hint="Is it cut short?")
+        if frame.is_corrupt:
+            raise PairError(f"{ref}: the frame is damaged.", hint=_AGAIN)
         size = _square((frame.width, frame.height), stream)
         require_size(ref.clip, size, settings)
         notes: list[str] = []
@@ -176,8 +181,7 @@ def _check(kept: Path, clip: Path) -> None:
     time, last = None, 0
     try:
         with av.open(str(kept)) as container:
-            stream = container.streams.video[0]
-            stream.thread_type = "AUTO"
+            stream = _pictures(container, clip)
             stream.codec_context.options = {"err_detect": "explode"}
             for packet in container.demux(stream):
                 last = max(last, packet.pts or 0)
@@ -190,8 +194,8 @@ def _check(kept: Path, clip: Path) -> None:
                     time = frame.pts or 0
             if time is not None:
                 _require_last(clip, stream, time, last)
-    except av.FFmpegError as error:
-        raise PairError(f"{clip}: does not decode: {error.strerror}.", hint=_AGAIN) from None
+    except _DAMAGE as error:
+        raise PairError(f"{clip}: does not decode: {reason(error)}.", hint=_AGAIN) from None
     if time is None:
         raise PairError(f"{clip}: does not decode to any frame.", hint=_AGAIN)
 
@@ -236,20 +240,25 @@ def _opened(clip: Path) -> Iterator[InputContainer]:
         raise _broken_off(clip, size, promised, "bytes")
     try:
         with av.open(str(clip)) as container:
-            if not container.streams.video:
-                raise PairError(f"{clip}: no pictures in it.", hint="Remove it.")
-            stream = container.streams.video[0]
-            # Where there is no decoder, whatever the annotation says.
-            if getattr(stream, "codec_context", None) is None:
-                raise PairError(
-                    f"{clip}: its pictures are of a codec that FFmpeg does not know.",
-                    hint="Convert the clip to H.264, or remove it.",
-                )
-            _require_indexed(clip, size, stream)
-            stream.thread_type = "AUTO"
+            _require_indexed(clip, size, _pictures(container, clip))
             yield container
-    except (av.FFmpegError, ValueError) as error:
-        raise PairError(f"{clip}: can't read the clip: {error}.", hint=_AGAIN) from None
+    except _DAMAGE as error:
+        raise PairError(f"{clip}: can't read the clip: {reason(error)}.", hint=_AGAIN) from None
+
+
+def _pictures(container: InputContainer, clip: Path) -> VideoStream:
+    """The stream of pictures that is looked at."""
+    if not container.streams.video:
+        raise PairError(f"{clip}: no pictures in it.", hint="Remove it.")
+    stream = container.streams.video[0]
+    # It is None where FFmpeg has no decoder, whatever the annotation says.
+    if getattr(stream, "codec_context", None) is None:
+        raise PairError(
+            f"{clip}: its pictures are of a codec that FFmpeg does not know.",
+            hint="Convert the clip to H.264, or remove it.",
+        )
+    stream.thread_type = "AUTO"
+    return stream
 
 
 def _require_indexed(clip: Path, size: int, stream: VideoStream) -> None:

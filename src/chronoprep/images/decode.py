@@ -82,6 +82,8 @@ def is_image(data: bytes, name: str) -> bool:
 
 def says_srgb(data: bytes, name: str) -> bool:
     """Whether an image's numbers are sRGB's; what can't be read says nothing else."""
+    if data.startswith(b"\xff\xd8") and b"ICC_PROFILE" not in data and b"Exif" not in data:
+        return True  # most JPEG files, quickly
     try:
         with opened(data, name) as image:
             return is_srgb(space_of(image, data))
@@ -126,8 +128,9 @@ def decoded(
 
 
 def _first_frame(image: Image.Image, notes: list[str]) -> None:
-    # MPO's further frames are thumbnails, depth and gain maps of the same photograph.
-    frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+    # MPO's further frames are thumbnails, depth and gain maps of the same photograph, and
+    # Photoshop's are the layers of what is shown.
+    frames = 1 if image.format in ("MPO", "PSD") else getattr(image, "n_frames", 1)
     if frames == 1:
         return
     if image.format == "HEIF":  # opened at its main one

@@ -11,7 +11,7 @@ from functools import cache
 # only tell where one is wanted (EPS, WMF, BUFR, GRIB, HDF5), films (FLI, MPEG), measurements (FITS,
 # MCIDAS, SPIDER), a newspaper's wire (IPTC), thumbnails without a suffix, cursors and brushes, and
 # icons and textures that wrap a picture of any size in a header that says another (ICO, ICNS, BLP,
-# FTEX). "JPEG" opens MPO too.
+# FTEX), and one that Pillow is about to drop (IM). "JPEG" opens MPO too.
 _SUFFIXES = {
     "JPEG": ".jpg .jpeg .jpe .jfif .mpo",
     "PNG": ".png .apng",
@@ -30,7 +30,6 @@ _SUFFIXES = {
     "DCX": ".dcx",
     "SGI": ".sgi .rgb .rgba .bw",
     "SUN": ".ras",
-    "IM": ".im",
     "MSP": ".msp",
     "PCD": ".pcd",
     "PIXAR": ".pxr",

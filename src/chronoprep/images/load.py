@@ -15,7 +15,7 @@ from PIL.Image import Resampling
 
 from chronoprep import digest
 from chronoprep.config import ImageSettings
-from chronoprep.data import Cell, Frame, ImageRef, Pair, Picture, Remote
+from chronoprep.data import Cell, Frame, ImageRef, Member, Pair, Picture, Remote
 from chronoprep.errors import ChronoprepError, PairError
 from chronoprep.images.decode import colour, decoded
 from chronoprep.images.refs import parse
@@ -102,7 +102,7 @@ def load_image(
 
 
 def _load_still(
-    ref: Path | Cell | Remote, settings: ImageSettings, at_least: tuple[int, int] | None
+    ref: Path | Cell | Member | Remote, settings: ImageSettings, at_least: tuple[int, int] | None
 ) -> LoadedImage:
     data = b""
     try:
@@ -154,6 +154,13 @@ def load_pair(pair: Pair, settings: ImageSettings) -> LoadedPair:
         notes.append(f"target {was} → {now} ({settings.fit})")
     images = of_both(before.digest, after.digest)
     jpegs = (before.jpeg, target_jpeg)
+    if settings.align:
+        from chronoprep.images.alignment import aligned
+
+        upright = source
+        source, target, note = aligned(source, target)
+        notes += [f"target {note}"] if note is not None else []
+        jpegs = jpegs if source is upright else (None, None)
     return LoadedPair(pair, source, target, images, files, tuple(notes), jpegs)
 
 

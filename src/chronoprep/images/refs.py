@@ -1,9 +1,9 @@
 """References to images as text: what manifests hold, and columns of a million pairs.
 
-A path stands for itself, `TABLE#row=7&column=source` for a cell, `CLIP#t=first` for a frame, an
-address for what lies there. In a path, `#` is written as `%23`, and the `%` of `%23` and `%25` as
-`%25`: whatever a file is called, `parse` gives back what `of_path` wrote, and all other names stay
-as they are.
+A path stands for itself, `TABLE#row=7&column=source` for a cell, `ZIP#member=a/b.png` for a file in
+an archive, `CLIP#t=first` for a frame, an address for what lies there. In a path, `#` is written as
+`%23`, and the `%` of `%23` and `%25` as `%25`: whatever a file is called, `parse` gives back what
+`of_path` wrote, and all other names stay as they are.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import re
 from pathlib import Path
 from urllib.parse import unquote
 
-from chronoprep.data import Cell, Frame, ImageRef, Remote
+from chronoprep.data import Cell, Frame, ImageRef, Member, Remote
 
 _PART = re.compile(
     r"(?P<file>.+)#(?:row=(?P<row>\d+)&column=(?P<column>[^&]*)(?:&item=(?P<item>\d+))?"
-    r"|t=(?P<at>first|last|\d+(?:\.\d+)?(?:e-?\d+)?))",
+    r"|member=(?P<member>.+)|t=(?P<at>first|last|\d+(?:\.\d+)?(?:e-?\d+)?))",
     re.DOTALL,
 )
 _ESCAPE = re.compile("%2[35]")
@@ -29,8 +29,14 @@ def of_path(path: str) -> str:
     return path.replace("#", "%23")
 
 
+def of_member(archive: str, name: str) -> str:
+    """The reference to a file in a zip archive."""
+    return f"{of_path(archive)}#member={of_path(name)}"
+
+
 def parse(text: str) -> ImageRef:
-    """What a reference leads to: a path, a table's cell, a video's frame, a web address.
+    """What a reference leads to: a path, a table's cell, an archive's member, a video's frame, a
+    web address.
 
     People need not escape a `#` that is followed by no row and no time.
     """
@@ -43,6 +49,8 @@ def parse(text: str) -> ImageRef:
     if part["row"]:
         item = None if part["item"] is None else int(part["item"])
         return Cell(file, int(part["row"]), unquote(part["column"]), item)
+    if part["member"]:
+        return Member(file, _unescaped(part["member"]))
     if part["at"] == "first":
         return Frame(file, "first")
     return Frame(file, "last" if part["at"] == "last" else float(part["at"]))

@@ -9,13 +9,18 @@ pair has two pictures.
 
 from __future__ import annotations
 
+import ctypes
 import os
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 
 # One picture of the size that `max_pixels` allows by default, or 12 megapixels a core.
 _MOST = max(100_000_000, 12_000_000 * (os.cpu_count() or 1))
+# Pixels that are worth giving back to the system at once: glibc keeps what each thread freed.
+_LARGE = 50_000_000
 
 
 class _Mine(threading.local):
@@ -30,6 +35,17 @@ _given_back = threading.Condition()
 _in_use = 0
 
 
+@cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None)
+
+
+def _trim() -> None:
+    """Give freed memory back to the system, where that is glibc's affair."""
+    if sys.platform == "linux" and hasattr(_libc(), "malloc_trim"):
+        _libc().malloc_trim(0)
+
+
 @contextmanager
 def room() -> Iterator[None]:
     """What this thread decodes within counts until the end; of rooms in rooms, the outermost's."""
@@ -40,6 +56,8 @@ def room() -> Iterator[None]:
     finally:
         _mine.depth -= 1
         if _mine.depth == 0 and _mine.pixels:
+            if _mine.pixels >= _LARGE:
+                _trim()
             with _given_back:
                 _in_use -= _mine.pixels
                 _mine.pixels = 0

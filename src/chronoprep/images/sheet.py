@@ -16,6 +16,7 @@ from chronoprep.data import Pair
 from chronoprep.errors import PairError
 from chronoprep.images.load import load_image
 from chronoprep.images.refs import parse
+from chronoprep.images.room import room
 
 _SIDE, _GAP, _TEXT = 240, 12, 40
 _ENOUGH = (2 * _SIDE, 2 * _SIDE)  # to make it small in good quality
@@ -44,12 +45,13 @@ def draw_sheet(pairs: Sequence[Pair], settings: ImageSettings) -> Image.Image:
         for side, ref in enumerate((pair.source, pair.target)):
             box = (left + side * (_SIDE + _GAP), top)
             try:
-                image = load_image(parse(ref), settings, at_least=_ENOUGH).image
+                with room():
+                    image = load_image(parse(ref), settings, at_least=_ENOUGH).image
+                    image.thumbnail((_SIDE, _SIDE))
             except PairError:
                 pen.rectangle((*box, box[0] + _SIDE, top + _SIDE), outline=_FAINT)
                 pen.text((box[0] + _GAP, top + _GAP), "unreadable", _FAINT, plain)
                 continue
-            image.thumbnail((_SIDE, _SIDE))
             # On the line of its text, which belongs to it.
             place = (box[0] + (_SIDE - image.width) // 2, top + _SIDE - image.height)
             sheet.paste(image, place)

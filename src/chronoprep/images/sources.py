@@ -1,4 +1,4 @@
-"""Where the bytes of an image come from: a file, a cell of a table, a web address."""
+"""Where the bytes of an image come from: a file, a cell of a table, an archive, a web address."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from pathlib import Path
 
 from chronoprep import digest
 from chronoprep.config import ImageSettings
-from chronoprep.data import Cell, Frame, ImageRef, Remote
+from chronoprep.data import Cell, Frame, ImageRef, Member, Remote
 from chronoprep.errors import PairError
 from chronoprep.images.formats import has, plugin_of
 from chronoprep.images.refs import file_of
 
 RESAVE = "Open and save it again as PNG or JPEG, or remove the pair."
+MOST_BYTES = 1 << 31  # of the file of a picture, whose pixels are bounded too
 AGAIN = "Copy or download the file again, or remove the pair."
 
 
-def read_source(ref: Path | Cell | Remote) -> bytes:
+def read_source(ref: Path | Cell | Member | Remote) -> bytes:
     """An image's bytes.
 
     Raises:
@@ -30,6 +31,12 @@ def read_source(ref: Path | Cell | Remote) -> bytes:
         from chronoprep.images.cells import read_cell
 
         return read_cell(ref)
+    if isinstance(ref, Member):
+        from chronoprep.images.archives import read_member
+
+        if not (data := read_member(ref)):
+            raise PairError(f"{ref}: the file is empty (0 bytes).", hint=AGAIN)
+        return data
     if isinstance(ref, Remote):
         from chronoprep.images.downloads import downloaded
 
@@ -43,7 +50,7 @@ def read_file(path: Path) -> bytes:
     Raises:
         PairError: As `require_file`; or it can't be read.
     """
-    require_file(path)
+    require_file(path, MOST_BYTES)
     try:
         return path.read_bytes()
     except OSError as error:
@@ -57,6 +64,7 @@ def content_digest(ref: ImageRef) -> str:
         PairError: It is missing or unreadable.
     """
     if isinstance(ref, Path):
+        require_file(ref, MOST_BYTES)
         return _file_digest(ref)
     if isinstance(ref, Frame):
         require_file(ref.clip)
@@ -67,7 +75,6 @@ def content_digest(ref: ImageRef) -> str:
 
 
 def _file_digest(path: Path) -> str:
-    require_file(path)
     try:
         return digest.of_file(path)
     except OSError as error:
@@ -104,11 +111,12 @@ def _name_in(text: str) -> str:
     return text[text.rfind(os.sep, 0, part if part >= 0 else len(text)) + 1 :]
 
 
-def require_file(path: Path) -> None:
-    """Refuse what can't be read as a file before anything opens it: a FIFO would block forever.
+def require_file(path: Path, most: int | None = None) -> None:
+    """Refuse what can't be read as a file before anything opens it: a FIFO would block forever, and
+    a device never end.
 
     Raises:
-        PairError: It is missing, empty or no file.
+        PairError: It is missing, empty, no file, or larger than `most` bytes.
     """
     try:
         status = path.stat()
@@ -122,6 +130,10 @@ def require_file(path: Path) -> None:
         raise PairError(f"{path}: {what}, not an image.", hint="Rename it or remove the pair.")
     if status.st_size == 0:
         raise PairError(f"{path}: the file is empty (0 bytes).", hint=AGAIN)
+    if most is not None and status.st_size > most:
+        raise PairError(
+            f"{path}: {status.st_size / 1e9:.1f} GB are too many for a picture.", hint=RESAVE
+        )
 
 
 def require_size(ref: ImageRef, size: tuple[int, int], settings: ImageSettings) -> None:
@@ -139,9 +151,10 @@ def require_size(ref: ImageRef, size: tuple[int, int], settings: ImageSettings) 
         )
 
 
-def reason(error: Exception) -> str:
+def reason(error: BaseException) -> str:
     """The first line of an error, or its kind where it says nothing."""
-    return str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
+    text = getattr(error, "strerror", None) or str(error)
+    return text.strip().partition("\n")[0].rstrip(".") or type(error).__name__
 
 
 def unreadable(path: Path, error: OSError | ValueError) -> PairError:

@@ -13,6 +13,7 @@ _BOXES = frozenset(b"ftyp styp moov moof mdat mfra sidx free skip wide uuid udta
 _EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"  # of Matroska and WebM: RFC 8794, 9559
 _TS_PACKETS = ((0, 188), (4, 192))  # where the first sync byte is, and the packets' size
 _SYNC = 0x47
+_PACK, _TAIL = b"\0\0\1\xba", 1 << 17  # of an MPEG program stream: ISO/IEC 13818-1, 2.5
 
 
 def promised_size(path: Path, size: int) -> int:
@@ -33,6 +34,8 @@ def promised_size(path: Path, size: int) -> int:
             return _of_matroska(file, size)
         if head[:4] == b"RIFF":
             return _of_riff(file, size)
+        if head[:4] == _PACK:
+            return _of_program(file, size)
     for sync, packet in _TS_PACKETS:
         if head[sync : sync + 1] == head[sync + packet : sync + packet + 1] == bytes([_SYNC]):
             return -(-size // packet) * packet
@@ -75,3 +78,22 @@ def _of_riff(file: BinaryIO, size: int) -> int:
             break
         at += 8 + length
     return at
+
+
+def _of_program(file: BinaryIO, size: int) -> int:
+    """By the packets from the last pack on, each of which tells its length."""
+    start = max(0, size - _TAIL)
+    file.seek(start)
+    tail = file.read(_TAIL)
+    at = tail.rfind(_PACK)
+    while 0 <= at < len(tail) - 6 and tail[at : at + 3] == _PACK[:3]:
+        if tail[at : at + 4] != _PACK:
+            if tail[at + 3] == 0xB9:  # the end
+                return size
+            at += 6 + int.from_bytes(tail[at + 4 : at + 6], "big")
+        elif tail[at + 4] >> 6 == 1:  # of MPEG-2, which may be stuffed
+            at += 14 + (tail[at + 13] & 7 if at + 13 < len(tail) else 0)
+        else:
+            at += 12
+    # What is left over is a packet's beginning.
+    return max(size, start + at + (6 if 0 <= at < len(tail) else 0))

@@ -6,7 +6,7 @@ It knows chats and texts. It does not know files, the journal, or how a model ru
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 
 from chronoprep.data import GREEDY, Chat, Completion, Likelihood, Picture, Sampling, Served
 from chronoprep.errors import ChronoprepError, PairError, ToolError
@@ -109,11 +109,12 @@ def _ask(
     ]
     for attempt in range(1 + retries):
         sampling = replace(RETRY, seed=attempt) if attempt else GREEDY
-        results = _generate(vlm, [chat for _, chat, _ in pending], sampling)
+        results = generate(vlm, [chat for _, chat, _ in pending], sampling)
         again = []
         for (answer, chat, faults), result in zip(pending, results, strict=True):
             if attempt:
-                answer.retried[stage] = asdict(sampling) | {"refused": faults}
+                drawn = {"temperature": sampling.temperature, "top_p": sampling.top_p}
+                answer.retried[stage] = {**drawn, "seed": sampling.seed, "refused": faults}
             answer.error = answer.refused = None
             if isinstance(result, PairError):
                 answer.error = f"{_TITLES[stage]}: {result.reason}"
@@ -140,7 +141,7 @@ def _ask(
         pending = again
 
 
-def _generate(vlm: VLM, chats: Sequence[Chat], sampling: Sampling) -> list[Completion | PairError]:
+def generate(vlm: VLM, chats: Sequence[Chat], sampling: Sampling) -> list[Completion | PairError]:
     """Answers to a batch. Where a batch fails, its chats run alone, so that one pair that the
     processor refuses (an extreme aspect ratio, say) does not take the others with it."""
     if not chats:
@@ -154,5 +155,6 @@ def _generate(vlm: VLM, chats: Sequence[Chat], sampling: Sampling) -> list[Compl
     except (ValueError, IndexError, KeyError, TypeError) as error:
         problem = error
     if len(chats) > 1:
-        return [result for chat in chats for result in _generate(vlm, [chat], sampling)]
-    return [ToolError(str(problem) or type(problem).__name__)]
+        return [result for chat in chats for result in generate(vlm, [chat], sampling)]
+    hint = "If it is this pair alone, leave it out; else try another --model."
+    return [ToolError(str(problem) or type(problem).__name__, hint=hint)]

@@ -44,16 +44,25 @@ def ranks(values: Sequence[float | None]) -> list[float]:
     return [0.5 if v is None else (first[v] + last[v]) / 2 / most for v in values]
 
 
-def combined(rules: Sequence[float], unsure: Sequence[float | None]) -> list[float]:
-    """One score a label, 0 to 1: the rules', and where any captioner told how sure it was, the mean
-    of that and the rank of its doubt.
+def combined(
+    rules: Sequence[float],
+    unsure: Sequence[float | None],
+    views: Sequence[float | None],
+) -> list[float]:
+    """One score a label, 0 to 1: the mean of the rules' and of ranks, where there are any.
 
     Args:
-        unsure: How unsure the captioner was; larger is less sure, on any scale.
+        unsure: How unsure the captioner was; larger is less sure, on any scale. Its rank counts as
+            much as the rules.
+        views: How far the captioner contradicts itself in other views of the pair. Its rank counts
+            half.
     """
-    if all(value is None for value in unsure):
-        return list(rules)
-    return [(one + other) / 2 for one, other in zip(rules, ranks(unsure), strict=True)]
+    scores, most = list(rules), 1.0
+    for values, weight in ((unsure, 1.0), (views, 0.5)):
+        if any(value is not None for value in values):
+            scores = [s + weight * rank for s, rank in zip(scores, ranks(values), strict=True)]
+            most += weight
+    return [score / most for score in scores]
 
 
 def percentiles(scores: Sequence[float]) -> list[float]:

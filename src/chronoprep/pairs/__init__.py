@@ -5,9 +5,11 @@ Images live in `chronoprep.images.load`, which imports Pillow; this package alon
 
 from __future__ import annotations
 
+from chronoprep.pairs.accounts import Tally
 from chronoprep.pairs.discovery import Discovery, discover
 
 __all__ = [
     "Discovery",
+    "Tally",
     "discover",
 ]

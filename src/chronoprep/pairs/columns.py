@@ -5,8 +5,10 @@ Knows names only; values and files are read elsewhere.
 
 from __future__ import annotations
 
+import difflib
 import json
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Container, Iterable, Mapping, Sequence
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
@@ -20,6 +22,7 @@ Roles = dict[str, Sequence[str]]
 ROLES = ("source", "target", "key", "caption", "prompt")
 
 _TRAPS = frozenset({"image", "input", "output", "images", "edit_image", "control"})
+_PLACE = re.compile(r"(?P<column>.+)\[(?P<place>\d+)\]")
 _RENAME = "Name the columns of the images before and after the edit `source` and `target`"
 
 # Their `image` is the target: taken only by name.
@@ -43,6 +46,18 @@ def presets() -> dict[str, Roles]:
     return _known()["presets"]
 
 
+def place_of(name: str, columns: Container[str]) -> tuple[str, int | None]:
+    """A column, and the place in its lists that a name such as `images[0]` asks for."""
+    place = None if name in columns else _PLACE.fullmatch(name)
+    return (place["column"], int(place["place"])) if place else (name, None)
+
+
+def names_of(role: str) -> list[str]:
+    """What a role's column may be called."""
+    names: list[str] = _known()["names"][role]
+    return names
+
+
 def roles_of(
     columns: Sequence[str], wish: str | None, where: Path, examples: Iterable[str]
 ) -> Roles:
@@ -50,7 +65,8 @@ def roles_of(
 
     Args:
         columns: Of the table.
-        wish: A preset's name, or `source=a,target=b,caption=c,key=d+e`; None recognises them.
+        wish: A preset's name, or `source=a,target=b,caption=c,key=d+e`, of lists also `a[0]`; None
+            recognises them.
         examples: Lines that show rows, for messages.
 
     Raises:
@@ -71,7 +87,11 @@ def roles_of(
 
 
 def _present(roles: Roles, columns: Sequence[str]) -> Roles:
-    return {role: names for role, names in roles.items() if set(names) <= set(columns)}
+    return {
+        role: names
+        for role, names in roles.items()
+        if {place_of(name, columns)[0] for name in names} <= set(columns)
+    }
 
 
 def _by_wish(columns: Sequence[str], wish: str, where: Path) -> Roles:
@@ -94,7 +114,8 @@ def _by_wish(columns: Sequence[str], wish: str, where: Path) -> Roles:
             hint=f"Presets are {', '.join(presets())}; or name them: source=before,target=after",
         )
     for role in ("source", "target", *needed):
-        absent = [name for name in roles.get(role, ("",)) if name not in columns]
+        asked = [place_of(name, columns)[0] for name in roles.get(role, ("",))]
+        absent = [name for name in asked if name not in columns]
         if absent:
             raise ConfigError(
                 f"{where}: no column {_listed(absent)} for the {role} (--columns {wish}).",
@@ -120,7 +141,14 @@ def _by_name(columns: Sequence[str], where: Path, examples: str) -> Roles:
             roles[role] = claims
     missing = [role for role in ("source", "target") if role not in roles]
     if missing:
+        _refuse_several(columns, normal, missing, where)
         traps = [column for column in columns if normal[column] in _TRAPS]
+        named_so = [name for role in missing for name in names_of(role)]
+        near = [
+            f"{column} for {alike[0]}"
+            for column in columns
+            if (alike := difflib.get_close_matches(normal[column], named_so, 1, 0.8))
+        ]
         why = (
             f"{_listed(traps)} may be source, target or a caption, depending on the dataset"
             if traps
@@ -133,9 +161,31 @@ def _by_name(columns: Sequence[str], where: Path, examples: str) -> Roles:
         raise ConfigError(
             f"{where}: no column is clearly the {' and the '.join(missing)} image: {why}."
             f"{examples}",
-            hint=f"Say which: --columns {flag}. Or: {_RENAME} (source,target,key,caption).",
+            hint=f"Say which: --columns {flag}. Or: {_RENAME} (source,target,key,caption)."
+            + (f" Was {' and '.join(near)} meant?" if near else ""),
         )
     return roles
+
+
+def _refuse_several(
+    columns: Sequence[str], normal: Mapping[str, str], missing: Sequence[str], where: Path
+) -> None:
+    """Where a role has numbered columns, `source_1` and `source_2`: say how one is chosen.
+
+    Raises:
+        ConfigError: It has.
+    """
+    for role in missing:
+        known = _known()["names"][role]
+        several = [
+            name for name in columns if normal[name].rstrip("0123456789").rstrip("_") in known
+        ]
+        if several:
+            chosen = {"source": "source=…", "target": "target=…", role: f"{role}={several[0]}"}
+            raise ConfigError(
+                f"{where}: {_listed(several)} are several columns for the {role}: a pair has one.",
+                hint=f"Say which: --columns {','.join(chosen.values())}",
+            )
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -8,21 +8,28 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from chronoprep.config import PairSettings
 from chronoprep.data import Outcome, Pair
 from chronoprep.errors import ConfigError, PairError
+from chronoprep.images.refs import file_of
+from chronoprep.images.sources import require_file
 from chronoprep.keys import is_unicode
-from chronoprep.pairs.folders import listing
+from chronoprep.pairs.accounts import Tally, is_document, notes_of, tally_of
+from chronoprep.pairs.archives import Archive
+from chronoprep.pairs.folders import Folder, Tree
 from chronoprep.pairs.hub import fetched, is_address
-from chronoprep.pairs.layouts import UNDERSTOOD, find_in_folder, refuse_unknown, role_folders
+from chronoprep.pairs.layouts import find_in_folder
 from chronoprep.pairs.patterns import find_by_pattern
-from chronoprep.pairs.scan import Candidate, Scan, key_of
+from chronoprep.pairs.readers import COLUMNAR, SUFFIXES
+from chronoprep.pairs.roles import UNDERSTOOD, refuse_unknown, role_folders
+from chronoprep.pairs.scan import Candidate, Passed, Scan, key_of
 from chronoprep.pairs.sidecars import Sidecars
-from chronoprep.pairs.tables import COLUMNAR, SUFFIXES, find_in_tables
+from chronoprep.pairs.tables import find_in_tables
 from chronoprep.rows import Rows
 
 if TYPE_CHECKING:
@@ -43,6 +50,9 @@ class Discovery:
         renamed: (name on disk, key used) where the name is no safe key.
         bad: Pairs that can't be used, each with its key and a `PairError`.
         layout: What was recognised, for people.
+        passed: What else lies there and is in no pair.
+        notes: What was read otherwise than it is written, readable.
+        tally: Of all files or rows, how many went which way.
     """
 
     pairs: Rows[Pair]
@@ -51,10 +61,13 @@ class Discovery:
     renamed: tuple[tuple[str, str], ...]
     bad: tuple[Outcome[Pair], ...]
     layout: str
+    passed: tuple[Passed, ...] = ()
+    notes: tuple[str, ...] = ()
+    tally: Tally = field(default_factory=Tally)
 
 
 def discover(where: Path, settings: PairSettings) -> Discovery:
-    """Find the pairs in a folder, a table or a set of the `datasets` library.
+    """Find the pairs in a folder, a zip archive, a table or a set of the `datasets` library.
 
     Raises:
         ConfigError: `where` does not exist, holds no pairs, leaves open which image is the source,
@@ -63,32 +76,46 @@ def discover(where: Path, settings: PairSettings) -> Discovery:
     asked = settings.source_glob or settings.target_glob or settings.regex
     by_names = bool(asked) or settings.layout != "auto"
     tables = [fetched(where, settings)] if is_address(where) else _tables(where, by_names=by_names)
+    tree: Tree | None = None
     if tables:
         if by_names:
             raise ConfigError(
                 f"{where}: a table names its pairs; layouts and patterns are for folders.",
                 hint="Leave out --layout, --source-glob, --target-glob and --regex.",
             )
-        found = find_in_tables(tables, settings)
+        # What was fetched is in our own columns.
+        ours = {"columns": None} if is_address(where) else {}
+        found = find_in_tables(tables, settings.model_copy(update=ours))
+        found.passed += _beside_tables(where, tables)
     else:
+        tree = Archive(where) if where.is_file() else Folder(str(where))
         find = find_by_pattern if asked else find_in_folder
-        found = find(where, settings)
+        found = find(tree, where, settings)
 
     frame = _with_keys(_in_columns(found), found)
-    pairs, renamed = _with_captions(frame, found, where, settings.limit)
+    sidecars = Sidecars(tree, found.beside, found.nothings) if tree else None
+    pairs, renamed, rest = _with_captions(frame, found, sidecars, settings.limit)
+    if tree is None:
+        tally = Tally(found.seen, len(pairs), 0, 0, 0, len(found.bad), rest.height, unit="rows")
+    elif sidecars is not None:
+        tally = tally_of(found, tree, sidecars, pairs.frame, rest)
+    shown = tree.shown if tree else str
     discovery = Discovery(
         pairs=pairs,
-        unmatched=tuple(map(Path, sorted(found.unmatched))),
+        unmatched=tuple(Path(shown(path)) for path in sorted(found.unmatched)),
         ambiguous=tuple(sorted(found.ambiguous)),
         renamed=tuple(renamed),
         bad=tuple(found.bad),
         layout=", ".join(sorted(found.layouts)) or "nothing recognised",
+        passed=tuple(found.passed),
+        notes=tuple(notes_of(found)),
+        tally=tally,
     )
     problems = _problems(discovery)
     if not discovery.pairs and not discovery.bad:
         recognised = found.layouts or found.ambiguous
-        if where.is_dir() and not by_names and not recognised:
-            refuse_unknown(where)
+        if tree is not None and not by_names and not recognised:
+            refuse_unknown(tree, where)
         raise ConfigError(f"{where}: no pairs found.{_lines(problems)}", hint=UNDERSTOOD)
     if settings.strict and problems:
         raise ConfigError(
@@ -106,22 +133,30 @@ def _tables(where: Path, *, by_names: bool) -> list[Path]:
         ConfigError: It is neither a table nor a folder, or holds splits and none is `train`.
     """
     if where.is_file():
+        if where.suffix.lower() == ".zip":
+            return []
         if where.suffix.lower() not in SUFFIXES:
             raise ConfigError(
                 f"{where}: not a folder, and not a table that can be read.",
-                hint=f"Give a folder of pairs or a manifest ({', '.join(SUFFIXES)}).",
+                hint=f"Give a folder or a .zip of pairs, or a manifest ({', '.join(SUFFIXES)}).",
             )
         return [where]
     if not where.is_dir():
-        raise ConfigError(f"{where}: no such folder or manifest.", hint="Check the path.")
+        what = (
+            "neither a folder nor a regular file"
+            if where.exists()
+            else "no such folder or manifest"
+        )
+        raise ConfigError(f"{where}: {what}.", hint="Check the path.")
     if any((where / name).is_file() for name in ("state.json", "dataset_dict.json")):
         return [where]
     # Where the hub keeps the parts of a set.
     for folder in (where, where / "data"):
         if folder.is_dir() and not by_names:
-            here = listing(str(folder))
+            tree = Folder(str(folder))
+            here = tree.listing()
             parts = [name for name in here.others if name.lower().endswith(COLUMNAR)]
-            if parts and not here.images and not role_folders(folder, here.folders):
+            if parts and not here.images and not role_folders(tree, folder, here.folders):
                 return [folder / name for name in _one_split(folder, parts)]
     return []
 
@@ -144,15 +179,28 @@ def _one_split(folder: Path, parts: list[str]) -> list[str]:
 
 
 def _in_columns(found: Scan) -> polars.DataFrame:
-    """All candidates; those whose names are no Unicode, which columns can't hold, are bad."""
+    """All candidates. Bad are those whose names are no Unicode, which columns can't hold, and those
+    of what is named like an image and is no file."""
     rows = Rows(Candidate)
     for row in found.candidates:
-        if is_unicode("".join(filter(None, row))):
-            rows.append(row)
+        if error := _fault_of(row, found):
+            found.refuse(row.name, error, row)
         else:
-            what = f"{row.source!r} → {row.target!r}: the name is not valid UTF-8."
-            found.refuse(row.name, PairError(what, hint="Rename the files."))
+            rows.append(row)
     return rows.frame
+
+
+def _fault_of(row: Candidate, found: Scan) -> PairError | None:
+    if not is_unicode("".join(filter(None, row))):
+        what = f"{row.source!r} → {row.target!r}: the name is not valid UTF-8."
+        return PairError(what, hint="Rename the files.")
+    for ref in (row.source, row.target) if found.odd and found.tree else ():
+        if found.tree and found.tree.below(ref) in found.odd:
+            try:
+                require_file(Path(file_of(ref)))
+            except PairError as error:
+                return error
+    return None
 
 
 def _with_keys(frame: polars.DataFrame, found: Scan) -> polars.DataFrame:
@@ -177,7 +225,7 @@ def _with_keys(frame: polars.DataFrame, found: Scan) -> polars.DataFrame:
                 f"{len(rows)} pairs: {files}{more}.",
                 hint="Rename the files, or give each pair its own key in a manifest.",
             )
-            found.refuse(row["name"], error)
+            found.refuse(row["name"], error, Candidate(*(row[name] for name in Candidate._fields)))
     frame = frame.filter(~clashing)
     return frame if found.ordered else frame.sort("key")
 
@@ -197,25 +245,39 @@ def _disambiguated(frame: polars.DataFrame) -> polars.DataFrame:
 
 
 def _with_captions(
-    frame: polars.DataFrame, found: Scan, where: Path, limit: int | None
-) -> tuple[Rows[Pair], list[tuple[str, str]]]:
-    """The first `limit` pairs, with what their sidecars say; and the names that are no keys."""
-    sidecars = Sidecars(str(where)) if found.sidecars else None
-    pairs, renamed = Rows(Pair), []
+    frame: polars.DataFrame, found: Scan, sidecars: Sidecars | None, limit: int | None
+) -> tuple[Rows[Pair], list[tuple[str, str]], polars.DataFrame]:
+    """The first `limit` pairs, with what their sidecars say; the names that are no keys; and the
+    candidates beyond."""
+    pairs, renamed, done = Rows(Pair), [], 0
     for key, row in zip(frame["key"], Rows(Candidate, frame), strict=True):
         if limit is not None and len(pairs) == limit:
             break
+        done += 1
         try:
             caption, prompt = sidecars.read(row) if sidecars else (None, None)
         except PairError as error:
-            found.refuse(row.name, error)
+            found.refuse(row.name, error, row)
             continue
         pairs.append(
             Pair(key, row.source, row.target, caption or row.caption, prompt or row.prompt)
         )
         if row.name.replace("/", "__") != key:
             renamed.append((row.name, key))
-    return pairs, renamed
+    return pairs, renamed, frame.slice(done)
+
+
+def _beside_tables(where: Path, tables: Sequence[Path]) -> Iterator[Passed]:
+    """What lies beside the parts of a table in a folder."""
+    if not where.is_dir() or where in tables:
+        return
+    folder = Folder(str(tables[0].parent))
+    taken = {table.name for table in tables}
+    here = folder.listing()
+    for name in here.images + [name for name in here.others if name not in taken]:
+        why = "of another split" if _PART.match(name) else "beside the table"
+        if not is_document(name):
+            yield Passed(folder.shown(name), why)
 
 
 def _problems(discovery: Discovery) -> list[str]:
@@ -223,6 +285,7 @@ def _problems(discovery: Discovery) -> list[str]:
         *(f"no partner: {path}" for path in discovery.unmatched),
         *(f"ambiguous: {line}" for line in discovery.ambiguous),
         *(str(outcome.error) for outcome in discovery.bad),
+        *(f"passed over: {what}: {why}" for what, why, _ in discovery.passed),
     ]
 
 

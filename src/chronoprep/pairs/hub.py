@@ -22,7 +22,7 @@ from chronoprep.config import PairSettings
 from chronoprep.errors import BackendError, ConfigError
 from chronoprep.images.cells import import_datasets
 from chronoprep.images.sources import cache, reason
-from chronoprep.pairs.columns import Roles, roles_of
+from chronoprep.pairs.columns import Roles, place_of, roles_of
 
 # `hf://datasets/OWNER/NAME@REVISION/CONFIG:SPLIT`; a path folds the two slashes into one.
 _ADDRESS = re.compile(
@@ -149,15 +149,23 @@ def _record(
 ) -> dict[str, Any]:
     """A row of the table: its images as paths, its texts as they are."""
     record: dict[str, Any] = {
-        role: _kept(row[roles[role][0]], folder, f"{number:07}.{role}", where)
+        role: _kept(_value(row, roles[role][0]), folder, f"{number:07}.{role}", where)
         for role in ("source", "target")
     }
     for role in ("caption", "prompt"):
         if role in roles:
-            record[role] = row[roles[role][0]]
+            record[role] = _value(row, roles[role][0])
     keys = [row[column] for column in roles.get("key", ())]
     record["key"] = "_".join(map(str, keys)) if keys and None not in keys else f"row-{number:07}"
     return record
+
+
+def _value(row: dict[str, Any], name: str) -> Any:
+    column, place = place_of(name, row)
+    value = row[column]
+    if place is None or not isinstance(value, list):
+        return value
+    return value[place] if place < len(value) else None
 
 
 def _kept(value: Any, folder: Path, name: str, where: Path) -> Any:

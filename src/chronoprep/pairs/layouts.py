@@ -7,188 +7,87 @@ makes pairs of that.
 from __future__ import annotations
 
 import json
-import os
 import re
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from functools import lru_cache, partial
-from itertools import combinations
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from chronoprep.config import PairSettings
 from chronoprep.errors import ConfigError, PairError
-from chronoprep.images.refs import file_of, of_path
-from chronoprep.pairs.folders import VIDEO_SUFFIXES, listing, stem, walk
-from chronoprep.pairs.scan import Candidate, Classify, Part, Scan
+from chronoprep.pairs.archives import Archive
+from chronoprep.pairs.folders import VIDEO_SUFFIXES, Listing, Tree, stem
+from chronoprep.pairs.roles import role_folders, side_of
+from chronoprep.pairs.scan import Candidate, Part, Scan
 
-# Names of two folders, source first; compared without case, `_` like `-`.
-FOLDERS = (
-    *(("input", "output"), ("inputs", "outputs"), ("input-images", "output-images")),
-    *(("source", "target"), ("sources", "targets"), ("before", "after")),
-    *(("control", "target"), ("a", "b"), ("original", "edited"), ("originals", "edits")),
-    # kohya's own names for them: the images are what the training aims at.
-    ("control-directory", "image-directory"),
-)
-# What kohya's and DiffSynth's sets call the two sides. Read only when asked for: elsewhere `images`
-# are the sources.
-KOHYA_SOURCES = ("control", "control-images", "control-image", "controls", "conditioning-images")
-KOHYA_TARGETS = ("image", "images", "img", "target", "targets")
 # Last words of stems in one folder (`ROOT_start`), or whole stems in a folder a pair (`start`).
 WORDS = {
     **{"start": "end", "in": "out", "input": "output", "before": "after", "source": "target"},
     **{"control": "target", "a": "b", "original": "edited"},
 }
-# One source has many targets as `ROOT_edited_1`, `ROOT_edited_2`; `b_1` would be too little to say.
+_SHORT = ("a", "b", "in", "out")  # words of their own: these follow `_` alone
+# `before_1 after_1 before_2 after_2` are two pairs; without numbered sources, `after_1 after_2` are
+# two targets of one. `(1)` is how Windows numbers files.
 _WORD = re.compile(
-    rf"(?:(?P<root>.+)_)?(?:(?P<plain>{'|'.join(WORDS)}|b)"
-    rf"|(?P<word>{'|'.join({*WORDS.values()} - {'b'})})(?:_(?P<number>\d+))?)",
+    rf"(?:(?P<root>.+)(?P<sep>[_\-. ]))?(?P<word>{'|'.join({*WORDS, *WORDS.values()})})"
+    r"(?:(?P<gap>[_\-. ]?)\(?(?P<number>\d+)\)?)?",
     re.IGNORECASE | re.DOTALL,
 )
-# Folders of unknown names are compared two by two, to ask a better question.
-_MOST_COMPARED = 10
 _MANY = re.compile(r"(?P<root>.+)[_-]\d+", re.DOTALL)
+_EDITS = "prompt.json"  # of InstructPix2Pix: the instruction of all pairs in its folder
 _SEED = re.compile(r"(?P<root>.+)_(?P<side>[01])", re.DOTALL)
 
-UNDERSTOOD = (
-    "Understood are: two folders (input/0001.png + output/0001.png; also source/target, "
-    "before/after, control/target, A/B), suffixes in one folder (0001_start.png + 0001_end.png; "
-    "also _in/_out, _input/_output, _before/_after, _source/_target, _A/_B, _original/_edited), "
-    "a folder a pair (0001/before.png + 0001/after.png), InstructPix2Pix's raw folders "
-    "(7_0.jpg + 7_1.jpg + prompt.json), clips (clip.mp4: its first and last frame), and a .csv or "
-    ".jsonl manifest with the columns source and target. For other names: "
-    "--source-glob 'raw/*.jpg' --target-glob 'final/*.jpg'."
-)
 
-
-def find_in_folder(where: Path, settings: PairSettings) -> Scan:
+def find_in_folder(tree: Tree, where: Path, settings: PairSettings) -> Scan:
     """The pairs of a folder by the layout that is asked for, or the one that is recognised.
 
     Raises:
         ConfigError: The roles are ambiguous, or the layout that was asked for is not there.
     """
-    top, found = str(where), Scan()
-    layout = settings.layout
-    images, folders, _ = listing(top)
+    found, layout = Scan(tree), settings.layout
     if layout in ("auto", "folders", "kohya"):
-        sides = role_folders(where, folders, kohya=layout == "kohya")
+        here = tree.listing()
+        sides = role_folders(tree, where, here.folders, kohya=layout == "kohya")
         if sides:
-            found.unmatched += [os.path.join(top, name) for name in images]
-            _match_folders(found, top, *sides)
-            if others := [f"{name}/" for name in folders if name not in sides]:
-                found.layouts.add(f"without {', '.join(others)}")
+            _match_folders(found, tree, here, *sides)
             return found
         if layout != "auto":
             names = "control/ and images/" if layout == "kohya" else "input/ and output/"
             raise ConfigError(
                 f"{where}: no two folders such as {names} in it.",
-                hint=f"Its folders are: {', '.join(folders) or 'none'}. For other names: "
+                hint=f"Its folders are: {', '.join(here.folders) or 'none'}. For other names: "
                 "--source-glob 'raw/*' --target-glob 'final/*'.",
             )
-    pairs: Iterator[Candidate] = iter(())
-    if layout != "clips":
-        pairs = found.match(found.slots(top, _by_words(where, layout)))
+    words = _Words(found, where, layout)
+    slots = found.slots(tree, words)
+    pairs = found.match(tree, words.renumbered(slots))
     if layout in ("auto", "instructpix2pix"):
-        pairs = _with_edits(found, pairs)
+        pairs = _with_edits(found, tree, pairs)
     if layout in ("auto", "clips"):
-        pairs = _or_clips(found, pairs, top, _frames(settings.frames))
+        pairs = _or_clips(found, tree, pairs, _frames(settings.frames))
     found.candidates = pairs
     return found
 
 
-def role_folders(
-    where: Path, folders: Sequence[str], *, kohya: bool = False
-) -> tuple[str, str] | None:
-    """The folders of sources and of targets.
-
-    Raises:
-        ConfigError: There is more than one way to take them.
-    """
-    by_name = _by_plain_name(folders)
-    roles = [(s, t) for s in KOHYA_SOURCES for t in KOHYA_TARGETS] if kohya else FOLDERS
-    options = [(s, t) for one, other in roles for s in by_name[one] for t in by_name[other]]
-    if len(options) > 1:
-        raise ConfigError(
-            f"{where}: the folders can be paired in more than one way:{_shown(where, options)}",
-            hint=f"The first, for example: {_flags(options[0])}",
-        )
-    return options[0] if options else None
-
-
-def _by_plain_name(folders: Sequence[str]) -> defaultdict[str, list[str]]:
-    """Folders by their names as `FOLDERS` has them."""
-    by_name = defaultdict(list)
-    for name in folders:
-        by_name[name.casefold().replace("_", "-")].append(name)
-    return by_name
-
-
-def refuse_unknown(where: Path) -> None:
-    """For a folder that gave no pairs: ask, if its names show pairs whose roles nothing tells.
-
-    Raises:
-        ConfigError: With two example pairs and the flags that decide.
-    """
-    images, folders, _ = listing(str(where))
-    by_name = _by_plain_name(folders)
-    pictures = [name for target in KOHYA_TARGETS[:2] for name in by_name[target]]
-    controls = [name for source in KOHYA_SOURCES for name in by_name[source]]
-    if pictures and controls:
-        picture, control = pictures[0], controls[0]
-        ways = [(control, picture), (picture, control)]
-        raise ConfigError(
-            f"{where}: can't tell which folder holds the sources: {control}, {picture}. In "
-            f"kohya's and DiffSynth's sets {picture}/ holds the targets, in others the sources:"
-            f"{_shown(where, ways)}",
-            hint=f"The first: --layout kohya. The second: {_flags(ways[1])}",
-        )
-    compared = folders if len(folders) <= _MOST_COMPARED else []
-    stems = {name: _by_stem(where, name).keys() for name in compared}
-    for one, other in combinations(compared, 2):
-        if stems[one] & stems[other]:
-            ways = [(one, other), (other, one)]
-            raise ConfigError(
-                f"{where}: can't tell which folder holds the sources:{_shown(where, ways)}",
-                hint=f"The first: {_flags(ways[0])}\nThe second: {_flags(ways[1])}",
-            )
-    names = set(map(stem, images))
-    both = sorted(n[:-2] for n in names if n.endswith("_0") and f"{n[:-2]}_1" in names)
-    if both:
-        shown = "".join(f"\n  {root}_0 → {root}_1, or the reverse" for root in both[:2])
-        raise ConfigError(
-            f"{where}: can't tell which images are the sources:{shown}",
-            hint="If _0 is before the edit, as in InstructPix2Pix: --layout instructpix2pix. "
-            "If not: --source-glob '*_1.*' --target-glob '*_0.*'.",
-        )
-
-
-def _by_stem(where: Path, folder: str) -> dict[str, str]:
-    return {stem(name): name for name in listing(os.path.join(str(where), folder)).images}
-
-
-def _shown(where: Path, ways: Sequence[tuple[str, str]]) -> str:
-    """Two example pairs: one of each way to take the folders."""
-    lines = []
-    for source, target in ways:
-        befores, afters = _by_stem(where, source), _by_stem(where, target)
-        root = next((root for root in befores if root in afters), None)
-        before, after = ("", "") if root is None else (befores[root], afters[root])
-        lines.append(f"\n  {source}/{before} → {target}/{after}")
-    return "".join(lines)
-
-
-def _flags(sides: tuple[str, str]) -> str:
-    return f"--source-glob '{sides[0]}/*' --target-glob '{sides[1]}/*'"
-
-
-def _match_folders(found: Scan, where: str, source: str, target: str) -> None:
+def _match_folders(found: Scan, tree: Tree, here: Listing, source: str, target: str) -> None:
     """Two folders: pairs are files of equal relative path without suffix."""
     found.layouts.add(f"two folders: {source}/ → {target}/")
-    slots = found.slots(os.path.join(where, source), lambda path: Part(stem(path), "source"))
-    slots += found.slots(
-        os.path.join(where, target), lambda path: Part(stem(path), "target", stem(path))
-    )
+    found.take(tree, "", here)
+    found.unmatched += here.images
+    sides = [f"{source}/", f"{target}/"]
+
+    def classify(folder: str, name: str) -> Part:
+        side = folder.startswith(sides[1])
+        path = folder[len(sides[side]) :] + stem(name)
+        return Part(path, "target", path) if side else Part(path, "source")
+
+    slots = [slot for side in sides for slot in found.slots(tree, classify, side)]
+    others = [name for name in here.folders if name not in (source, target)]
+    for name in others:
+        found.slots(tree, None, f"{name}/")
+    if others:
+        found.layouts.add(f"without {', '.join(f'{name}/' for name in others)}")
     kohya = source.casefold().startswith("control")
-    found.candidates = found.match(slots, partial(_adopted, kohya=kohya))
+    found.candidates = found.match(tree, slots, partial(_adopted, kohya=kohya))
 
 
 def _adopted(slots: list[str], lone: list[str], *, kohya: bool) -> list[str]:
@@ -224,60 +123,93 @@ def _owners(group: str) -> tuple[str, str]:
     return many["root"] if many else "", group.rpartition("/")[0]
 
 
-def _by_words(where: Path, layout: str) -> Classify:
+class _Words:
     """Stems that end in, or are, a word for source or target; folder by folder.
 
     Raw folders of InstructPix2Pix, known by their prompt.json, are read on the way.
     """
 
-    @lru_cache(maxsize=1)
-    def is_raw(folder: str) -> bool:
-        known = layout == "auto" and os.path.isfile(f"{where}{os.sep}{folder}prompt.json")
-        return known or layout == "instructpix2pix"
+    def __init__(self, found: Scan, where: Path, layout: str) -> None:
+        self._found, self._layout = found, layout
+        self._name = where.resolve().name if where.is_dir() else where.stem
+        self._raw = ("", False)
+        self._numbered: set[str] = set()
 
-    def classify(path: str) -> Part | None:
-        folder = path[: path.rfind("/") + 1]
-        last = stem(path[len(folder) :])
-        if is_raw(folder):
-            # SEED_0 is edited into SEED_1.
-            if seed := _SEED.fullmatch(last):
-                name = folder + seed["root"]
-                if seed["side"] == "0":
-                    return Part(f"{name}/0", "source", "InstructPix2Pix's raw folders")
-                return Part(f"{name}/0", "target", name)
+    def __call__(self, folder: str, name: str) -> Part | None:
+        if self._layout == "clips":
             return None
+        last = stem(name)
+        seed = _SEED.fullmatch(last) if self._is_raw(folder) else None
+        # SEED_0 is edited into SEED_1; `before_0` is no seed, and a seed is a number.
+        if seed and (
+            seed["root"].isdigit() or (self._layout != "auto" and side_of(seed["root"]) is None)
+        ):
+            root = folder + seed["root"]
+            if seed["side"] == "0":
+                return Part(f"{root}/0", "source", "InstructPix2Pix's raw folders")
+            return Part(f"{root}/0", "target", root)
         match = _WORD.fullmatch(last)
-        root = (match["root"] or "") if match else ""
-        if match is None or (layout != "auto" and bool(root) != (layout == "suffixes")):
-            return None
-        word = (match["plain"] or match["word"]).casefold()
-        if word in WORDS:
-            after = WORDS[word]
-            kind = "suffixes in one folder: _{} → _{}" if root else "a folder a pair: {} → {}"
-            return Part(f"{folder}{root}/{after}", "source", kind.format(word, after))
-        # `before.jpg` names no root: the pair is called after its folder.
-        name = folder + root if root else folder[:-1] or where.resolve().name
-        number = f"_{match['number']}" if match["number"] else ""
-        return Part(f"{folder}{root}/{word}", "target", name + number)
+        return self._part(folder, match) if match else None
 
-    return classify
+    def renumbered(self, slots: list[str]) -> list[str]:
+        """The slots with targets beside the sources of their number, where sources are numbered."""
+        return list(map(self._beside_its_source, slots)) if self._numbered else slots
+
+    def _beside_its_source(self, slot: str) -> str:
+        group, side, rest = slot.split("\0", 2)
+        if side == "source" or group not in self._numbered:
+            return slot
+        name = rest.partition("\0")[0]
+        return f"{group}\1{name.rpartition('_')[2]}\0{side}\0{rest}"
+
+    def _part(self, folder: str, match: re.Match[str]) -> Part | None:
+        root, sep, gap, number = (match[name] or "" for name in ("root", "sep", "gap", "number"))
+        word = match["word"].casefold()
+        if word in _SHORT and (sep not in ("", "_") or (number and gap != "_")):
+            return None
+        wanted = "suffixes" if root else "pair-folders"
+        if self._layout not in ("auto", wanted) and not (self._layout == "suffixes" and number):
+            return None
+        after = WORDS.get(word, word)
+        group = f"{folder}{root}{sep}/{after}"
+        if word in WORDS:
+            if number:
+                self._numbered.add(group)
+                kind = f"numbered in one folder: {word}{gap}N → {after}{gap}N"
+                return Part(f"{group}\1{number}", "source", kind)
+            kind = f"suffixes in one folder: {sep}{word} → {sep}{after}"
+            return Part(group, "source", kind if root else f"a folder a pair: {word} → {after}")
+        # `before.jpg` names no root: the pair is called after its folder.
+        name = folder + root if root else folder[:-1] or self._name
+        if number and (word == "b" or match.end("gap") != match.start("number") or gap != "_"):
+            # Too little to say that it is one of many: `after (1)` may be a copy.
+            return Part(f"{group}\1{number}", "target", f"{name}_{number}")
+        return Part(group, "target", f"{name}_{number}" if number else name)
+
+    def _is_raw(self, folder: str) -> bool:
+        if self._layout != "auto":
+            return self._layout == "instructpix2pix"
+        if folder != self._raw[0]:
+            self._raw = (folder, _EDITS in self._found.beside.get(folder, ()))
+        return self._raw[1]
 
 
 def _or_clips(
-    found: Scan, pairs: Iterator[Candidate], top: str, frames: tuple[str, str]
+    found: Scan, tree: Tree, pairs: Iterator[Candidate], frames: tuple[str, str]
 ) -> Iterator[Candidate]:
     """The pairs of images; where there are none, each video is a pair of two of its frames."""
     first = next(pairs, None)
     if first is not None:
         yield first
         yield from pairs
-    elif not found.bad and not found.ambiguous:
-        for relative, here in walk(top):
-            for name in here.others:
+    elif not found.bad and not found.ambiguous and not isinstance(tree, Archive):
+        found.clips = True
+        for folder, names in found.beside.items():
+            for name in names:
                 if name.lower().endswith(VIDEO_SUFFIXES):
                     found.layouts.add(f"clips: {frames[0]} → {frames[1]} frame")
-                    clip = of_path(f"{top}{os.sep}{relative}{name}")
-                    yield Candidate(relative + stem(name), *(f"{clip}#t={at}" for at in frames))
+                    clip = tree.ref(folder + name)
+                    yield Candidate(folder + stem(name), *(f"{clip}#t={at}" for at in frames))
 
 
 def _frames(text: str) -> tuple[str, str]:
@@ -298,28 +230,29 @@ def _frames(text: str) -> tuple[str, str]:
     return words[0], words[1]
 
 
-def _with_edits(found: Scan, pairs: Iterator[Candidate]) -> Iterator[Candidate]:
+def _with_edits(found: Scan, tree: Tree, pairs: Iterator[Candidate]) -> Iterator[Candidate]:
     """Pairs with the caption that a prompt.json of InstructPix2Pix beside them holds, if any."""
     edits: dict[str, str | PairError | None] = {}
     for pair in pairs:
-        path = os.path.join(os.path.dirname(file_of(pair.source)), "prompt.json")
-        if path not in edits:
-            edits[path] = _edit(path)
-        edit = edits[path]
+        path = tree.below(pair.source)
+        folder = path[: path.rfind("/") + 1]
+        if folder not in edits:
+            known = _EDITS in found.beside.get(folder, ())
+            edits[folder] = _edit(tree, folder + _EDITS) if known else None
+            found.read.update([folder + _EDITS] * known)
+        edit = edits[folder]
         if isinstance(edit, PairError):
-            found.refuse(pair.name, edit)
+            found.refuse(pair.name, edit, pair)
         else:
             yield pair._replace(caption=edit)
 
 
-def _edit(path: str) -> str | PairError | None:
-    """The instruction of an InstructPix2Pix prompt.json, if there is one; an error if that is no
-    JSON object with a text `edit`."""
+def _edit(tree: Tree, path: str) -> str | PairError | None:
+    """The instruction of an InstructPix2Pix prompt.json; an error if that is no JSON object with a
+    text `edit`."""
     try:
-        edit: str = json.loads(Path(path).read_text(encoding="utf-8-sig"))["edit"].strip()
+        edit: str = json.loads(tree.read(path).decode("utf-8-sig"))["edit"].strip()
         return edit or None
-    except FileNotFoundError:
-        return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        wrong = f"{path}: can't read its edit instruction: {error!r}."
+        wrong = f"{tree.shown(path)}: can't read its edit instruction: {error!r}."
         return PairError(wrong, hint='Write {"edit": "add a hat"}.')

@@ -2,27 +2,64 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import unicodedata
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from itertools import product
-from pathlib import Path
 
 from chronoprep.errors import PairError
-from chronoprep.images.refs import file_of
 from chronoprep.keys import is_unicode
-from chronoprep.pairs.folders import stem
+from chronoprep.pairs.columns import names_of
+from chronoprep.pairs.folders import Tree, stem
 from chronoprep.pairs.scan import Candidate
+from chronoprep.pairs.words import text_of
+
+# As trainers and captioners call them.
+SUFFIXES = (".txt", ".caption", ".captions", ".cap", ".json")
 
 
 class Sidecars:
-    """Captions in `.txt` and `.json` files beside the images or in the root, called after the pair
-    or its target: `x.txt`, `x_after.txt`."""
+    """Captions in text and JSON files beside the images or in the root, called after the pair or
+    its target: `x.txt`, `x_after.txt`, `x.png.txt`, `x.caption`, `x.TXT`.
 
-    def __init__(self, root: str) -> None:
-        self._root = root
-        self._listed: dict[str, dict[str, str]] = {}
+    Args:
+        beside: By folder, the files that are no images.
+        nothings: Takes the words for no text that stand in place of one.
+    """
+
+    def __init__(self, tree: Tree, beside: Mapping[str, list[str]], nothings: Counter[str]) -> None:
+        self._tree = tree
+        self._nothings = nothings
+        self._listed = {folder: _by_name(names) for folder, names in beside.items()}
+        self._listed = {folder: names for folder, names in self._listed.items() if names}
+        self._used: dict[str, set[str]] = {}
+
+    @property
+    def any(self) -> bool:
+        """Whether there are any."""
+        return bool(self._listed)
+
+    def of(self, pair: Candidate) -> list[str]:
+        """The paths of a pair's sidecars, which are taken from now on."""
+        if not self._listed:
+            return []
+        source, target = self._tree.below(pair.source), self._tree.below(pair.target)
+        folder, _, name = pair.name.rpartition("/")
+        before, after = os.path.basename(source), os.path.basename(target)
+        folders = dict.fromkeys(
+            (source[: -len(before)], target[: -len(after)], f"{folder}/" * bool(folder))
+        )
+        names = [name, stem(after), unicodedata.normalize("NFC", after)]
+        if stem(before) == name:
+            names.append(unicodedata.normalize("NFC", before))
+        found = []
+        for near, called in product(folders, dict.fromkeys(names)):
+            if files := self._listed.get(near, {}).get(called):
+                self._used.setdefault(near, set()).add(called)
+                found += [near + file for file in files.split("/")]
+        return found
 
     def read(self, pair: Candidate) -> tuple[str | None, str | None]:
         """Caption and prompt of a pair, if any.
@@ -30,53 +67,61 @@ class Sidecars:
         Raises:
             PairError: A sidecar can't be read, or two of them disagree.
         """
-        folder, _, name = pair.name.rpartition("/")
-        source, target = file_of(pair.source), file_of(pair.target)
-        folders = dict.fromkeys(map(os.path.dirname, (source, target, f"{self._root}/{folder}/")))
-        names = dict.fromkeys((name, stem(os.path.basename(target))))
         # Text → the file that says so first.
         captions: dict[str, str] = {}
         prompts: dict[str, str] = {}
-        for near, called, suffix in product(folders, names, (".txt", ".json")):
-            if file := self._list(near).get(called + suffix):
-                path = os.path.join(near, file)
-                for texts, text in zip((captions, prompts), _read_sidecar(path), strict=True):
-                    if text:
-                        texts.setdefault(text, path)
+        for path in self.of(pair):
+            caption, prompt = self._texts(path)
+            if caption := text_of(caption, self._nothings):
+                captions.setdefault(caption, self._tree.shown(path))
+            if prompt:
+                prompts.setdefault(prompt, self._tree.shown(path))
         for texts in (captions, prompts):
             if len(texts) > 1:
                 raise PairError(
-                    f"{source}: its captions disagree: {' and '.join(texts.values())}.",
+                    f"{self._tree.shown(self._tree.below(pair.source))}: its captions disagree: "
+                    f"{' and '.join(texts.values())}.",
                     hint="Keep one of these files.",
                 )
         return next(iter(captions), None), next(iter(prompts), None)
 
-    def _list(self, folder: str) -> dict[str, str]:
-        """Sidecars of a folder: composed name → name on disk (macOS writes it decomposed)."""
-        if folder not in self._listed:
-            with contextlib.suppress(OSError), os.scandir(folder) as entries:
-                names = [entry.name for entry in entries if entry.name.endswith((".txt", ".json"))]
-                self._listed[folder] = {unicodedata.normalize("NFC", name): name for name in names}
-        return self._listed.setdefault(folder, {})
+    def taken(self) -> Iterator[str]:
+        """The paths of all sidecars that pairs have."""
+        for folder, names in self._used.items():
+            for name in names:
+                yield from (folder + file for file in self._listed[folder][name].split("/"))
+
+    def _texts(self, path: str) -> tuple[str | None, str | None]:
+        hint = 'Save it as UTF-8 text, or as JSON like {"caption": "…", "caption_cot": "…"}.'
+        shown = self._tree.shown(path)
+        try:
+            text = self._tree.read(path).decode("utf-8-sig")
+            if not path.lower().endswith(".json"):
+                return text, None
+            record = json.loads(text)
+        except (OSError, ValueError, RecursionError) as error:
+            raise PairError(f"{shown}: can't read the caption: {error}.", hint=hint) from None
+        if not isinstance(record, dict):
+            raise PairError(f"{shown}: not a JSON object.", hint=hint)
+        texts = []
+        for names in (names_of("caption"), ("caption_cot",)):
+            name = next((name for name in names if isinstance(record.get(name), str)), names[0])
+            text = "" if record.get(name) is None else record[name]
+            if not isinstance(text, str):
+                raise PairError(f"{shown}: {name!r} is not text.", hint=hint)
+            if not is_unicode(text):
+                raise PairError(f"{shown}: {name!r} holds half a character.", hint=hint)
+            texts.append(text.strip())
+        return texts[0], texts[1]
 
 
-def _read_sidecar(path: str) -> tuple[str | None, str | None]:
-    hint = 'Save it as UTF-8 text, or as JSON like {"caption": "…", "caption_cot": "…"}.'
-    try:
-        text = Path(path).read_text(encoding="utf-8-sig").strip()
-        if path.endswith(".txt"):
-            return text or None, None
-        record = json.loads(text)
-    except (OSError, ValueError, RecursionError) as error:
-        raise PairError(f"{path}: can't read the caption: {error}.", hint=hint) from None
-    if not isinstance(record, dict):
-        raise PairError(f"{path}: not a JSON object.", hint=hint)
-    texts = []
-    for name in ("caption", "caption_cot"):
-        text = "" if record.get(name) is None else record[name]
-        if not isinstance(text, str):
-            raise PairError(f"{path}: {name!r} is not text.", hint=hint)
-        if not is_unicode(text):
-            raise PairError(f"{path}: {name!r} holds half a character.", hint=hint)
-        texts.append(text.strip() or None)
-    return texts[0], texts[1]
+def _by_name(names: list[str]) -> dict[str, str]:
+    """What a sidecar is called after, composed (macOS writes it decomposed) → its name on disk, or
+    several with `/` between them."""
+    found: dict[str, str] = {}
+    for name in names:
+        after, dot, suffix = name.rpartition(".")
+        if after and f"{dot}{suffix.lower()}" in SUFFIXES:
+            after = after if after.isascii() else unicodedata.normalize("NFC", after)
+            found[after] = f"{found[after]}/{name}" if after in found else name
+    return found

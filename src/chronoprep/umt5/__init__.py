@@ -11,7 +11,7 @@ not know datasets, CSV files or keys.
 from chronoprep.umt5.embedder import Embedder, EmbedTask, Written
 from chronoprep.umt5.encoder import Encoder, batches
 from chronoprep.umt5.pickles import save, share
-from chronoprep.umt5.text import MAX_TOKENS, clean
+from chronoprep.umt5.text import MAX_TOKENS, Tokens, clean
 from chronoprep.umt5.weights import find_encoder, identity
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "EmbedTask",
     "Embedder",
     "Encoder",
+    "Tokens",
     "Written",
     "batches",
     "clean",

@@ -115,7 +115,7 @@ def _check_disk(todo: Sequence[tuple[EmbedTask, array[int]]], width: int) -> Non
     free = shutil.disk_usage(folder).free
     if needed > there + free:
         raise BackendError(
-            f"{folder}: {len(todo)} embeddings need {needed / 1e9:.1f} GB, "
-            f"{free / 1e9:.1f} GB are free.",
+            f"{folder}: {len(todo)} embeddings need {needed / 1e6:,.1f} MB, "
+            f"{(there + free) / 1e6:,.1f} MB are free.",
             hint="Free some space, or embed on another disk.",
         )

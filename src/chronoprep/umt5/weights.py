@@ -167,7 +167,9 @@ def _wan_state(file: Path) -> dict[str, Tensor]:
     except (OSError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
         raise _unreadable(file, error) from None
     if not isinstance(tensors, dict):
-        raise BackendError(f"{file}: holds no table of weights.")
+        raise BackendError(
+            f"{file}: holds no table of weights.", hint="Point --model at a UMT5 encoder."
+        )
     state = {}
     for name, tensor in tensors.items():
         for pattern, new in _NAMES:
@@ -188,6 +190,13 @@ def _weights_of(place: Path) -> tuple[Path, dict[str, Any] | None]:
         ConfigError: When there is no UMT5, or it is incomplete.
     """
     if place.is_file():
+        if place.suffix.lower() in (".safetensors", ".gguf", ".sft"):
+            raise ConfigError(
+                f"{place}: weights in a form for other programs (ComfyUI, llama.cpp).",
+                hint="The trainer's own numbers come from Wan's models_t5_umt5-xxl-enc-bf16.pth, "
+                "which --model Wan-AI/Wan2.1-T2V-1.3B downloads; folders of transformers or "
+                "diffusers do as well.",
+            )
         if not zipfile.is_zipfile(place):
             raise ConfigError(
                 f"{place}: not a PyTorch checkpoint (a Git LFS pointer, or cut short?).",
@@ -205,8 +214,26 @@ def _weights_of(place: Path) -> tuple[Path, dict[str, Any] | None]:
             f"{folder}: {config.get('model_type', 'this')!r} is not a UMT5 model.",
             hint="Give a UMT5, a diffusers pipeline that holds one, or Wan's models_t5_umt5….pth.",
         )
-    checkpoint.check_weights(folder)
+    for file in checkpoint.check_weights(folder):
+        _refuse_scaled(file)
     return folder, dict(config)
+
+
+def _refuse_scaled(file: Path) -> None:
+    """Refuse numbers of 8 bits, which mean something only with scales that lie elsewhere.
+
+    Raises:
+        ConfigError: Naming the file.
+    """
+    if file.suffix != ".safetensors":
+        return
+    with file.open("rb") as opened:
+        header = opened.read(int.from_bytes(opened.read(8), "little"))
+    if b'"dtype":"F8_' in header.replace(b" ", b"") or b'"scale_weight' in header:
+        raise ConfigError(
+            f"{file}: weights in fp8 with scales, which only the program that made them reads.",
+            hint="Give --model the encoder in bfloat16: Wan-AI/Wan2.1-T2V-1.3B has it.",
+        )
 
 
 def _config_of(state: dict[str, Tensor]) -> dict[str, Any]:
@@ -244,7 +271,10 @@ def _bytes(place: Path, dtype: str) -> int:
     names = ("vocab_size", "d_model", "num_layers", "num_heads", "d_kv", "d_ff")
     sizes: list[Any] = [config.get(name) for name in names]
     if not all(isinstance(size, int) for size in sizes):
-        raise ConfigError(f"{place}: config.json lacks one of {', '.join(names)}.")
+        raise ConfigError(
+            f"{place}: config.json lacks one of {', '.join(names)}.",
+            hint="Copy it from the model's repository.",
+        )
     vocabulary, width, layers, heads, head, inner = sizes
     parameters = vocabulary * width + layers * width * (4 * heads * head + 3 * inner)
     if dtype == "auto":

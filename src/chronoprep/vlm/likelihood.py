@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from chronoprep.data import Likelihood
+
+
+def summed(chances: Sequence[float], name: Callable[[int], str]) -> Likelihood | None:
+    """Sums up the log-probabilities of an answer's tokens; None where there are none.
+
+    Args:
+        name: The text of the token at a place.
+    """
+    if not chances:
+        return None
+    worst = min(range(len(chances)), key=chances.__getitem__)
+    mean = sum(chances) / len(chances)
+    return Likelihood(round(mean, 4), round(chances[worst], 4), name(worst))
 
 
 def likelihood(steps: Sequence[tuple[str, float]], text: str) -> Likelihood | None:
@@ -20,7 +33,6 @@ def likelihood(steps: Sequence[tuple[str, float]], text: str) -> Likelihood | No
     kept, at = [], 0
     for token, chance in steps:
         if at < start + len(text) and at + len(token) > start:
-            kept.append((chance, token))
+            kept.append((token, chance))
         at += len(token)
-    worst, named = min(kept)
-    return Likelihood(round(sum(c for c, _ in kept) / len(kept), 4), round(worst, 4), named)
+    return summed([chance for _, chance in kept], lambda place: kept[place][0])

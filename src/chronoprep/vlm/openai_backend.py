@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import io
+import json
 import re
 import threading
 from collections.abc import Sequence
@@ -42,7 +43,15 @@ _PLAIN_SERVERS = ("vllm", "sglang")
 _LIMITS = ("max_tokens", "max_completion_tokens")
 # What a request can do without, from the least to the dearest.
 _DISPENSABLE = (
-    *("logprobs", "chat_template_kwargs", "seed", "top_k", "repetition_penalty", "top_p"),
+    *(
+        "logprobs",
+        "response_format",
+        "chat_template_kwargs",
+        "seed",
+        "top_k",
+        "repetition_penalty",
+        "top_p",
+    ),
     *("reasoning_effort", "temperature", *_LIMITS),
 )
 _UNSUPPORTED = re.compile(
@@ -53,6 +62,7 @@ _UNSUPPORTED = re.compile(
 )
 # Here the number is at fault, and not the parameter.
 _TOO_MUCH = re.compile(r"context|too (large|long|many)|exceed|at most|maximum", re.IGNORECASE)
+_OTHER = "Another model may answer; or leave the pair out."
 _PAIRS_FAULT = (400, 413, 422)
 _TRY_AGAIN = (408, 409, 425, 429)
 
@@ -137,6 +147,9 @@ class OpenAIVLM:
         }
         if sampling.temperature:
             request |= {"top_p": sampling.top_p, "seed": sampling.seed}
+        if sampling.schema is not None:
+            schema = {"name": "answer", "strict": True, "schema": json.loads(sampling.schema)}
+            request["response_format"] = {"type": "json_schema", "json_schema": schema}
         if self._model.server in _PLAIN_SERVERS:
             request |= _PLAIN
         if settings.reasoning_effort is not None:
@@ -210,7 +223,7 @@ class OpenAIVLM:
                 return self._completion(reply, next((sent[n] for n in _limits(sent)), 0))
             if said.elsewhere:
                 raise server.refused(self._given, said)
-            words = server.words(status, reply.error)
+            words = server.words(said.status, reply.error)
             if status == 200:
                 start = said.body[:200].decode("utf-8", "replace")
                 words = f"its answer is no chat completion: {quoted(start) or 'it is empty'}"
@@ -244,9 +257,9 @@ class OpenAIVLM:
     def _completion(self, reply: Reply, limit: int) -> Completion | PairError:
         text = reply.text or ""
         if reply.filtered:
-            return PairError("the server's content filter refuses it")
+            return PairError("the server's content filter refuses it", hint=_OTHER)
         if reply.refusal and not text:
-            return PairError(quoted(reply.refusal))
+            return PairError(quoted(reply.refusal), hint=_OTHER)
         tokens = reply.tokens if reply.tokens is not None else limit if reply.truncated else 0
         if reply.finish in ("length", "max_tokens") and 0 < tokens < limit and not reply.thought:
             prompt = f" and a prompt of {reply.prompt_tokens}" if reply.prompt_tokens else ""

@@ -1,4 +1,5 @@
-"""The transformers backend: Qwen2.5-VL, Qwen3-VL, Qwen3-Omni's thinker, and whatever loads alike.
+"""The transformers backend: Qwen2.5-VL, Qwen3-VL, Qwen3-Omni's thinker, Qwen3.5 and whatever loads
+alike.
 
 torchvision is not required: `AutoProcessor` asks for it only because of the video processor, so
 the processor is built here without one (its tensors are bit-identical for images).
@@ -19,9 +20,11 @@ import transformers
 
 from chronoprep.data import GREEDY, Chat, Completion, Picture, Sampling
 from chronoprep.errors import BackendError
+from chronoprep.vlm.likelihood import summed
+from chronoprep.vlm.picking import Budget, Draw, Pick
 from chronoprep.vlm.prefix import Prefix, Prompt, new_cache
 from chronoprep.vlm.registry import Model
-from chronoprep.vlm.thoughts import without_thoughts
+from chronoprep.vlm.thoughts import ENDS, begins_thought, without_thoughts
 from chronoprep.vlm.vision import Vision
 
 # A device is busy with this many, and a run loses little when it stops.
@@ -79,6 +82,12 @@ class TransformersVLM:
             ) from error
         self._prefix: Prefix | None = None
         tokenizer = self.processor.tokenizer
+        # What a template makes of silence differs between the sizes of one family.
+        self._thinking = found.settings.thinking_tokens or 0
+        switch = "enable_thinking" in str(self.processor.chat_template)
+        self._template = {"enable_thinking": self._thinking > 0} if switch else {}
+        words = tokenizer.get_vocab()
+        self._closings = [words[end] for end in ENDS if end in words]
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token
         ends = self.model.generation_config.eos_token_id
@@ -129,35 +138,42 @@ class TransformersVLM:
         return done
 
     def _answers(self, chats: Sequence[Chat], sampling: Sampling) -> list[Completion]:
-        inputs: dict[str, Any] | None
         if self._vision is None:
-            inputs = self._plain_inputs(chats)
-            output = self._generate(inputs, sampling)
-        else:
-            prompts = [self._prompt(chat) for chat in chats]
-            tails = self._padded([p.tail for p in prompts])
-            inputs = self._prefix.inputs(prompts, tails) if self._prefix else None
-            if inputs is None:
-                self._prefix = None  # its memory is needed now
-                inputs = self._fresh_inputs(prompts)
-            output = self._generate(inputs, sampling)
-            cache = output.past_key_values
-            if self._prefix is None and Prefix.fits(prompts, cache):
-                self._prefix = Prefix(prompts, inputs, cache, self.model.model.rope_deltas)
-        start = inputs["input_ids"].shape[1]
-        return [self._completion(ids) for ids in output.sequences[:, start:].tolist()]
+            return self._generate(self._plain_inputs(chats), sampling)[1]
+        prompts = [self._prompt(chat) for chat in chats]
+        tails = self._padded([p.tail for p in prompts])
+        inputs = self._prefix.inputs(prompts, tails) if self._prefix else None
+        if inputs is None:
+            self._prefix = None  # its memory is needed now
+            inputs = self._fresh_inputs(prompts)
+        cache, answers = self._generate(inputs, sampling)
+        if self._prefix is None and Prefix.fits(prompts, cache):
+            self._prefix = Prefix(prompts, inputs, cache, self.model.model.rope_deltas)
+        return answers
 
-    def _generate(self, inputs: dict[str, Any], sampling: Sampling) -> Any:
-        draw = _Draw(sampling, self.model.device) if sampling.temperature else None
-        return self.model.generate(
+    def _generate(self, inputs: dict[str, Any], sampling: Sampling) -> tuple[Any, list[Completion]]:
+        """The cache that is left, and each row's answer."""
+        pick = Pick(Draw(sampling, self.model.device) if sampling.temperature else None)
+        start, tokenizer = inputs["input_ids"].shape[1], self.processor.tokenizer
+        begun = begins_thought(tokenizer.decode(inputs["input_ids"][0, -8:]))
+        limits = []
+        if begun and self._thinking and self._closings:
+            limits.append(Budget(self._thinking, self._closings[0], start))
+        output = self.model.generate(
             **inputs,
             **_PLAIN,
-            logits_processor=[draw] if draw else None,
-            max_new_tokens=self.max_new_tokens,
+            logits_processor=[pick, *limits],
+            max_new_tokens=self.max_new_tokens + self._thinking + len(limits),
             eos_token_id=sorted(self._ends) or None,
-            pad_token_id=self.processor.tokenizer.pad_token_id,
+            pad_token_id=tokenizer.pad_token_id,
             return_dict_in_generate=True,
         )
+        rows = zip(
+            output.sequences[:, start:].tolist(),
+            torch.stack(pick.chances, dim=1).tolist(),
+            strict=True,
+        )
+        return output.past_key_values, [self._completion(*row, begun) for row in rows]
 
     def _plain_inputs(self, chats: Sequence[Chat]) -> dict[str, Any]:
         """The arguments of `generate` as the checkpoint's own processor makes them."""
@@ -201,7 +217,7 @@ class TransformersVLM:
             for turn in chat
         ]
         text: str = self.processor.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=True
+            messages, tokenize=False, add_generation_prompt=True, **self._template
         )
         return text
 
@@ -221,17 +237,31 @@ class TransformersVLM:
                 raise ValueError(f"the prompt speaks the image token {self.processor.image_token}")
         return Prompt(tuple(tokens[:split]), tuple(tokens[split:]), tuple(pictures))
 
-    def _completion(self, ids: list[int]) -> Completion:
+    def _completion(self, ids: list[int], chances: list[float], begun: bool) -> Completion:
+        """What a row's new tokens say.
+
+        Args:
+            begun: Whether they go on with a thought.
+        """
         end = next((i for i, token in enumerate(ids) if token in self._ends), None)
-        kept = ids if end is None else ids[:end]
-        text = self.processor.tokenizer.decode(
-            kept, skip_special_tokens=True, clean_up_tokenization_spaces=False
-        )
+        kept = ids[:end]
+        decode = self.processor.tokenizer.decode
+        start = self._thought(kept)
+        if len(kept) - start > self.max_new_tokens:  # the thought left it more room than it has
+            kept, end = kept[: start + self.max_new_tokens], None
+        text = decode(kept, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        answer = without_thoughts(text, begun=begun)
         return Completion(
-            text=without_thoughts(text),
+            text=answer,
             tokens=len(kept) + (end is not None),
             truncated=end is None,
+            likelihood=summed(chances[start : len(kept)], lambda i: str(decode(kept[start + i]))),
         )
+
+    def _thought(self, ids: Sequence[int]) -> int:
+        """How many tokens there are up to the end of the last thought."""
+        ends = (i for i in reversed(range(len(ids))) if ids[i] in self._closings)
+        return next(ends, -1) + 1
 
     def close(self) -> None:
         """Free the model, so that the next one finds an empty GPU; a second time does nothing."""
@@ -243,24 +273,6 @@ def _free_memory() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-
-
-class _Draw(transformers.LogitsProcessor):
-    """Sampling as the argmax of logits with Gumbel noise.
-
-    A row draws the same tokens in any batch, which `do_sample` does not give: a label that was
-    drawn again can be drawn again by anyone.
-    """
-
-    def __init__(self, sampling: Sampling, device: Any) -> None:
-        self._cut = transformers.TopPLogitsWarper(sampling.top_p)
-        self._temperature = sampling.temperature
-        self._generator = torch.Generator(device).manual_seed(sampling.seed)
-
-    def __call__(self, input_ids: Any, scores: Any) -> Any:
-        scores = self._cut(input_ids, scores.float() / self._temperature)
-        noise = torch.empty(scores.shape[1], device=scores.device)
-        return scores - noise.exponential_(generator=self._generator).log()
 
 
 def _pictures(chat: Chat) -> list[Picture]:
@@ -304,7 +316,9 @@ def _fitting(model: Any) -> int:
     on_gpu = model.device.type == "cuda"
     text = model.config.get_text_config()
     width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    token = 2 * text.num_hidden_layers * text.num_key_value_heads * width * model.dtype.itemsize
+    kinds = list(getattr(text, "layer_types", None) or ())
+    layers = text.num_hidden_layers - kinds.count("linear_attention")  # whose state does not grow
+    token = 2 * layers * text.num_key_value_heads * width * model.dtype.itemsize
     if on_gpu:
         free = sum(torch.cuda.mem_get_info(i)[0] for i in range(torch.cuda.device_count()))
     else:
@@ -313,7 +327,7 @@ def _fitting(model: Any) -> int:
     return int(max(1, min(most, free // (2 * token * TOKENS_A_PAIR))))
 
 
-_QWEN = ("qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_omni_moe")
+_QWEN = ("qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_omni_moe", "qwen3_5", "qwen3_5_moe")
 
 
 class _ImageOnlyProcessor(transformers.Qwen3VLProcessor):

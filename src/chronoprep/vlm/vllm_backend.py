@@ -22,6 +22,7 @@ from typing import Any
 from chronoprep import memory
 from chronoprep.data import GREEDY, Chat, Completion, Picture, Sampling
 from chronoprep.errors import BackendError, PairError, ToolError
+from chronoprep.vlm.likelihood import likelihood
 from chronoprep.vlm.messages import kept, messages
 from chronoprep.vlm.registry import Model
 from chronoprep.vlm.thoughts import broken_off, without_thoughts
@@ -39,6 +40,10 @@ from vllm.exceptions import VLLMClientError  # noqa: E402
 
 _AT_ONCE = 16  # requests to prepare between two looks at what the engine has finished
 _CLOSED = "vLLM was closed."
+_REFUSED = (
+    "[vlm.vllm] in chronoprep.toml takes max_model_len; --max-resolution makes images fewer tokens."
+)
+_KEPT = "What was labelled so far is kept; run it again to go on."
 
 
 @dataclass(frozen=True)
@@ -62,7 +67,8 @@ class VLLMVLM:
     """
 
     def __init__(self, found: Model, folder: Path) -> None:
-        self.max_new_tokens = found.settings.max_new_tokens
+        self._limit = found.settings.token_limit
+        self._thinking = bool(found.settings.thinking_tokens)
         arguments: dict[str, Any] = {
             "dtype": found.dtype,
             "tensor_parallel_size": _gpus(found.memory_needed or 0),
@@ -94,21 +100,26 @@ class VLLMVLM:
         Raises:
             BackendError: When the engine fails; also once closed.
         """
+        held = None
+        if sampling.schema is not None:
+            held = vllm.sampling_params.StructuredOutputsParams(json=sampling.schema)
         questions = [
             _Question(
                 messages(chat, self._part),
                 vllm.SamplingParams(
-                    max_tokens=self.max_new_tokens,
+                    max_tokens=self._limit,
                     temperature=sampling.temperature,
                     top_p=sampling.top_p,
                     seed=sampling.seed,
+                    logprobs=0,  # of the token that is picked, and of no others
+                    **({} if held is None else {"structured_outputs": held}),
                 ),
             )
             for chat in chats
         ]
         with self._lock:
             if self._closed:
-                raise BackendError(_CLOSED)
+                raise BackendError(_CLOSED, hint=_KEPT)
             for question in questions:
                 self._inbox.put(question)
         return [question.answer.result() for question in questions]
@@ -124,7 +135,7 @@ class VLLMVLM:
     def _run(self) -> None:
         """Feed and step the engine until it is closed or fails."""
         under_way: dict[str, _Question] = {}
-        problem = BackendError(_CLOSED)
+        problem = BackendError(_CLOSED, hint=_KEPT)
         try:
             while True:
                 for _ in range(max(min(self._inbox.qsize(), _AT_ONCE), not under_way)):
@@ -136,7 +147,7 @@ class VLLMVLM:
                     del under_way[""]
                 for output in self.llm.llm_engine.step() if under_way else ():
                     if output.finished:
-                        completion = _completion(output.outputs[0])
+                        completion = _completion(output.outputs[0], self._thinking)
                         under_way.pop(_number(output.request_id)).answer.set_result(completion)
         except Exception as error:  # vLLM's own and torch's
             problem = BackendError(
@@ -158,10 +169,18 @@ class VLLMVLM:
     def _begin(self, question: _Question, under_way: dict[str, _Question]) -> None:
         """Hand a question to the engine, prompt and images prepared."""
         try:
-            (number,) = self.llm.enqueue_chat([question.messages], question.params, use_tqdm=False)
+            (number,) = self.llm.enqueue_chat(
+                [question.messages],
+                question.params,
+                use_tqdm=False,
+                # Told either way: what a template makes of silence differs between models.
+                chat_template_kwargs={"enable_thinking": self._thinking},
+            )
         except (VLLMClientError, ValueError, TypeError, LookupError) as error:
             # Too long, an aspect ratio that the processor refuses, …
-            question.answer.set_result(ToolError(f"vLLM refuses it: {_reason(error)}"))
+            question.answer.set_result(
+                ToolError(f"vLLM refuses it: {_reason(error)}", hint=_REFUSED)
+            )
         else:
             under_way[_number(number)] = question
 
@@ -183,9 +202,13 @@ def _part(picture: Picture) -> dict[str, Any]:
     return {"type": "image_pil", "image_pil": image, "uuid": digest.hexdigest()}
 
 
-def _completion(output: vllm.CompletionOutput) -> Completion:
+def _completion(output: vllm.CompletionOutput, thinking: bool) -> Completion:
     truncated = broken_off(output.finish_reason)
-    return Completion(without_thoughts(output.text), len(output.token_ids), truncated)
+    # Cut before it ended, a thought that the template began looks like an answer.
+    text, tokens = without_thoughts(output.text, begun=thinking and truncated), output.token_ids
+    chosen = [step.get(token) for token, step in zip(tokens, output.logprobs or (), strict=False)]
+    steps = [(one.decoded_token or "", float(one.logprob)) for one in chosen if one is not None]
+    return Completion(text, len(tokens), truncated, likelihood(steps, text))
 
 
 def _number(request: str) -> str:

@@ -113,16 +113,24 @@ def build_csv(run: Run) -> list[Summary]:
 
 
 def verify_labels(
-    dataset: Path, settings: Settings, *, reporter: Reporter | None = None, dry_run: bool = False
+    dataset: Path,
+    settings: Settings,
+    *,
+    model: str | None = None,
+    reporter: Reporter | None = None,
+    dry_run: bool = False,
 ) -> Verification:
-    """Hold the labels of a dataset against what changed between its images; no model runs.
+    """Hold the labels of a dataset against what changed between its images.
+
+    Args:
+        model: A VLM that judges them, too; without, no model runs.
 
     Raises:
-        ConfigError: The dataset knows no pairs, or their place is gone.
-        BackendError: Another run holds the dataset, or it can't be written.
+        ConfigError: The dataset knows no pairs, their place is gone, or the model is not to be had.
+        BackendError: Another run holds the dataset, or the machine or the model can't go on.
     """
     with opened(dataset, settings, reporter=reporter, dry_run=dry_run) as run:
-        return verify_run(run)
+        return verify_run(run, model)
 
 
 @_over_a_dataset

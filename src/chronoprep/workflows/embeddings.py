@@ -81,7 +81,10 @@ def _embed_csv(run: Run, csv: Path, *, force: bool) -> Summary:
     summary = Summary("embeddings")
     table = read_table(csv)
     if "prompt" not in table.columns or not {"key", "video"} & set(table.columns):
-        raise ConfigError(f"{csv}: needs the columns prompt and key (or video).")
+        raise ConfigError(
+            f"{csv}: needs the columns prompt and key (or video).",
+            hint="Name them in its first line.",
+        )
     rows: dict[str, _Row] = {}
     keys = _row_keys(table.to_dict(as_series=False), csv)
     for number, (key, prompt) in enumerate(zip(keys, table["prompt"], strict=True), start=1):
@@ -226,7 +229,10 @@ def _row_keys(columns: Mapping[str, list[str]], csv: Path) -> list[str]:
         seen: set[str] = set()
         for row, key in enumerate(keys, start=1):
             if key and key.casefold() in seen:
-                raise ConfigError(f"{csv}: row {row}: the key {key!r} stands there twice.")
+                raise ConfigError(
+                    f"{csv}: row {row}: the key {key!r} stands there twice.",
+                    hint="Each row's file is named by its key: rename one.",
+                )
             seen.add(key.casefold())
         return keys
     keys = [_video_key(video) for video in columns["video"]]

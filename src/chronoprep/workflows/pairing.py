@@ -16,8 +16,9 @@ from chronoprep.engine import mapped
 from chronoprep.errors import ConfigError
 from chronoprep.files import make_folder, replacing
 from chronoprep.images.refs import parse
-from chronoprep.pairs import Discovery, discover
+from chronoprep.pairs import Discovery, Tally, discover
 from chronoprep.rows import Rows
+from chronoprep.workflows.faults import finding as finding_of
 from chronoprep.workflows.progress import Reporter, Silent
 
 SHEET_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
@@ -27,6 +28,7 @@ KEEP_ONE = "Keep one of them, or the editor sees it more often than others."
 REMEDIES = {
     "unmatched": "Each pair has a source and a target.",
     "ambiguous": "Leave one file of each role and key.",
+    "passed-over": "Nothing is made of them; move away what is no part of the set.",
     "identical": "Nothing is to be learnt from it: leave it out.",
     "other-size": "The target is resized to the source's frame, unless --fit says otherwise.",
     "other-shape": "The target is cropped to the source's frame, unless --fit says otherwise.",
@@ -44,12 +46,14 @@ class PairReport:
         pairs: How many pairs a run would take.
         captions: How many of them bring a caption or a prompt.
         looked: Whether the images were opened.
+        tally: What became of all files, or of all rows.
     """
 
     layout: str
     pairs: int
     captions: int
     looked: bool
+    tally: Tally
     findings: list[Finding] = field(default_factory=list)
 
     @property
@@ -103,6 +107,7 @@ def report_pairs(
         pairs=len(found.pairs),
         captions=sum(bool(pair.caption or pair.prompt) for pair in found.pairs),
         looked=look,
+        tally=found.tally,
         findings=list(findings_of(found)),
     )
     if look:
@@ -128,11 +133,16 @@ def findings_of(found: Discovery) -> Iterator[Finding]:
         yield _warning("unmatched", None, str(path))
     for line in found.ambiguous:
         yield _warning("ambiguous", None, line)
+    for what, why, _ in found.passed:
+        yield _warning("passed-over", None, f"{what}: {why}")
+    for note in found.notes:
+        yield Finding("read-otherwise", "note", None, note)
     for name, key in found.renamed:
         yield Finding("renamed-key", "note", key, f"made of {name}")
 
 
 def _of_images(pairs: Rows[Pair], settings: Settings, reporter: Reporter) -> Iterator[Finding]:
+    from chronoprep.images.alignment import flaws_of
     from chronoprep.images.inspection import Lookalikes, inspect
 
     alike = Lookalikes()
@@ -150,6 +160,8 @@ def _of_images(pairs: Rows[Pair], settings: Settings, reporter: Reporter) -> Ite
             kind = {"size": "other-size", "aspect": "other-shape"}[seen.value.mismatch]
             sizes = " → ".join(f"{width}×{height}" for width, height in seen.value.sizes)
             yield _warning(kind, seen.key, sizes)
+        for flaw in flaws_of(seen.value.alignment, seen.value.sizes[0]):
+            yield finding_of(flaw, seen.key)
         if len(set(seen.value.colours)) > 1:
             spaces = " → ".join(seen.value.colours)
             yield Finding("other-colours", "note", seen.key, f"colour spaces {spaces}")

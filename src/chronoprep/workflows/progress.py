@@ -9,6 +9,7 @@ from typing import Protocol
 
 from chronoprep.data import Finding, Status
 from chronoprep.dataset import Event, Failure, Label, Video
+from chronoprep.errors import cause
 
 
 class Reporter(Protocol):
@@ -66,6 +67,13 @@ class Summary:
 
     def fail(self, key: str, reason: str) -> None:
         self.failures.append((key, reason))
+
+    def causes(self) -> list[tuple[str, list[str]]]:
+        """The failures by their cause, the most frequent first: one's reason, and all keys."""
+        groups: dict[str, tuple[str, list[str]]] = {}
+        for key, reason in self.failures:
+            groups.setdefault(cause(reason, key), (reason, []))[1].append(key)
+        return sorted(groups.values(), key=lambda group: -len(group[1]))
 
     def count(self, events: Iterable[Event]) -> Status:
         """Count a task by the events that came of it."""

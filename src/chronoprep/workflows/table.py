@@ -74,6 +74,8 @@ def build_table(run: Run) -> Summary:
             yield row
 
     summary.notes += run.dataset.write_csv(counted)
+    if (known := summary.done + left_out.total()) != len(run.entries):
+        summary.notes.append(f"of all {known} pairs that the dataset knows")
     summary.notes += [f"left out: {count} {reason}" for reason, count in sorted(left_out.items())]
     if quoted:
         summary.notes.append(f"{quoted} prompt(s) put in quotes: pandas reads them as no text")

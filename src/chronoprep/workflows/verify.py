@@ -14,19 +14,22 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from chronoprep import digest
+from chronoprep import digest, vlm
 from chronoprep.config import Settings
 from chronoprep.data import Finding, Outcome, Pair
 from chronoprep.dataset import NO_TEXT, Event, Score, State, Text, same_images, text_digest
 from chronoprep.errors import PairError
 from chronoprep.labels import rules
+from chronoprep.labels.judge import Judge, Judged, JudgeTask
 from chronoprep.labels.scoring import ENOUGH, Threshold, calibrated, combined, percentiles
 from chronoprep.labels.vocabulary import Spot, Vocabulary
 from chronoprep.rows import Rows
+from chronoprep.workflows.label import recipe_of
 from chronoprep.workflows.progress import Summary
 from chronoprep.workflows.stage import Run, failure
 
 RULES = f"rules@{rules.VERSION}"
+MODEL = "model:"  # begins the name of a model that judged
 _COLLAPSE = (5, 0.004)  # a text that so many labels share, and such a share of all
 _OWN_PLACE, _OWN_UNCLAIMED = 0.95, 0.8  # weights of what the dataset's own words for places say
 
@@ -93,22 +96,80 @@ class Verification:
     """What came of it all.
 
     Attributes:
+        summaries: Of the rules, and of the model where one was asked.
         verdicts: The worst first.
         threshold: Above which score labels are suspects.
     """
 
-    summary: Summary
+    summaries: list[Summary]
     verdicts: list[Verdict]
     threshold: Threshold
 
 
-def verify_run(run: Run) -> Verification:
-    """Judge the labels that are not judged yet, and say what that comes to."""
-    summary = _judge(run)
+def verify_run(run: Run, model: str | None = None) -> Verification:
+    """Judge the labels that are not judged yet, and say what that comes to.
+
+    Args:
+        model: A VLM that judges them, too.
+    """
+    summaries = [_judge(run)]
+    if model is not None:
+        summaries.append(_ask_model(run, model))
     if run.dry_run:
-        return Verification(summary, [], Threshold(run.settings.verify.suspect_above))
-    verdicts, threshold = verdicts_of(run, summary)
-    return Verification(summary.finish(), verdicts, threshold)
+        return Verification(summaries, [], Threshold(run.settings.verify.suspect_above))
+    verdicts, threshold = verdicts_of(run, summaries[0])
+    summaries[0].finish()
+    return Verification(summaries, verdicts, threshold)
+
+
+def _ask_model(run: Run, name: str) -> Summary:
+    """Have a model judge the labels that it has not judged as they are."""
+    chosen = run.settings.vlm.model_copy(update={"model": name})
+    recipe = recipe_of(run.settings.model_copy(update={"vlm": chosen}))
+    # A model that has prompts of its own knows no others.
+    judge = Judge(recipe, run.settings.verify.passes, vlm.preset(chosen) == "default")
+    by, own_name = f"{MODEL}{recipe.model.name}@{judge.version[:12]}", recipe.model.checkpoint.name
+    summary, tasks = Summary("judged"), Rows(JudgeTask)
+    captioning: list[float] = []
+    for entry, state, images in run.with_images(files=False):
+        text, label = state.text, state.label
+        said = text.caption or text.cot
+        if said is None or state.verdict == "reject" or isinstance(images, PairError):
+            continue
+        if any(score.by == by and same_images(score.images, images) for score in state.scores):
+            summary.skipped += 1
+            continue
+        own = label is not None and (label.model, label.caption) == (own_name, said)
+        tasks.append(JudgeTask(*entry[:3], said, "yes" if own else None))
+        if label is not None and label.seconds:
+            captioning.append(label.seconds)
+    if tasks and not run.dry_run:
+        recipe.model.check_fits()
+        run.reporter.say(f"Loading {recipe.model.name} …")
+    judging: list[float] = []
+
+    def record(outcome: Outcome[Judged]) -> Iterator[Event]:
+        done = outcome.value
+        if done is None:
+            yield failure(outcome, "verify")
+            return
+        judging.append(done.seconds)
+        state = run.dataset.journal.state(outcome.key, files=False)
+        yield Score(
+            key=outcome.key,
+            of=text_digest(state.text),
+            by=by,
+            images=done.images,
+            files=done.files,
+            scores=done.signals,
+            reasons=done.reasons,
+        )
+
+    run.stage("judged", tasks, judge, record, summary=summary)
+    if judging and captioning:
+        cost = (sum(judging) / len(judging)) / (sum(captioning) / len(captioning))
+        summary.notes.append(f"judging a pair took {cost:.1f} × the time of its captioning")
+    return summary
 
 
 def _judge(run: Run) -> Summary:
@@ -140,6 +201,29 @@ def _judgement(state: State) -> Score | None:
     return next((score for score in reversed(state.scores) if score.by == RULES), None)
 
 
+def _opinion(state: State) -> Score | None:
+    """What the last model that was asked has said of a text that stands."""
+    return next((s for s in reversed(state.scores) if (s.by or "").startswith(MODEL)), None)
+
+
+def _of_another(opinion: Score | None, judgement: Score) -> tuple[float, ...]:
+    """Weights of what another model than the label's says against it.
+
+    Models see edits that are not there: one that only the model sees does not count where a single
+    region changed.
+    """
+    signals = opinion.scores if opinion is not None else {}
+    names = ["recaption", "judge"] + ["missing"] * (len(judgement.spots) != 1)
+    return tuple(signals.get(name, 0.0) for name in names)
+
+
+def _of_views(opinion: Score | None) -> float | None:
+    """How far the label's own model contradicts it, shown the pair mirrored and swapped."""
+    signals = opinion.scores if opinion is not None else {}
+    views = [signals[name] for name in ("mirror", "swap") if name in signals]
+    return sum(views) / len(views) if views else None
+
+
 def trusted(run: Run) -> dict[str, bool]:
     """Which labels `min_score` trusts, of those that are judged; a human's word stands."""
     least, summary = run.settings.verify.min_score or 0.0, Summary("verified")
@@ -162,15 +246,18 @@ def verdicts_of(run: Run, summary: Summary) -> tuple[list[Verdict], Threshold]:
         texts[_normal(text)] += 1
     vocabulary.learn()
     keys, edits, humans = list[str](), list[str | None](), list[str | None]()
-    ruled, unsure = array("d"), list[float | None]()
+    ruled, unsure, views = array("d"), list[float | None](), list[float | None]()
     for key, state, judgement, _ in _judged(run):
         keys.append(key)
         edits.append(judgement.edit)
         humans.append(state.verdict)
-        ruled.append(rules.score([*judgement.scores.values(), *_of_places(judgement, vocabulary)]))
+        opinion = _opinion(state)
+        weights = (*_of_places(judgement, vocabulary), *_of_another(opinion, judgement))
+        ruled.append(rules.score([*judgement.scores.values(), *weights]))
         unsure.append(_unsure(state))
+        views.append(_of_views(opinion))
     _note_collapse(run, texts, summary)
-    scores = combined(ruled, unsure)
+    scores = combined(ruled, unsure, views)
     threshold = _threshold(run.settings, scores, edits, humans, summary)
     # Ranks alone say nothing of right and wrong: without humans, the rules decide.
     deciding = scores if threshold.accepted else ruled
@@ -205,7 +292,8 @@ def _of_places(judgement: Score, vocabulary: Vocabulary) -> tuple[float, float]:
 
 
 def _reasons(run: Run, key: str, vocabulary: Vocabulary) -> tuple[str, ...]:
-    judgement = _judgement(run.dataset.journal.state(key, files=False))
+    state = run.dataset.journal.state(key, files=False)
+    judgement, opinion = _judgement(state), _opinion(state)
     if judgement is None:
         return ()
     missed, unclaimed = _of_places(judgement, vocabulary)
@@ -215,7 +303,7 @@ def _reasons(run: Run, key: str, vocabulary: Vocabulary) -> tuple[str, ...]:
         reasons.append(f"says {said}; nothing changed where other labels mean that")
     if unclaimed > 0.5 and "unclaimed" not in judgement.scores:
         reasons.append(f"says {said}; something changed elsewhere, too")
-    return tuple(reasons)
+    return (*reasons, *(opinion.reasons if opinion is not None else ()))
 
 
 def _unsure(state: State) -> float | None:

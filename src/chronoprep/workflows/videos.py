@@ -69,9 +69,10 @@ def write_videos(run: Run, wanted: Callable[[Entry, State], bool] = lambda *_: T
     files = Files(dataset.folder / "videos", ".mp4")
     tasks = Rows(VideoTask)
     touched: list[tuple[Video, VideoTask]] = []
-    look, how, again = _look(settings), _how(settings), 0
+    look, how, again, left_out = _look(settings), _how(settings), 0, 0
     for entry, state, images in run.with_images():
         if not wanted(entry, state):
+            left_out += 1
             continue
         if isinstance(images, PairError):
             summary.fail(entry.key, images.reason)
@@ -96,6 +97,8 @@ def write_videos(run: Run, wanted: Callable[[Entry, State], bool] = lambda *_: T
     changed = list(run.still_stale(files, touched))
     summary.skipped += len(touched) - len(changed)
     tasks.extend(changed)
+    if left_out:
+        summary.notes.append(f"left out: {left_out} without a prompt to train on")
     if again:
         summary.notes.append(f"{again} video(s) are in other settings than asked for: written anew")
     encoded: Counter[str] = Counter()
@@ -152,7 +155,9 @@ def write_one(pair: Pair, path: Path, settings: Settings) -> Video:
         return _video(pair.key, path, content_hash(pair), files, settings)
     if settings.video.codec == "copy":
         not_copied = "no files of their own"
-        if isinstance(source, Path) and isinstance(target, Path):
+        if settings.images.align:
+            not_copied = "to be aligned"
+        elif isinstance(source, Path) and isinstance(target, Path):
             contents = [read_source(source), read_source(target)]
             if settings.images.colour_management and not all(
                 says_srgb(data, str(ref))
@@ -192,7 +197,8 @@ def shown(images: str, look: str) -> str:
 def _look(settings: Settings) -> str:
     """How images are brought to one frame."""
     look = view_settings(settings.images)
-    return digest.of_values(look["background"], look["fit"], look["colour_management"])
+    aligned = ["align"] if "align" in look else []
+    return digest.of_values(look["background"], look["fit"], look["colour_management"], *aligned)
 
 
 def _how(settings: Settings) -> str:

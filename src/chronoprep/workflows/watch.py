@@ -12,6 +12,7 @@ from chronoprep.labels.recipe import Recipe
 # Prompt tokens that a word of English takes at least, and two images: no model has fewer.
 _A_WORD = 1.2
 _TWO_IMAGES = 100
+_SMALLER = "mini|nano|tiny|lite|small|flash|turbo"  # another model of the same family
 _ALIKE = 5  # pairs with one answer, and none with another
 
 
@@ -79,4 +80,7 @@ def _same(one: str, other: str) -> bool:
     """Whether two names may be one model's: a dated, quantised or tagged one, one with a folder."""
     names = (name.lower().rstrip("/").rsplit("/", 1)[-1] for name in (one, other))
     first, second = (re.sub(r"[^a-z0-9]", "", name.removesuffix(".gguf")) for name in names)
-    return first in second or second in first
+    if first not in second and second not in first:
+        return False
+    more = second.replace(first, "", 1) if first in second else first.replace(second, "", 1)
+    return not re.search(_SMALLER, more)

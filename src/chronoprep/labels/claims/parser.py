@@ -29,6 +29,7 @@ _AUXILIARY = re.compile(r"\b(?:is|are|was|were|been|being|be|gets?|got)(?: \w+ly
 _QUOTED = re.compile(r'"[^"\n]{0,300}"|“[^”\n]{0,300}”|(?<!\w)\'[^\'\n]{1,80}\'(?!\w)')
 _SENTENCE = re.compile(r"(?<=[\w)\"'])[.!?](?:\s|\Z)")
 _FROM_TO = re.compile(r"\bfrom (.{1,70}?) (?:in)?to (.{1,70})")
+_FROM = re.compile(r"\bfrom (?:the )?\Z")
 _INSTEAD = re.compile(r",? (?:instead of|rather than|in place of|as opposed to) ")
 _AND = re.compile(r",? (?:and|plus|as well as|along with) (?=(?:an?|another|one|two|three|the) )")
 _HOLDS = re.compile(r"\b(?:with|of|between|wearing|in an?|both|from)\b")
@@ -281,7 +282,11 @@ def _head_of_left(text: str) -> str:
 
 def _claim(clause: str, kind: Kind, verb: Verb | None, at: tuple[int, int] | None) -> Claim:
     found = _finder().find(clause)
-    from_there = [f.place for f in found if clause[f.start :].startswith("from ")]
+    from_there = [
+        f.place
+        for f in found
+        if clause.startswith("from ", f.start) or _FROM.search(clause[: f.start])
+    ]
     origin = tuple(from_there) if kind == "move" else ()
     places = tuple(f.place for f in found if not (origin and f.place in origin))
     old, new = _colours(clause, kind, verb, at)

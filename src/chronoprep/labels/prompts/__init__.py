@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.resources import files
 from pathlib import Path
 from stat import S_ISREG
@@ -117,6 +117,12 @@ def load_prompts(settings: LabelSettings, default: str = "default") -> Prompts:
     )
 
 
+@cache
+def statements_prompt() -> Template:
+    """What a judge is asked about a label's claims, which take the caption's place."""
+    return parse(_packaged("judge.statements"), "judge", "cot")
+
+
 def _load(preset: str, stage: Stage, path: Path | None) -> Template:
     if path is None:
         return parse(_packaged(f"{preset}.{stage}"), preset, stage)
@@ -156,10 +162,15 @@ def parse(text: str, name: str, stage: Stage) -> Template:
     if not turns:
         turns = (("system", head.strip()), ("user", "{source}{target}"))
     elif head.strip():
-        raise ConfigError(f"{name}: text before the first [[role]] line.")
+        raise ConfigError(
+            f"{name}: text before the first [[role]] line.",
+            hint="Put it under [[system]] or [[user]].",
+        )
 
     if not any(_IMAGE.sub("", body).strip() for _, body in turns):
-        raise ConfigError(f"{name}: the prompt template is empty.")
+        raise ConfigError(
+            f"{name}: the prompt template is empty.", hint="Write what the model is to do."
+        )
     for image in ("{source}", "{target}"):
         if [role for role, body in turns for _ in range(body.count(image))] != ["user"]:
             raise ConfigError(
@@ -168,7 +179,8 @@ def parse(text: str, name: str, stage: Stage) -> Template:
             )
     if stage == "cot" and not any("{caption}" in body for _, body in turns):
         raise ConfigError(
-            f"{name}: a stage-2 template needs {{caption}} where the edit instruction goes."
+            f"{name}: a stage-2 template needs {{caption}} where the edit instruction goes.",
+            hint="Write it into a user turn.",
         )
     return Template(name, turns, _form(asked, name))
 

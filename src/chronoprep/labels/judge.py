@@ -1,0 +1,292 @@
+"""The worker that has labels verified by a model; it knows no journal.
+
+The model that wrote a label is asked for captions of the mirrored and of the swapped pair: an error
+that it makes with confidence it seldom makes in every view. (Asked again for the same view, it
+repeats itself.) Another model captions the pair without a look at the label, and is then shown the
+label's claims one by one, beside what it said itself.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, NamedTuple
+
+from PIL.Image import Transpose
+
+from chronoprep import digest
+from chronoprep.data import GREEDY, Chat, Completion, Outcome, Pair, Picture, Sampling
+from chronoprep.errors import PairError
+from chronoprep.labels.captioning import generate
+from chronoprep.labels.claims import claims_of
+from chronoprep.labels.claims.comparing import contradiction, mirrored, reversed_
+from chronoprep.labels.guard import clean, is_no_change
+from chronoprep.labels.prompts import Template, statements_prompt
+from chronoprep.labels.recipe import Recipe
+from chronoprep.labels.showing import Shown, show
+from chronoprep.vlm import VLM
+
+# Of further passes: as light as the draws after an answer that was refused.
+_DRAWN = Sampling(temperature=0.5, top_p=0.9)
+_DOUBT = {"yes": 0.0, "no": 1.0, "unsure": 0.5}
+_LINE = re.compile(r"^\W*(\d{1,2})\W+(?:.{0,200}?\b)??(yes|no|unsure)\b", re.I | re.M)
+_MOST_STATEMENTS = 8
+_MISSING = 0.5  # how sure an edit is that only the model sees: models invent differences
+SCHEMA = json.dumps(
+    {
+        "type": "object",
+        "properties": {
+            "reasoning": {"type": "string"},
+            "verdicts": {
+                "type": "array",
+                "items": {
+                    "type": "object",
+                    "properties": {
+                        "statement": {"type": "integer"},
+                        "place": {"type": "string"},
+                        "verdict": {"enum": list(_DOUBT)},
+                    },
+                    "required": ["statement", "place", "verdict"],
+                    "additionalProperties": False,
+                },
+            },
+            "missing": {"type": "string"},
+        },
+        "required": ["reasoning", "verdicts", "missing"],
+        "additionalProperties": False,
+    }
+)
+
+
+class JudgeTask(NamedTuple):
+    """A label to verify; `own` is set where the judge wrote it itself."""
+
+    key: str
+    source: str
+    target: str
+    caption: str
+    own: str | None = None
+
+    @property
+    def pair(self) -> Pair:
+        return Pair(self.key, self.source, self.target)
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What a model has against a label.
+
+    Attributes:
+        signals: From 0, nothing, to 1, by their names: `mirror` and `swap` of the model that wrote
+            the label, `recaption` and `judge` of another one. Absent where its answer says nothing.
+        reasons: In words, the weightiest first.
+        images, files: The digest of the images' bytes, and how their files looked.
+        seconds: Of the model's time.
+    """
+
+    signals: dict[str, float]
+    reasons: tuple[str, ...]
+    images: str
+    files: str | None
+    seconds: float
+
+
+@dataclass
+class _Case:
+    """A label at work, and what speaks against it."""
+
+    shown: Shown[JudgeTask]
+    doubts: dict[str, list[float]] = field(default_factory=dict)
+    reasons: list[tuple[float, str]] = field(default_factory=list)
+
+    @property
+    def task(self) -> JudgeTask:
+        return self.shown.task
+
+    @property
+    def pictures(self) -> Sequence[Picture]:
+        return self.shown.pictures
+
+    def doubt(self, signal: str, weight: float, reason: str) -> None:
+        self.doubts.setdefault(signal, []).append(weight)
+        if reason and weight > 0.05:
+            self.reasons.append((weight, reason))
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Verifies labels by the model of a recipe, which it loads itself.
+
+    Attributes:
+        passes: How often another model is asked; the first time greedily.
+        statements: Whether it can be asked about claims: not where it only knows the prompts of
+            its training.
+    """
+
+    recipe: Recipe
+    passes: int = 3
+    statements: bool = True
+
+    @cached_property
+    def version(self) -> str:
+        """Digest of all but the pair and its label that decides what comes out."""
+        model = self.recipe.model
+        caption, asked = self.recipe.prompts.caption.version, statements_prompt().version
+        names = (model.checkpoint.name, model.checkpoint.revision, model.text_settings)
+        return digest.of_values(*names, caption, asked, self.passes, self.statements)
+
+    def stream(self, tasks: Iterable[JudgeTask]) -> Iterator[list[Outcome[Judged]]]:
+        """Verify labels, in batches or with many in flight.
+
+        Raises:
+            BackendError: The model can't be loaded, or can't go on.
+        """
+        return show(self.recipe, tasks, self._judge, more=_mirrored_too)
+
+    def _judge(self, model: VLM, shown: Sequence[Shown[JudgeTask]]) -> list[Outcome[Judged]]:
+        began = time.monotonic()
+        cases = [_Case(one) for one in shown]
+        errors: dict[str, PairError] = {}
+        own = [case for case in cases if case.task.own]
+        others = [case for case in cases if not case.task.own]
+        self._views(model, own, errors)
+        for number in range(self.passes if others else 0):
+            sampling = replace(_DRAWN, seed=number) if number else GREEDY
+            self._pass(model, others, sampling, errors)
+        seconds = round((time.monotonic() - began) / max(len(cases), 1), 3)
+        return [_outcome(case, errors.get(case.task.key), seconds) for case in cases]
+
+    def _views(self, model: VLM, cases: Sequence[_Case], errors: dict[str, PairError]) -> None:
+        """Captions of the mirrored and of the swapped pair, of the model that wrote the labels."""
+        template = self.recipe.prompts.caption
+        for signal, turned, (first, then) in (
+            ("mirror", mirrored, (2, 3)),
+            ("swap", reversed_, (1, 0)),
+        ):
+            chats = [template.fill(case.pictures[first], case.pictures[then]) for case in cases]
+            for case, text in _said(model, cases, chats, GREEDY, errors):
+                claims = None if is_no_change(case.task.caption) else claims_of(case.task.caption)
+                weight, why = contradiction(None if claims is None else turned(claims), text)
+                case.doubt(signal, weight, f"of the {_PAIR[signal]} pair, the model {why}")
+
+    def _pass(
+        self,
+        model: VLM,
+        cases: Sequence[_Case],
+        sampling: Sampling,
+        errors: dict[str, PairError],
+    ) -> None:
+        """A caption without a look at the label, then the label's claims one by one."""
+        chats = [_asked(self.recipe.prompts.caption, case) for case in cases]
+        blind = list(_said(model, cases, chats, sampling, errors))
+        for case, text in blind:
+            claims = None if is_no_change(case.task.caption) else claims_of(case.task.caption)
+            weight, why = contradiction(claims, text)
+            case.doubt("recaption", weight, f"another model {why}")
+        if not self.statements:
+            return
+        template = statements_prompt()
+        listed = [_statements(case.task.caption) for case, _ in blind]
+        chats = [
+            _asked(template, case, _shown_statements(text, statements))
+            for (case, text), statements in zip(blind, listed, strict=True)
+        ]
+        asked = [case for case, _ in blind]
+        sampling = replace(sampling, schema=SCHEMA)
+        by_case = dict(zip(map(id, asked), listed, strict=True))
+        for case, text in _said(model, asked, chats, sampling, errors):
+            _take_verdicts(case, by_case[id(case)], text)
+
+
+_PAIR = {"mirror": "mirrored", "swap": "swapped"}
+
+
+def _mirrored_too(task: JudgeTask, source: Picture, target: Picture) -> tuple[Picture, ...]:
+    """A pair's pictures, and where its own model is asked, their mirror images."""
+    if not task.own:
+        return source, target
+    flipped = (
+        Picture(picture.pixels.transpose(Transpose.FLIP_LEFT_RIGHT)) for picture in (source, target)
+    )
+    return source, target, *flipped
+
+
+def _asked(template: Template, case: _Case, text: str = "") -> Chat:
+    return template.fill(case.pictures[0], case.pictures[1], text)
+
+
+def _said(
+    model: VLM,
+    cases: Sequence[_Case],
+    chats: Sequence[Chat],
+    sampling: Sampling,
+    errors: dict[str, PairError],
+) -> Iterator[tuple[_Case, str]]:
+    """What the model says to each case; one that can't be answered has its error kept."""
+    for case, answer in zip(cases, generate(model, chats, sampling), strict=True):
+        if isinstance(answer, Completion):
+            yield case, clean(answer.text)
+        else:
+            errors[case.task.key] = answer
+
+
+def _statements(caption: str) -> list[str]:
+    """What a label claims, as sentences of its own."""
+    if is_no_change(caption):
+        return ["nothing changed between the two images"]
+    return [claim.text for claim in claims_of(caption)][:_MOST_STATEMENTS] or [caption]
+
+
+def _shown_statements(blind: str, statements: Sequence[str]) -> str:
+    listed = "\n".join(f"{number}. {text}" for number, text in enumerate(statements, 1))
+    return f"Seen without the label: {blind}\n\nStatements of the label:\n{listed}"
+
+
+def _take_verdicts(case: _Case, statements: Sequence[str], text: str) -> None:
+    verdicts, reasoning, missing = read_verdicts(text)
+    known = {number: word for number, word in verdicts.items() if 0 < number <= len(statements)}
+    if known:
+        number = max(known, key=lambda number: _DOUBT[known[number]])
+        why = f"the model says {known[number]} to {statements[number - 1]!r}"
+        case.doubt("judge", _DOUBT[known[number]], f"{why}: {reasoning}" if reasoning else why)
+    if missing:
+        case.doubt("missing", _MISSING, f"the model sees also: {missing}")
+    elif known:
+        case.doubt("missing", 0.0, "")
+
+
+def read_verdicts(text: str) -> tuple[dict[int, str], str, str]:
+    """The verdicts of an answer by the number of the statement, its reasoning, and an edit that the
+    label lacks; from its JSON, else from lines such as `1: yes`."""
+    start = text.find("{")
+    try:
+        answer: Any = json.JSONDecoder().raw_decode(text, start)[0] if start >= 0 else {}
+    except (ValueError, RecursionError):
+        answer = {}
+    if not isinstance(answer, dict) or not isinstance(answer.get("verdicts"), list):
+        return {int(number): word.lower() for number, word in _LINE.findall(text)}, "", ""
+    found: dict[int, str] = {}
+    for place, item in enumerate(answer["verdicts"], 1):
+        if isinstance(item, dict) and str(item.get("verdict")).lower() in _DOUBT:
+            number = item.get("statement")
+            found[number if isinstance(number, int) else place] = str(item["verdict"]).lower()
+    reasoning, missing = (answer.get(name) for name in ("reasoning", "missing"))
+    return (
+        found,
+        clean(reasoning)[:300] if isinstance(reasoning, str) else "",
+        clean(missing)[:200] if isinstance(missing, str) else "",
+    )
+
+
+def _outcome(case: _Case, error: PairError | None, seconds: float) -> Outcome[Judged]:
+    if error is not None and not case.doubts:
+        return Outcome(case.task.key, error=error)
+    signals = {name: round(sum(w) / len(w), 4) for name, w in case.doubts.items()}
+    ordered = sorted(case.reasons, key=lambda reason: -reason[0])
+    reasons = tuple(dict.fromkeys(reason for _, reason in ordered))[:4]
+    shown = case.shown
+    return Outcome(case.task.key, Judged(signals, reasons, shown.images, shown.files, seconds))

@@ -1,0 +1,79 @@
+"""A zip archive as a tree of files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from chronoprep.data import Member
+from chronoprep.errors import PairError
+from chronoprep.images.archives import members, read_member
+from chronoprep.images.refs import of_member, parse
+from chronoprep.pairs.folders import Listing, sorted_out
+
+_MOST_BYTES = 1 << 20  # of a text beside an image
+_LONGEST = 4096  # characters of a folder's path
+
+
+class Archive:
+    """A zip archive; where it holds one folder with folders in it and nothing else, that folder.
+
+    Raises:
+        ConfigError: It can't be read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._top = ""
+        self._names: dict[str, dict[str, str]] = {"": {}}
+        for name in members(path):
+            folder, _, last = name.rpartition("/")
+            if len(folder) > _LONGEST:
+                self._names[""][name] = "special"
+            elif last:
+                self._add(f"{folder}/" if folder else "")[last] = "file"
+        here = self.listing()
+        if len(here.folders) == 1 and not here.images and not here.others:
+            inner = f"{here.folders[0]}/"
+            if self.listing(inner).folders:
+                self._top = inner
+
+    def _add(self, folder: str) -> dict[str, str]:
+        """The entries of a folder, which is entered into those above it."""
+        parents, fresh = list[tuple[str, str]](), folder
+        while fresh not in self._names:
+            self._names[fresh] = {}
+            above, _, last = fresh[:-1].rpartition("/")
+            parents.append((f"{above}/" if above else "", last))
+            fresh = parents[-1][0]
+        for above, last in parents:
+            self._names[above][last] = "folder"
+        return self._names[folder]
+
+    def listing(self, folder: str = "") -> Listing:
+        return sorted_out(iter(self._names[self._top + folder].items()))
+
+    def walk(self, start: str = "") -> Iterator[tuple[str, Listing]]:
+        pending = [start]
+        while pending:
+            folder = pending.pop()
+            here = self.listing(folder)
+            yield folder, here
+            pending += [f"{folder}{name}/" for name in reversed(here.folders)]
+
+    def read(self, path: str) -> bytes:
+        try:
+            return read_member(Member(self._path, self._top + path), _MOST_BYTES)
+        except PairError as error:
+            raise OSError(error.message.rstrip(".")) from None
+
+    def ref(self, path: str) -> str:
+        return of_member(str(self._path), self._top + path)
+
+    def below(self, ref: str) -> str:
+        member = parse(ref)
+        assert isinstance(member, Member)
+        return member.name[len(self._top) :]
+
+    def shown(self, path: str) -> str:
+        return f"{self._path}/{self._top}{path}"
