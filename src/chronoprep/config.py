@@ -91,6 +91,9 @@ class ImageSettings(Section, title="Images"):
     )
     background: str = Field("white", description="Colour behind transparent pixels.")
     fit: Fit = Field("crop", description="How a target of another size meets the source's frame.")
+    align: bool = Field(
+        False, description="Move a shifted or zoomed target back over its source; crop both."
+    )
     colour_management: bool = Field(
         True,
         description="Convert colour profiles and HDR to sRGB; without, numbers are taken as they "

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import av
+import numpy as np
 from av.codec import CodecContext
 from av.container import InputContainer
 from av.video.stream import VideoStream
@@ -35,11 +36,13 @@ class Footage:
         frames: How many frames it shows; None where that can't be told.
         size: Of its first frame, (width, height) in pixels.
         first: Its first frame as 16×16 RGB values, if it was decoded.
+        pair: Its two frames, RGB, if it was decoded and has two of one size.
     """
 
     frames: int | None = None
     size: tuple[int, int] | None = None
     first: bytes | None = None
+    pair: tuple[np.ndarray, ...] = ()
     flaws: list[Flaw] = field(default_factory=list)
 
 
@@ -113,11 +116,14 @@ def _flaws_of_frames(
         seen.size = (stream.width, stream.height)
     else:
         sizes: dict[tuple[int, int], int] = {}
+        pair = []
         stream.codec_context.options = {"err_detect": "explode"}
         stream.codec_context.thread_count = 1  # files are what runs in parallel
         try:
             for number, frame in enumerate(container.decode(stream), 1):
                 times.append(frame.pts)
+                if number <= 2:
+                    pair.append(frame.to_ndarray(format="rgb24"))
                 if number == 1:
                     seen.size = (frame.width, frame.height)
                     small = frame.reformat(_THUMB, _THUMB, "rgb24", interpolation="AREA")
@@ -135,6 +141,8 @@ def _flaws_of_frames(
         if len(sizes) > 1:
             shown = ", ".join(f"frame {at} {w}×{h}" for (w, h), at in sizes.items())
             yield "frame-sizes", f"its frames differ in size: {shown}"
+        elif len(times) == 2:
+            seen.pair = tuple(pair)
     seen.frames = len(times)
     if stream.frames > seen.frames:
         yield "hidden-frames", f"it holds {stream.frames} frames and shows {seen.frames}"

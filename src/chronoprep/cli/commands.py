@@ -23,7 +23,7 @@ __all__ = ["app"]
 
 MANY = "pairs dataset dry_run"
 ONE = "input_image output_image output_file"
-FRAMES = "images.max_pixels images.background images.fit images.colour_management"
+FRAMES = "images.max_pixels images.background images.fit images.align images.colour_management"
 STAGE2 = "pairs vlm images labels.preset labels.cot_prompt labels.guard labels.retries"
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from array import array
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import dhash
 import numpy as np
@@ -16,6 +16,7 @@ from PIL import Image, ImageChops
 
 from chronoprep.config import ImageSettings
 from chronoprep.data import Pair
+from chronoprep.images.alignment import UNKNOWN, Alignment, measure
 from chronoprep.images.load import load_image
 from chronoprep.images.refs import parse
 from chronoprep.images.room import room
@@ -38,6 +39,7 @@ class Inspection:
         hashes: Difference hashes of 128 bits; images that look alike have close ones.
         identical: Whether both show the same pixels.
         colours: The colour spaces that they name.
+        alignment: How the target lies over the source, where their shapes are the same.
     """
 
     sizes: tuple[tuple[int, int], tuple[int, int]]
@@ -45,6 +47,7 @@ class Inspection:
     hashes: tuple[int, int]
     identical: bool
     colours: tuple[str, str] = ("sRGB", "sRGB")
+    alignment: Alignment = UNKNOWN
 
     @property
     def mismatch(self) -> str | None:
@@ -66,13 +69,16 @@ def inspect(pair: Pair, settings: ImageSettings) -> Inspection:
         before = load_image(parse(pair.source), settings)
         after = load_image(parse(pair.target), settings)
         source, target = before.image, after.image
-        return Inspection(
+        seen = Inspection(
             sizes=(source.size, target.size),
             digests=(before.digest, after.digest),
             hashes=(_hash(source), _hash(target)),
             identical=before.digest == after.digest or _same(source, target),
             colours=(before.colours, after.colours),
         )
+        if seen.identical or seen.mismatch == "aspect":
+            return seen
+        return replace(seen, alignment=measure(source, target))
 
 
 def _same(one: Image.Image, other: Image.Image) -> bool:

@@ -154,6 +154,13 @@ def load_pair(pair: Pair, settings: ImageSettings) -> LoadedPair:
         notes.append(f"target {was} → {now} ({settings.fit})")
     images = of_both(before.digest, after.digest)
     jpegs = (before.jpeg, target_jpeg)
+    if settings.align:
+        from chronoprep.images.alignment import aligned
+
+        upright = source
+        source, target, note = aligned(source, target)
+        notes += [f"target {note}"] if note is not None else []
+        jpegs = jpegs if source is upright else (None, None)
     return LoadedPair(pair, source, target, images, files, tuple(notes), jpegs)
 
 

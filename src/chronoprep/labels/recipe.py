@@ -23,7 +23,8 @@ model; or only captions that exist, in the data or the journal."""
 def view_settings(images: ImageSettings) -> dict[str, Any]:
     """The settings that change what the model sees."""
     names = {"max_resolution", "max_long_edge", "background", "fit", "colour_management"}
-    return images.model_dump(include=names)
+    # Off, it is as if it were not there: what was made before there was such a setting stays.
+    return images.model_dump(include=names | {"align"} if images.align else names)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What `check` can find: every code, how bad it is, and what to do about it.
+"""What `check` can find, and `pairs` of images: every code, how bad it is, and what to do about it.
 
 An error is what a trainer stops at, skips in silence or learns wrongly from; a warning is what it
 puts up with.
@@ -15,6 +15,7 @@ Severity = Literal["error", "warning", "note"]
 _REBUILD = "`chronoprep check --fix` writes the table anew from what the dataset knows."
 _RECORD = "`chronoprep check --fix` writes the pair's video anew."
 _EMBED = "`chronoprep umt5` writes it anew."
+_ALIGN = "The editor learns to move what should stay: `--align` moves it back and crops both."
 _QUOTE = "Put the prompt into its own words; `chronoprep build-csv` puts such texts into quotes."
 _ONE = "Keep one of them, or the editor sees it more often than others."
 
@@ -75,6 +76,12 @@ FAULTS: dict[str, tuple[Severity, str]] = {
     "several-videos": ("warning", "Keep the one that is meant."),
     "other-images": ("error", "`chronoprep caption` labels the images that are there now."),
     "video-changed": ("error", _RECORD),
+    # Source and target.
+    "shifted": ("warning", _ALIGN),
+    "zoomed": ("warning", _ALIGN),
+    "turned": ("warning", _ALIGN),
+    "border": ("warning", _ALIGN),
+    "exposure-drift": ("note", "If the light is no part of the edit, expose both alike."),
     # Embeddings.
     "embedding-missing": ("error", "`chronoprep umt5` writes it."),
     "pickle-unsafe": ("error", "Don't train on it: whoever made it runs code on your machine. "

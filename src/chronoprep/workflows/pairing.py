@@ -18,6 +18,7 @@ from chronoprep.files import make_folder, replacing
 from chronoprep.images.refs import parse
 from chronoprep.pairs import Discovery, Tally, discover
 from chronoprep.rows import Rows
+from chronoprep.workflows.faults import finding as finding_of
 from chronoprep.workflows.progress import Reporter, Silent
 
 SHEET_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
@@ -141,6 +142,7 @@ def findings_of(found: Discovery) -> Iterator[Finding]:
 
 
 def _of_images(pairs: Rows[Pair], settings: Settings, reporter: Reporter) -> Iterator[Finding]:
+    from chronoprep.images.alignment import flaws_of
     from chronoprep.images.inspection import Lookalikes, inspect
 
     alike = Lookalikes()
@@ -158,6 +160,8 @@ def _of_images(pairs: Rows[Pair], settings: Settings, reporter: Reporter) -> Ite
             kind = {"size": "other-size", "aspect": "other-shape"}[seen.value.mismatch]
             sizes = " → ".join(f"{width}×{height}" for width, height in seen.value.sizes)
             yield _warning(kind, seen.key, sizes)
+        for flaw in flaws_of(seen.value.alignment, seen.value.sizes[0]):
+            yield finding_of(flaw, seen.key)
         if len(set(seen.value.colours)) > 1:
             spaces = " → ".join(seen.value.colours)
             yield Finding("other-colours", "note", seen.key, f"colour spaces {spaces}")

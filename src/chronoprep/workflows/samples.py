@@ -132,6 +132,13 @@ class Look:
         except OSError as error:
             return [Flaw("file-unreadable", f"{path}: {error.strerror or error}.")]
         seen.frames, seen.first = footage.frames, footage.first
+        if footage.pair:
+            from chronoprep.images.alignment import GROSS, flaws_of, measure
+
+            source, target = footage.pair
+            size = (source.shape[1], source.shape[0])
+            lies = flaws_of(measure(source, target), size, GROSS)  # `pairs` tells more
+            footage.flaws += [Flaw(code, f"{path}: {what}.") for code, what in lies]
         return footage.flaws
 
     def _of_pickle(self, path: Path) -> list[Flaw]:

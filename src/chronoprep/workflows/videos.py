@@ -155,7 +155,9 @@ def write_one(pair: Pair, path: Path, settings: Settings) -> Video:
         return _video(pair.key, path, content_hash(pair), files, settings)
     if settings.video.codec == "copy":
         not_copied = "no files of their own"
-        if isinstance(source, Path) and isinstance(target, Path):
+        if settings.images.align:
+            not_copied = "to be aligned"
+        elif isinstance(source, Path) and isinstance(target, Path):
             contents = [read_source(source), read_source(target)]
             if settings.images.colour_management and not all(
                 says_srgb(data, str(ref))
@@ -195,7 +197,8 @@ def shown(images: str, look: str) -> str:
 def _look(settings: Settings) -> str:
     """How images are brought to one frame."""
     look = view_settings(settings.images)
-    return digest.of_values(look["background"], look["fit"], look["colour_management"])
+    aligned = ["align"] if "align" in look else []
+    return digest.of_values(look["background"], look["fit"], look["colour_management"], *aligned)
 
 
 def _how(settings: Settings) -> str:
