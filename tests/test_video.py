@@ -112,6 +112,7 @@ def test_a_video_goes_under_any_name_and_leaves_nothing_beside_it(
     tmp_path: Path, settings: VideoSettings, same: bool
 ) -> None:
     path = tmp_path / "new folder" / "päär [1].mp4"
+    path.parent.mkdir()
     images = photo(1), photo(1 if same else 2)
     files = jpegs(tmp_path, *images)
     for _ in range(2):
@@ -381,6 +382,7 @@ def _renamed(jpeg: bytes) -> bytes:
 )  # fmt: skip
 def test_what_readers_differ_on_is_not_copied(tmp_path: Path, kind: str, reason: str) -> None:
     files, path = spoiled(kind, tmp_path), tmp_path / "videos" / "pair.mp4"
+    path.parent.mkdir()
     old = write(path)
     assert reason in str(copy_video(contents(files), path, COPY))
     assert path.read_bytes() == old

@@ -29,7 +29,7 @@ _CLEAR = 12.0  # between a region's mean colours
 _THIN, _SLIVER = 3.2, 0.01  # of a region that is an edge: half its width in pixels, its share
 _CELL = 10.0  # of the colours that are one when it is asked what they became
 _COMMON = 0.03  # share of the area from which on what a colour became is what it becomes
-_LEAST_DETAIL = 0.02  # share of the area
+_LEAST_DETAIL = 0.01  # share of the area
 _WIDE = 0.3  # share changed from which on another view is looked for
 
 
@@ -103,6 +103,8 @@ class Difference:
         plain: The same with no shift forgiven: sees faint patterns.
         rest: Mean distance outside the changed regions, in no other light and with no shift
             forgiven: high where the edit is of all of the picture.
+        border: Median distance along the edges of the picture, with no shift forgiven: high where
+            the background is another.
         whole, frame: Both pictures as one region, and a band along their edges.
         softer, sharper: Where detail was lost and won, as a region; None where next to nowhere.
         regions: The heaviest first.
@@ -114,6 +116,7 @@ class Difference:
     changed: float
     plain: float
     rest: float
+    border: float
     whole: Region
     frame: Region
     softer: Region | None
@@ -151,6 +154,7 @@ def measure(source: Array, target: Array) -> Difference:
         plain=float((plain > limit).mean()),
         rest=rest,
         whole=maps.region(everything, plain),
+        border=float(np.median(plain[_frame(mask) > 0])),
         frame=maps.region(_frame(mask), plain),
         softer=softer,
         sharper=sharper,
@@ -396,7 +400,7 @@ def _detail(maps: _Maps, distances: Array) -> tuple[Region | None, Region | None
     one, other = (cv2.blur(_fine(picture), (11, 11)) for picture in (maps.before, maps.after))
     found: list[Region | None] = []
     for less, more in ((other, one), (one, other)):
-        mask: Array = ((more > 2) & (less < 0.66 * more)).astype(np.uint8)
+        mask: Array = ((more > 1) & (less < 0.66 * more)).astype(np.uint8)
         mask = cv2.morphologyEx(mask, cv2.MORPH_OPEN, np.ones((5, 5), np.uint8))
         found.append(maps.region(mask, distances) if mask.mean() > _LEAST_DETAIL else None)
     return found[0], found[1]

@@ -87,7 +87,7 @@ class Evidence:
             return
         detail = ("light", "blur", "sharpen", "style", "view")
         if self.nothing and not any(claim.kind in detail for claim in claims):
-            sure = 0.45 if self.faint and any(c.kind in _SUBTLE for c in claims) else 0.95
+            sure = 0.6 if self.faint and any(c.kind in _SUBTLE for c in claims) else 0.95
             yield Doubt("identical", sure, "speaks of an edit; nothing is seen to have changed")
             return
         if not claims:
@@ -137,9 +137,7 @@ class Evidence:
 
     def _behind(self) -> Iterator[Doubt]:
         """Whether the background became another: most of it lies along the edges."""
-        frame = self.seen.frame
-        rougher = (frame.after.detail + 0.1) / (frame.before.detail + 0.1)
-        if self.seen.changed < 0.3 and frame.distance < 4.5 and 0.8 < rougher < 1.25:
+        if self.seen.changed < 0.3 and self.seen.border < 4:
             yield Doubt("kind", 0.85, f"speaks of the background; {self._how_much()}")
 
     def _of_a_thing(self, claim: Claim) -> Iterator[Doubt]:
@@ -147,11 +145,12 @@ class Evidence:
         if not main:
             return
         if claim.kind == "move" and claim.origin and claim.places:
-            for places, sign in ((claim.places, 1), (claim.origin, -1)):
-                near = [r for r in self.main if _miss(places, r) < 0.5]
-                if len(self.main) > 1 and near and max(sign * r.appears for r in near) < -0.25:
-                    what = "something is gone" if sign > 0 else "something is there that was not"
-                    yield Doubt("swapped", 0.9, f"says move; {what}, {_where(near[0])}")
+            goal, origin = (
+                min(self.main, key=lambda r: min(place.off(r.centre) for place in places))
+                for places in (claim.places, claim.origin)
+            )
+            if goal is not origin and origin.appears > 0.25 and goal.appears < -0.25:
+                yield Doubt("swapped", 0.9, f"says move; something is gone, {_where(goal)}")
         if claim.kind == "move":
             came = max((r.appears for r in self.main), key=abs)
             if len(self.regions) == 1 and self.everywhere is False and abs(came) > 0.45:
@@ -192,6 +191,8 @@ class Evidence:
         if len(regions) == 1 and regions[0].kept > 0.8 and abs(regions[0].appears) < 0.2:
             where = _where(regions[0])
             yield Doubt("kind", 0.7, f"says {claim.kind}; the forms are as before, {where}")
+        elif len(regions) == 1 and _recoloured(regions[0]):
+            yield Doubt("kind", 0.7, f"says {claim.kind}; {_seen(regions[0])}")
         sign = ("larger" in claim.senses) - ("smaller" in claim.senses)
         if not regions or not sign:
             return
@@ -232,12 +233,10 @@ class Evidence:
     def _blurred(self, claim: Claim) -> Iterator[Doubt]:
         soft, sharp = self.seen.softer, self.seen.sharper
         if soft is None:
-            swapped = sharp is not None and self.seen.changed < 0.02
-            yield Doubt(
-                "swapped" if swapped else "kind",
-                0.85,
-                f"says blur; no detail is lost, {self._how_much()}",
-            )
+            # What is smooth already can be blurred without a trace.
+            sure = 0.85 if self.regions or sharp is not None else 0.4
+            rule = "swapped" if sharp is not None and self.seen.changed < 0.02 else "kind"
+            yield Doubt(rule, sure, f"says blur; no detail is lost, {self._how_much()}")
         elif self.regions and self.regions[0].after.chroma - self.regions[0].before.chroma > 25:
             yield Doubt("kind", 0.7, f"says blur; {_seen(self.regions[0])}")
         elif claim.places:
@@ -255,8 +254,9 @@ class Evidence:
             if seen.whole.after.chroma > max(5.0, 0.5 * seen.whole.before.chroma):
                 yield Doubt("kind", 0.9, "says black and white; the colours are still there")
             return
-        detail = seen.softer is not None or seen.sharper is not None
-        if seen.rest < 3 and seen.changed < 0.3 and not (detail and seen.changed < 0.005):
+        # A style is all over the picture, and mostly in its detail.
+        detail = max((r.share for r in (seen.softer, seen.sharper) if r is not None), default=0.0)
+        if seen.rest < 3 and seen.changed < 0.3 and detail < max(0.02, 2 * seen.changed):
             yield Doubt("kind", 0.85, f"speaks of a style; {self._how_much()}")
 
     def _how_much(self) -> str:
@@ -343,11 +343,22 @@ class Evidence:
             return
         top = self.regions[0].weight
         for region in self.regions:
-            if region.weight < 0.2 * top or region.share < 0.006 or not region.clear:
+            small = region.weight < 0.2 * top or region.share < (0.012 if self.behind else 0.006)
+            if small or not self._differs(region):
                 continue
             if not any(self._explains(claim, region) for claim in own):
                 yield Doubt("unclaimed", 0.8, f"nothing is said of a change: {_seen(region)}")
                 return
+
+    def _differs(self, region: Region) -> bool:
+        """Whether a region is more than the edge of a thing that moved a little."""
+        if not self.behind:
+            return region.clear
+        return nearest(region.before.lab) != nearest(region.after.lab)
+
+    def spots(self) -> list[Region]:
+        """The regions that a label should speak of."""
+        return [region for region in self.main if self._differs(region)]
 
     def _explains(self, claim: Claim, region: Region) -> bool:
         places = (*claim.places, *claim.origin)
@@ -365,6 +376,12 @@ def _miss(places: Iterable[Place], region: Region) -> float:
 def _share(look: Look, groups: frozenset[str]) -> float:
     """The share of a region that may be called by any of these groups."""
     return max(look.colours.get(group, 0.0) for group in groups)
+
+
+def _recoloured(region: Region) -> bool:
+    """Whether something stands out there before and after, in another colour."""
+    apart = min(region.before.apart, region.after.apart)
+    return apart > 15 and nearest(region.before.lab) != nearest(region.after.lab)
 
 
 def _where(region: Region) -> str:

@@ -69,7 +69,7 @@ class Vocabulary:
         if not places or any(place not in self._meanings for place in places):
             return 0.0
         top = max((spot.weight for spot in spots), default=0.0)
-        heavy = [s for s in spots if s.weight >= 0.2 * top and s.share >= 0.008]
+        heavy = [s for s in spots if s.weight >= 0.1 * top and s.share >= 0.008]
         return max((min(self._away(p, spot) for p in places) for spot in heavy), default=0.0)
 
     def _away(self, place: str, spot: Spot) -> float:

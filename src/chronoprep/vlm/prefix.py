@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers.cache_utils import Cache, DynamicLayer
+from transformers.cache_utils import Cache, DynamicLayer, LinearAttentionLayer
 
 from chronoprep.data import Picture
 
@@ -46,11 +46,16 @@ class _RoomyLayer(DynamicLayer):
         return self.keys, self.values
 
 
+_LAYERS: dict[str, Any] = {"full_attention": _RoomyLayer, "linear_attention": LinearAttentionLayer}
+
+
 def new_cache(config: Any) -> Cache | None:
     """An empty cache for a batch; None where a model's layers want caches of other kinds."""
-    kinds = set(getattr(config.get_text_config(), "layer_types", None) or ())
-    if kinds - {"full_attention"}:
+    kinds = list(getattr(config.get_text_config(), "layer_types", None) or ())
+    if {*kinds} - {*_LAYERS}:
         return None
+    if "linear_attention" in kinds:
+        return Cache([_LAYERS[kind]() for kind in kinds])
     return Cache(layer_class_to_replicate=_RoomyLayer)
 
 
@@ -96,7 +101,8 @@ class Prefix:
 
     @staticmethod
     def fits(prompts: Sequence[Prompt], cache: Any) -> bool:
-        """Whether a batch's heads can be kept."""
+        """Whether a batch's heads can be kept: the state of linear attention is that of the last
+        token and can't be taken back to theirs."""
         kinds = {type(layer) for layer in getattr(cache, "layers", ())}
         return kinds == {_RoomyLayer} and len({len(p.tail) for p in prompts}) == 1
 

@@ -32,6 +32,13 @@ class Place(NamedTuple):
             for one, two in zip(self, other, strict=True)
         )
 
+    def off(self, centre: tuple[float, float]) -> float:
+        """How far a thing is from where the place is meant most of all."""
+        total = 0.0
+        for word, at in zip(self, centre, strict=True):
+            total += abs(at - (0.17 + 0.66 * _FAR[word])) if word else 0.4 * abs(at - 0.5)
+        return total
+
     def misses(self, centre: tuple[float, float], box: tuple[float, float, float, float]) -> float:
         """How wrong it is of a region: 0 right, 1 on the other side.
 
