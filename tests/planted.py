@@ -53,6 +53,7 @@ def clean_dataset(root: Path, count: int = len(NAMES), *, embeddings: bool = Tru
 def _embedded(dataset: Dataset, key: str, prompt: str) -> Embedding:
     path = dataset.embedding(key)
     torch.manual_seed(len(key))
+    path.parent.mkdir(exist_ok=True)
     content = save(torch.randn(7, 4096).bfloat16(), path)
     status = path.stat()
     return Embedding(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from chronoprep.config import Settings
 from chronoprep.data import Finding
-from chronoprep.dataset import Dataset, Entry, State
+from chronoprep.dataset import Dataset, Entry, Files, State
 from chronoprep.files import unwritable
 from chronoprep.workflows.check import CheckReport
 from chronoprep.workflows.faults import FAULTS, TABLE, VIDEO
@@ -69,15 +69,24 @@ def _rebuilt(
     if not (table or videos or pickles):
         return
     with opened(own.folder, settings, reporter=reporter, look=table or bool(videos)) as run:
+        files = Files(own.folder / "videos", ".mp4")
         written: list[str] = []
+        moved: list[Finding] = []
 
         def wanted(entry: Entry, state: State) -> bool:
-            lacking = table and not own.video(entry.key).exists() and state.status == "ok"
-            if entry.key in videos or (lacking and prompt_of(state, settings)):
+            # Of a table that could not be read, no row has said that its video is none.
+            lacking = table and state.status == "ok" and bool(prompt_of(state, settings))
+            if lacking and state.video is not None and entry.key not in videos:
+                path = own.video(entry.key)
+                lacking = files.untouched(state.video) is False
+                if lacking and path.exists():
+                    moved.append(_mended(entry.key, f"{path} → {_set_aside(own, path)}"))
+            if entry.key in videos or lacking:
                 written.append(entry.key)
             return written[-1:] == [entry.key]
 
         write_videos(run, wanted)
+        yield from moved
         for key in written:
             if own.video(key).exists():
                 yield _mended(key, f"{own.video(key)}: written anew")
