@@ -274,7 +274,12 @@ def test_a_zip_archive_is_read_in_place(run: Run, tmp_path: Path) -> None:
     (root / "output/x.txt").write_text("add a hat", encoding="utf-8")
     for under in ("", "my set/"):
         archive = packed(root, under=under)
-        found, plain = find(archive), find(root)
+        with zipfile.ZipFile(archive, "a") as file:
+            file.writestr("__MACOSX/input/._x.png", b"")
+            file.writestr(".DS_Store", b"")
+        found, plain = find(archive, strict=True), find(root)
+        assert found.tally.system == 1
+        assert found.notes == ("folders of the system, not looked into: __MACOSX (1)",)
         assert [(p.key, p.caption) for p in found.pairs] == [
             (p.key, p.caption) for p in plain.pairs
         ]
@@ -446,3 +451,9 @@ def test_a_table_that_is_no_file(tmp_path: Path, run: Run) -> None:
         with pytest.raises(ConfigError, match="neither a folder nor a regular file"):
             find(where)
     assert run("pairs", "t.csv").code == 2
+    make(tmp_path, "a.png")
+    (tmp_path / "u.csv").write_text("source,target\na.png,t.csv\n/dev/zero,a.png\n")
+    assert [str(bad.error).partition(": ")[2] for bad in find(tmp_path / "u.csv").bad] == [
+        "row 1: target t.csv is a special file, not an image.",
+        "row 2: source /dev/zero is a special file, not an image.",
+    ]
