@@ -52,6 +52,7 @@ def clean_dataset(root: Path, count: int = len(NAMES), *, embeddings: bool = Tru
 
 def _embedded(dataset: Dataset, key: str, prompt: str) -> Embedding:
     path = dataset.embedding(key)
+    path.parent.mkdir(exist_ok=True)
     torch.manual_seed(len(key))
     content = save(torch.randn(7, 4096).bfloat16(), path)
     status = path.stat()
@@ -115,6 +116,11 @@ def folder(path: Path) -> None:
     """A folder where there was a file."""
     path.unlink()
     path.mkdir()
+
+
+def pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
 
 
 def lines(data: Path, change: Callable[[list[str]], list[str]]) -> None:
@@ -260,6 +266,7 @@ PLANTED: list[tuple[str, str | None, Plant]] = [
         None,
         lambda d: ((d / "metadata.csv").unlink(), (d / "metadata.csv").mkdir()),
     ),
+    ("table-unreadable", None, lambda d: pipe(d / "metadata.csv")),
     ("table-empty", None, lambda d: rewrite(d, "")),
     ("table-empty", None, lambda d: rewrite(d, "key,video,prompt,umt5\n")),
     (
@@ -314,8 +321,9 @@ PLANTED: list[tuple[str, str | None, Plant]] = [
     ("path-suffix", "p1", lambda d: cells(d, umt5="umt5/p1.pt")),
     ("file-missing", "p1", lambda d: video(d).unlink()),
     ("file-missing", "p1", lambda d: pickle_of(d).unlink()),
+    ("file-missing", "p1", lambda d: cells(d, video=f"videos/{'p' * 300}.mp4")),
     ("file-unreadable", "p1", lambda d: folder(video(d))),
-    ("file-unreadable", "p1", lambda d: (video(d).unlink(), os.mkfifo(video(d)))),
+    ("file-unreadable", "p1", lambda d: pipe(video(d))),
     ("file-empty", "p1", lambda d: video(d).write_bytes(b"")),
     ("file-empty", "p1", lambda d: pickle_of(d).write_bytes(b"")),
     (

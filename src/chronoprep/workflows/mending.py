@@ -11,7 +11,7 @@ from pathlib import Path
 
 from chronoprep.config import Settings
 from chronoprep.data import Finding
-from chronoprep.dataset import Dataset, Entry, State
+from chronoprep.dataset import Dataset, Entry, Files, State
 from chronoprep.files import unwritable
 from chronoprep.workflows.check import CheckReport
 from chronoprep.workflows.faults import FAULTS, TABLE, VIDEO
@@ -60,24 +60,32 @@ def _rebuilt(
     table = bool(TABLE & by_code.keys())
     if table and own.csv.exists():
         yield _mended(None, f"{own.csv} → {_set_aside(own, own.csv)}")
-    for key in sorted(filter(None, videos)):
-        if own.video(key).exists():
-            yield _mended(key, f"{own.video(key)} → {_set_aside(own, own.video(key))}")
     for key in sorted(filter(None, pickles)):
         if own.embedding(key).exists():
             yield _mended(key, f"{own.embedding(key)} → {_set_aside(own, own.embedding(key))}")
     if not (table or videos or pickles):
         return
     with opened(own.folder, settings, reporter=reporter, look=table or bool(videos)) as run:
+        files = Files(own.folder / "videos", ".mp4")
         written: list[str] = []
+        aside: list[Finding] = []
 
         def wanted(entry: Entry, state: State) -> bool:
-            lacking = table and not own.video(entry.key).exists() and state.status == "ok"
-            if entry.key in videos or (lacking and prompt_of(state, settings)):
-                written.append(entry.key)
-            return written[-1:] == [entry.key]
+            key, made = entry.key, state.video
+            # A table that is made anew has no row for what has no video as it was written.
+            broken = table and (made is None or files.untouched(made) is False)
+            if not (
+                key in videos or (broken and state.status == "ok" and prompt_of(state, settings))
+            ):
+                return False
+            if own.video(key).exists():
+                moved = f"{own.video(key)} → {_set_aside(own, own.video(key))}"
+                aside.append(_mended(key, moved))
+            written.append(key)
+            return True
 
         write_videos(run, wanted)
+        yield from aside
         for key in written:
             if own.video(key).exists():
                 yield _mended(key, f"{own.video(key)}: written anew")
