@@ -52,8 +52,8 @@ def clean_dataset(root: Path, count: int = len(NAMES), *, embeddings: bool = Tru
 
 def _embedded(dataset: Dataset, key: str, prompt: str) -> Embedding:
     path = dataset.embedding(key)
-    path.parent.mkdir(exist_ok=True)
     torch.manual_seed(len(key))
+    path.parent.mkdir(exist_ok=True)
     content = save(torch.randn(7, 4096).bfloat16(), path)
     status = path.stat()
     return Embedding(

@@ -103,8 +103,8 @@ class Difference:
         plain: The same with no shift forgiven: sees faint patterns.
         rest: Mean distance outside the changed regions, in no other light and with no shift
             forgiven: high where the edit is of all of the picture.
-        border: Median distance along the edges of the picture, with no shift forgiven: high where
-            the background is another.
+        border: Distance along the edges of the picture, with no shift forgiven, which a fifth of
+            them exceeds: high where the background is another.
         whole, frame: Both pictures as one region, and a band along their edges.
         softer, sharper: Where detail was lost and won, as a region; None where next to nowhere.
         regions: The heaviest first.
@@ -154,7 +154,7 @@ def measure(source: Array, target: Array) -> Difference:
         plain=float((plain > limit).mean()),
         rest=rest,
         whole=maps.region(everything, plain),
-        border=float(np.median(plain[_frame(mask) > 0])),
+        border=float(np.percentile(plain[_frame(mask) > 0], 80)),
         frame=maps.region(_frame(mask), plain),
         softer=softer,
         sharper=sharper,

@@ -59,26 +59,26 @@ class Inspection:
         return "size" if abs(ratio - 1) <= ASPECT else "aspect"
 
 
+@room()
 def inspect(pair: Pair, settings: ImageSettings) -> Inspection:
     """Look at a pair's images.
 
     Raises:
         PairError: One of them can't be used.
     """
-    with room():
-        before = load_image(parse(pair.source), settings)
-        after = load_image(parse(pair.target), settings)
-        source, target = before.image, after.image
-        seen = Inspection(
-            sizes=(source.size, target.size),
-            digests=(before.digest, after.digest),
-            hashes=(_hash(source), _hash(target)),
-            identical=before.digest == after.digest or _same(source, target),
-            colours=(before.colours, after.colours),
-        )
-        if seen.identical or seen.mismatch == "aspect":
-            return seen
-        return replace(seen, alignment=measure(source, target))
+    before = load_image(parse(pair.source), settings)
+    after = load_image(parse(pair.target), settings)
+    source, target = before.image, after.image
+    seen = Inspection(
+        sizes=(source.size, target.size),
+        digests=(before.digest, after.digest),
+        hashes=(_hash(source), _hash(target)),
+        identical=before.digest == after.digest or _same(source, target),
+        colours=(before.colours, after.colours),
+    )
+    if seen.identical or seen.mismatch == "aspect":
+        return seen
+    return replace(seen, alignment=measure(source, target))
 
 
 def _same(one: Image.Image, other: Image.Image) -> bool:

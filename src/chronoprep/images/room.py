@@ -48,7 +48,10 @@ def _trim() -> None:
 
 @contextmanager
 def room() -> Iterator[None]:
-    """What this thread decodes within counts until the end; of rooms in rooms, the outermost's."""
+    """What this thread decodes within counts until the end; of rooms in rooms, the outermost's.
+
+    As `@room()` before a function, its pictures are gone before their room is given back.
+    """
     global _in_use
     _mine.depth += 1
     try:

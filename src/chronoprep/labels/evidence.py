@@ -137,7 +137,7 @@ class Evidence:
 
     def _behind(self) -> Iterator[Doubt]:
         """Whether the background became another: most of it lies along the edges."""
-        if self.seen.changed < 0.3 and self.seen.border < 4:
+        if self.seen.changed < 0.3 and self.seen.border < 6:
             yield Doubt("kind", 0.85, f"speaks of the background; {self._how_much()}")
 
     def _of_a_thing(self, claim: Claim) -> Iterator[Doubt]:
@@ -191,8 +191,6 @@ class Evidence:
         if len(regions) == 1 and regions[0].kept > 0.8 and abs(regions[0].appears) < 0.2:
             where = _where(regions[0])
             yield Doubt("kind", 0.7, f"says {claim.kind}; the forms are as before, {where}")
-        elif len(regions) == 1 and _recoloured(regions[0]):
-            yield Doubt("kind", 0.7, f"says {claim.kind}; {_seen(regions[0])}")
         sign = ("larger" in claim.senses) - ("smaller" in claim.senses)
         if not regions or not sign:
             return
@@ -337,13 +335,13 @@ class Evidence:
         if not self.behind and any(claim.scope != "part" for claim in claims):
             return
         own = [claim for claim in claims if claim.scope == "part"]
-        if self.behind and (len(self.regions) > 3 or sum(r.share for r in self.regions) > 0.25):
+        if self.behind and (len(self.regions) > 3 or sum(r.share for r in self.regions) > 0.15):
             return  # another scene: all kinds of things differ
         if not self.regions or (own and len(self.regions) < 2):
             return
         top = self.regions[0].weight
         for region in self.regions:
-            small = region.weight < 0.2 * top or region.share < (0.012 if self.behind else 0.006)
+            small = region.weight < 0.2 * top or region.share < (0.016 if self.behind else 0.008)
             if small or not self._differs(region):
                 continue
             if not any(self._explains(claim, region) for claim in own):
@@ -376,12 +374,6 @@ def _miss(places: Iterable[Place], region: Region) -> float:
 def _share(look: Look, groups: frozenset[str]) -> float:
     """The share of a region that may be called by any of these groups."""
     return max(look.colours.get(group, 0.0) for group in groups)
-
-
-def _recoloured(region: Region) -> bool:
-    """Whether something stands out there before and after, in another colour."""
-    apart = min(region.before.apart, region.after.apart)
-    return apart > 15 and nearest(region.before.lab) != nearest(region.after.lab)
 
 
 def _where(region: Region) -> str:

@@ -85,10 +85,10 @@ def _show(
     settings = recipe.settings
     batches_of = model if isinstance(model, vlm.BatchVLM) else None
 
+    @room()
     def load(task: T) -> Shown[T]:
-        with room():
-            loaded = load_pair(task.pair, settings.images)
-            shown = more(task, *pictures(loaded, settings.images))
+        loaded = load_pair(task.pair, settings.images)
+        shown = more(task, *pictures(loaded, settings.images))
         if batches_of is not None:
             for picture in shown:
                 batches_of.prepare(picture)

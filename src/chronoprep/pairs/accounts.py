@@ -122,11 +122,11 @@ def tally_of(
     )
     folders = sum(int(pairs[side].is_in(named_so.implode()).sum()) for side in ("source", "target"))
     found.unmatched = [path for path in found.unmatched if path not in found.folders]
-    system = _pass_over(found, tree, set(sidecars.taken()) | found.read)
+    system = _pass_over(found, tree, sidecars)
     return Tally(
         seen=found.seen,
         paired=_files_of(pairs, found) - folders,
-        sidecars=sum(1 for _ in sidecars.taken()) + len(found.read),
+        sidecars=sidecars.count + sum(not sidecars.has(*_split(path)) for path in found.read),
         unmatched=len(found.unmatched),
         ambiguous=found.clashing,
         unusable=len(refused - found.folders),
@@ -136,12 +136,18 @@ def tally_of(
     )
 
 
+def _split(path: str) -> tuple[str, str]:
+    """The folder of a path, as a tree has it, and the name."""
+    end = path.rfind("/") + 1
+    return path[:end], path[end:]
+
+
 def _files_of(frame: polars.DataFrame, found: Scan) -> int:
     """How many files are the images of pairs: a target is that of one pair alone."""
     return frame.height + (0 if found.clips else frame["source"].n_unique())
 
 
-def _pass_over(found: Scan, tree: Tree, taken: set[str]) -> int:
+def _pass_over(found: Scan, tree: Tree, sidecars: Sidecars) -> int:
     """Name what lies beside the images and is no caption; returns how many are documents."""
     documents = 0
     for folder, count in found.aside.items():
@@ -152,7 +158,11 @@ def _pass_over(found: Scan, tree: Tree, taken: set[str]) -> int:
         kinds = defaultdict[str, list[str]](list)
         for name in names:
             kind = name[name.rfind(".") :].lower() if "." in name else ""
-            if folder + name in taken or (found.clips and kind in VIDEO_SUFFIXES):
+            if (
+                sidecars.has(folder, name)
+                or (found.clips and kind in VIDEO_SUFFIXES)
+                or (found.read and folder + name in found.read)
+            ):
                 continue
             if is_document(name):
                 documents += 1

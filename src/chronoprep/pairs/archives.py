@@ -51,7 +51,13 @@ class Archive:
         return self._names[folder]
 
     def listing(self, folder: str = "") -> Listing:
-        return sorted_out(iter(self._names[self._top + folder].items()))
+        here = sorted_out(iter(self._names[self._top + folder].items()))
+        if folder or not self._top:
+            return here
+        above = sorted_out(iter(self._names[""].items()))
+        return here._replace(
+            system=here.system + above.system, skipped=[*here.skipped, *above.skipped]
+        )
 
     def walk(self, start: str = "") -> Iterator[tuple[str, Listing]]:
         pending = [start]

@@ -40,7 +40,7 @@ _SYSTEM_FILES = frozenset(
     (
         *("thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "thumbs.db:encryptable", "desktop.ini"),
         *("icon\r", "thumbnails-digikam.db", "digikam4.db", "picasa.ini", "zbthumbnail.info"),
-        *("pspbrwse.jbf", "albumartsmall.jpg"),
+        "pspbrwse.jbf",
     )
 )
 _SYSTEM_FILE_ENDS = (

@@ -67,9 +67,7 @@ class _Globs:
         self._near = ["", ""]
 
     def __call__(self, folder: str, name: str) -> Part | None:
-        path = folder + name
-        if not path.isascii():
-            path = unicodedata.normalize("NFC", path)
+        path = _composed(folder + name)
         before, after = self._source.fullmatch(path), self._target.fullmatch(path)
         if before and after:
             raise ConfigError(
@@ -113,13 +111,18 @@ def _target(file: str, group: str, edit: str) -> Part:
     return Part(group, "target", name or stem(file))
 
 
+def _composed(text: str) -> str:
+    """A text in composed form: macOS writes names decomposed."""
+    return text if text.isascii() else unicodedata.normalize("NFC", text)
+
+
 def _text(groups: tuple[str | None, ...]) -> str:
     return "/".join(group.strip("/") for group in groups if group)
 
 
 def _compiled(where: Path, glob: str, flag: str) -> tuple[re.Pattern[str], int]:
     """A glob as an expression with a group a wildcard, and the number of groups."""
-    pattern = unicodedata.normalize("NFC", glob).removeprefix("./")
+    pattern = _composed(glob).removeprefix("./")
     if "\\" in pattern and "/" not in pattern:
         pattern = pattern.replace("\\", "/").removeprefix("./")  # as Windows writes paths
     if os.path.isabs(pattern):
@@ -156,7 +159,7 @@ def _by_regex(text: str) -> Classify:
     """`key` is what a pair shares; the group that takes part, `source` or `target`, is the side."""
     hint = r"For example: --regex '(?P<key>.+)_((?P<source>raw)|(?P<target>final))\.jpg'"
     try:
-        expression = re.compile(text)
+        expression = re.compile(_composed(text))
     except re.error as error:
         raise ConfigError(f"--regex {text}: {error}.", hint=hint) from None
     missing = {"key", "source", "target"} - expression.groupindex.keys()
@@ -167,7 +170,7 @@ def _by_regex(text: str) -> Classify:
     edits = "edit" in expression.groupindex
 
     def classify(folder: str, name: str) -> Part | None:
-        match = expression.fullmatch(folder + name)
+        match = expression.fullmatch(_composed(folder + name))
         if match is None or (match["source"] is None) == (match["target"] is None):
             return None
         group = (match["key"] or "").strip("/")

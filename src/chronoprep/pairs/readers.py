@@ -16,7 +16,7 @@ from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from chronoprep.dialect import CSV, dialect_of, encoding_of
+from chronoprep.dialect import CSV, UTF8, dialect_of, encoding_of
 from chronoprep.errors import ConfigError, PairError
 from chronoprep.images.cells import hushed, open_table, readable
 from chronoprep.keys import is_unicode
@@ -72,7 +72,8 @@ def rows_of(table: Path, note: Callable[[str], None]) -> Iterator[Row]:
 def _read_csv(path: Path, note: Callable[[str], None]) -> Iterator[Row]:
     with path.open("rb") as opened:
         dialect = dialect_of(opened, path)
-    if dialect.odd:
+    usual = dialect.separator == "\t" and path.suffix.lower() != ".csv"
+    if dialect.odd and not (usual and dialect.encoding == UTF8):
         note(f"{path.name}: read as saved by a spreadsheet ({dialect.odd})")
     csv.field_size_limit(_LONGEST)
     try:

@@ -6,7 +6,7 @@ import json
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from itertools import product
 
 from chronoprep.errors import PairError
@@ -27,6 +27,9 @@ class Sidecars:
     Args:
         beside: By folder, the files that are no images.
         nothings: Takes the words for no text that stand in place of one.
+
+    Attributes:
+        count: How many files pairs have taken.
     """
 
     def __init__(self, tree: Tree, beside: Mapping[str, list[str]], nothings: Counter[str]) -> None:
@@ -35,6 +38,7 @@ class Sidecars:
         self._listed = {folder: _by_name(names) for folder, names in beside.items()}
         self._listed = {folder: names for folder, names in self._listed.items() if names}
         self._used: dict[str, set[str]] = {}
+        self.count = 0
 
     @property
     def any(self) -> bool:
@@ -57,8 +61,11 @@ class Sidecars:
         found = []
         for near, called in product(folders, dict.fromkeys(names)):
             if files := self._listed.get(near, {}).get(called):
-                self._used.setdefault(near, set()).add(called)
-                found += [near + file for file in files.split("/")]
+                names_there = files.split("/")
+                used = self._used.setdefault(near, set())
+                self.count += 0 if called in used else len(names_there)
+                used.add(called)
+                found += [near + file for file in names_there]
         return found
 
     def read(self, pair: Candidate) -> tuple[str | None, str | None]:
@@ -85,11 +92,9 @@ class Sidecars:
                 )
         return next(iter(captions), None), next(iter(prompts), None)
 
-    def taken(self) -> Iterator[str]:
-        """The paths of all sidecars that pairs have."""
-        for folder, names in self._used.items():
-            for name in names:
-                yield from (folder + file for file in self._listed[folder][name].split("/"))
+    def has(self, folder: str, name: str) -> bool:
+        """Whether a file of a folder is a sidecar that a pair has."""
+        return folder in self._used and _called_after(name) in self._used[folder]
 
     def _texts(self, path: str) -> tuple[str | None, str | None]:
         hint = 'Save it as UTF-8 text, or as JSON like {"caption": "…", "caption_cot": "…"}.'
@@ -120,8 +125,14 @@ def _by_name(names: list[str]) -> dict[str, str]:
     several with `/` between them."""
     found: dict[str, str] = {}
     for name in names:
-        after, dot, suffix = name.rpartition(".")
-        if after and f"{dot}{suffix.lower()}" in SUFFIXES:
-            after = after if after.isascii() else unicodedata.normalize("NFC", after)
+        if (after := _called_after(name)) is not None:
             found[after] = f"{found[after]}/{name}" if after in found else name
     return found
+
+
+def _called_after(name: str) -> str | None:
+    """What a sidecar is called after; None where a file is none by its suffix."""
+    after, dot, suffix = name.rpartition(".")
+    if not after or f"{dot}{suffix.lower()}" not in SUFFIXES:
+        return None
+    return after if after.isascii() else unicodedata.normalize("NFC", after)

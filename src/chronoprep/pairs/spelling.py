@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import unicodedata
 from urllib.parse import unquote
 
@@ -15,6 +16,8 @@ from chronoprep.images.refs import of_member, of_path
 
 _MOST_HELPED = 20  # missing files that are looked for: to list folders takes time
 _MOST_COMPARED = 2000  # names in a folder
+_TELLING = 3  # letters of a name that a slip of the pen leaves recognisable
+_NUMBER = re.compile(r"\d+")
 
 
 class Spelling:
@@ -54,7 +57,11 @@ class Spelling:
         names = [name for same in self._names(folder).values() for name in same]
         alike = {name.rpartition(".")[0]: name for name in names}.get(parts[-1].rpartition(".")[0])
         if alike is None and len(names) <= _MOST_COMPARED:
-            alike = next(iter(difflib.get_close_matches(parts[-1], names, 1, 0.8)), None)
+            # Another number, or another letter for a name, is another picture.
+            numbers = _NUMBER.findall(parts[-1])
+            same = [name for name in names if _NUMBER.findall(name) == numbers]
+            near = difflib.get_close_matches(parts[-1], same, 1, 0.8)
+            alike = near[0] if near and len(near[0].rpartition(".")[0]) >= _TELLING else None
         return alike and os.path.join(os.path.dirname(_ways(text)[-1]), alike)
 
     def _file(self, path: str) -> str | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -81,6 +82,15 @@ def _candidates(found: Scan, table: Path, settings: PairSettings) -> Iterator[Ca
 
 def _shown(row: Row) -> str:
     return ", ".join(f"{name}={value!r:.60}" for name, value in row.cells.items())
+
+
+def _is_usable(path: str) -> bool | None:
+    """Whether a path may be read: no FIFO and no device. None where there is nothing."""
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):
+        return None
+    return stat.S_ISREG(mode) or stat.S_ISDIR(mode)
 
 
 @dataclass(slots=True)
@@ -189,7 +199,9 @@ class _Texts:
             # A reference, or a path as it is.
             plain = of_path(os.path.join(self.base, name))
             for ref in (os.path.join(of_path(self.base), name), plain):
-                if "\0" not in ref and os.path.exists(file_of(ref)):
+                if (known := _is_usable(file_of(ref))) is not None:
+                    if not known:
+                        raise self.row.wrong(f"{role} {short} is a special file, not an image.")
                     return ref
         if stands_for_nothing(text):
             return None

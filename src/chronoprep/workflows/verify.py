@@ -19,6 +19,7 @@ from chronoprep.config import Settings
 from chronoprep.data import Finding, Outcome, Pair
 from chronoprep.dataset import NO_TEXT, Event, Score, State, Text, same_images, text_digest
 from chronoprep.errors import PairError
+from chronoprep.images.room import room
 from chronoprep.labels import rules
 from chronoprep.labels.judge import Judge, Judged, JudgeTask
 from chronoprep.labels.scoring import ENOUGH, Threshold, calibrated, combined, percentiles
@@ -50,6 +51,7 @@ class Verifier:
 
     settings: Settings
 
+    @room()
     def __call__(self, task: VerifyTask) -> Score:
         import numpy as np
 

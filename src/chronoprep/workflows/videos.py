@@ -50,8 +50,7 @@ class VideoWriter:
     def __call__(self, task: VideoTask) -> Video:
         path = Path(task.path)
         try:
-            with room():
-                return write_one(Pair(*task[:3]), path, self.settings)
+            return write_one(Pair(*task[:3]), path, self.settings)
         except PairError:
             with suppress(PairError, OSError):
                 from chronoprep.images.load import content_hash
@@ -124,6 +123,7 @@ def write_videos(run: Run, wanted: Callable[[Entry, State], bool] = lambda *_: T
     return summary
 
 
+@room()
 def write_one(pair: Pair, path: Path, settings: Settings) -> Video:
     """Write a pair's video.
 
