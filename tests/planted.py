@@ -118,6 +118,11 @@ def folder(path: Path) -> None:
     path.mkdir()
 
 
+def pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
 def lines(data: Path, change: Callable[[list[str]], list[str]]) -> None:
     rewrite(data, "\n".join(change(text_of(data).splitlines())) + "\n")
 
@@ -261,6 +266,7 @@ PLANTED: list[tuple[str, str | None, Plant]] = [
         None,
         lambda d: ((d / "metadata.csv").unlink(), (d / "metadata.csv").mkdir()),
     ),
+    ("table-unreadable", None, lambda d: pipe(d / "metadata.csv")),
     ("table-empty", None, lambda d: rewrite(d, "")),
     ("table-empty", None, lambda d: rewrite(d, "key,video,prompt,umt5\n")),
     (
@@ -315,8 +321,9 @@ PLANTED: list[tuple[str, str | None, Plant]] = [
     ("path-suffix", "p1", lambda d: cells(d, umt5="umt5/p1.pt")),
     ("file-missing", "p1", lambda d: video(d).unlink()),
     ("file-missing", "p1", lambda d: pickle_of(d).unlink()),
+    ("file-missing", "p1", lambda d: cells(d, video=f"videos/{'p' * 300}.mp4")),
     ("file-unreadable", "p1", lambda d: folder(video(d))),
-    ("file-unreadable", "p1", lambda d: (video(d).unlink(), os.mkfifo(video(d)))),
+    ("file-unreadable", "p1", lambda d: pipe(video(d))),
     ("file-empty", "p1", lambda d: video(d).write_bytes(b"")),
     ("file-empty", "p1", lambda d: pickle_of(d).write_bytes(b"")),
     (

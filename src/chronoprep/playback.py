@@ -72,7 +72,7 @@ def examine(path: Path, *, decode: bool) -> Footage:
             flaws = [*_flaws_of_streams(container)]
             if not any(code in _BLIND for code, _ in flaws):
                 flaws += _flaws_of_frames(container, seen, decode=decode)
-    except (av.FFmpegError, ValueError) as error:
+    except Exception as error:  # what damage makes PyAV raise: nearly any
         reason = getattr(error, "strerror", None) or error
         flaws = [("video-unreadable", f"no video that FFmpeg can read: {reason}")]
     seen.flaws += [Flaw(code, f"{path}: {what}.") for code, what in flaws]

@@ -68,6 +68,8 @@ class PandasTable:
     def rows(self) -> Iterator[Row]:
         """The rows that can be read, whatever stands before and after them."""
         try:
+            if self.path.exists() and not self.path.is_file():  # a pipe would be waited for
+                raise OSError("not a regular file")
             with self.path.open(encoding="utf-8-sig", newline="") as file:
                 yield from self._parsed(_lines(file))
         except FileNotFoundError:

@@ -60,9 +60,6 @@ def _rebuilt(
     table = bool(TABLE & by_code.keys())
     if table and own.csv.exists():
         yield _mended(None, f"{own.csv} → {_set_aside(own, own.csv)}")
-    for key in sorted(filter(None, videos)):
-        if own.video(key).exists():
-            yield _mended(key, f"{own.video(key)} → {_set_aside(own, own.video(key))}")
     for key in sorted(filter(None, pickles)):
         if own.embedding(key).exists():
             yield _mended(key, f"{own.embedding(key)} → {_set_aside(own, own.embedding(key))}")
@@ -71,22 +68,24 @@ def _rebuilt(
     with opened(own.folder, settings, reporter=reporter, look=table or bool(videos)) as run:
         files = Files(own.folder / "videos", ".mp4")
         written: list[str] = []
-        moved: list[Finding] = []
+        aside: list[Finding] = []
 
         def wanted(entry: Entry, state: State) -> bool:
-            # Of a table that could not be read, no row has said that its video is none.
-            lacking = table and state.status == "ok" and bool(prompt_of(state, settings))
-            if lacking and state.video is not None and entry.key not in videos:
-                path = own.video(entry.key)
-                lacking = files.untouched(state.video) is False
-                if lacking and path.exists():
-                    moved.append(_mended(entry.key, f"{path} → {_set_aside(own, path)}"))
-            if entry.key in videos or lacking:
-                written.append(entry.key)
-            return written[-1:] == [entry.key]
+            key, made = entry.key, state.video
+            # A table that is made anew has no row for what has no video as it was written.
+            broken = table and (made is None or files.untouched(made) is False)
+            if not (
+                key in videos or (broken and state.status == "ok" and prompt_of(state, settings))
+            ):
+                return False
+            if own.video(key).exists():
+                moved = f"{own.video(key)} → {_set_aside(own, own.video(key))}"
+                aside.append(_mended(key, moved))
+            written.append(key)
+            return True
 
         write_videos(run, wanted)
-        yield from moved
+        yield from aside
         for key in written:
             if own.video(key).exists():
                 yield _mended(key, f"{own.video(key)}: written anew")

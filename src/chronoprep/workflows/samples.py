@@ -103,14 +103,19 @@ class Look:
             say("path-absolute", f"{cell}: an absolute path")
         elif ".." in PurePosixPath(os.path.normpath(cell)).parts:
             say("path-outside", f"{cell}: leads out of the folder")
-        if path.is_file():
-            seen.files.append(os.path.normpath(path))
-            return path
+        try:
+            if path.is_file():
+                seen.files.append(os.path.normpath(path))
+                return path
+            other = self._spelled(path)
+        except OSError as error:  # a name that is too long, a folder that may not be entered
+            say("file-missing", f"{cell[:99]}: {error.strerror or error}")
+            return None
         if "\\" in cell:
             say("path-backslash", f"{cell}: a name with back-slashes, and no path")
         elif os.path.lexists(path):
             say("file-unreadable", f"{cell}: no regular file")
-        elif other := self._spelled(path):
+        elif other:
             say("path-case", f"{cell}: on the disk, it is {other}")
         else:
             say("file-missing", f"{cell}: there is no such file")
