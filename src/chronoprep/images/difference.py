@@ -25,6 +25,7 @@ _MOST_SHIFT = 0.03
 _FEWEST, _MOST = 7.0, 14.0
 _SMALLEST = 0.0009  # of a region's area
 _MOST_REGIONS = 8
+_NEARBY = 0.4  # of a distance with small shifts forgiven to one without
 _CLEAR = 12.0  # between a region's mean colours
 _THIN, _SLIVER = 3.2, 0.01  # of a region that is an edge: half its width in pixels, its share
 _CELL = 10.0  # of the colours that are one when it is asked what they became
@@ -79,11 +80,17 @@ class Region:
         return self.share * self.distance
 
     @property
+    def gap(self) -> float:
+        """How far its mean colours lie apart."""
+        return float(np.linalg.norm(np.subtract(self.before.lab, self.after.lab)))
+
+    @property
     def clear(self) -> bool:
         """Whether it is another colour or has another outline, and not the edge of a thing that
-        moved a little."""
-        gap = np.subtract(self.before.lab, self.after.lab)
-        return float(np.linalg.norm(gap)) >= _CLEAR or abs(self.appears) >= 0.4
+        moved a little: the colours of such an edge are found close by."""
+        if self.distance < _NEARBY * self.gap:
+            return False
+        return self.gap >= _CLEAR or abs(self.appears) >= 0.4
 
     @property
     def appears(self) -> float:

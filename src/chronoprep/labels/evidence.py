@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 _SUBTLE = ("replace", "resize", "change", "background")
 _LOCAL = ("add", "remove", "replace", "move", "resize")
+_SEAM = 35.0  # ΔE between the mean colours of a seam
+_PATTERN = 4.5  # ΔE all over the picture: a faint pattern has come or gone
 _LEAST = 0.16  # share of a region that has a colour which is said of it
 
 
@@ -40,12 +42,12 @@ class Evidence:
     """What is seen, asked about claims."""
 
     def __init__(self, seen: Difference, claims: Sequence[Claim]) -> None:
-        self.seen = seen
+        self.seen, self.claims = seen, claims
         # Where the background became another, things are looked for in what else changed.
         self.behind = seen.changed > 0.3 and any(c.scope == "background" for c in claims)
         self.regions = seen.beside if self.behind else seen.regions
         top = self.regions[0].weight if self.regions else 0.0
-        self.main = [r for r in self.regions if r.weight >= 0.06 * top]
+        self.main = [r for r in self.regions if r.weight >= 0.03 * top]
         before, after = seen.whole.before, seen.whole.after
         self.light = after.lab[0] - before.lab[0]
         self.warmth = after.lab[2] - before.lab[2]
@@ -54,7 +56,7 @@ class Evidence:
         self.everywhere = seen.changed > 0.6 or (seen.rest > 6 and seen.view is None)
         self.local = not self.everywhere and seen.changed < 0.5 and seen.view is None
         self.nothing = (
-            not self.regions and seen.view is None and seen.rest < 5 and abs(self.light) < 3.5
+            not seen.regions and seen.view is None and seen.rest < _PATTERN and abs(self.light) < 3.5
         )
         self.faint = (
             seen.changed > 0.0008
@@ -137,7 +139,7 @@ class Evidence:
 
     def _behind(self) -> Iterator[Doubt]:
         """Whether the background became another: most of it lies along the edges."""
-        if self.seen.changed < 0.3 and self.seen.border < 6:
+        if self.seen.changed < 0.3 and self.seen.border < 6 and self.seen.rest < _PATTERN:
             yield Doubt("kind", 0.85, f"speaks of the background; {self._how_much()}")
 
     def _of_a_thing(self, claim: Claim) -> Iterator[Doubt]:
@@ -160,7 +162,8 @@ class Evidence:
                 yield Doubt("kind", 0.6, "says move; all of the picture changed, forms are kept")
         if claim.kind == "recolour" and claim.after and len(main) == 1:
             region = main[0]
-            if region.kept < 0.3 and region.appears < -0.45:
+            gone = region.kept < 0.3 and region.appears < -0.45
+            if gone and _share(region.after, claim.after) < 0.5:
                 yield Doubt("kind", 0.6, f"says recolour; something is gone, {_where(region)}")
 
     def _appears(self, claim: Claim) -> Iterator[Doubt]:
@@ -181,14 +184,14 @@ class Evidence:
             what = "something is gone" if sign > 0 else "something is there that was not"
             weight = min(1.0, 0.35 + (against - 0.1) / 0.4)
             yield Doubt("swapped", weight, f"says {claim.kind}; {what}, {_where(best)}")
-        elif best.kept > 0.75 and sign * best.appears < 0.2:
+        elif best.kept > 0.5 and sign * best.appears < (0.2 if best.kept > 0.75 else 0.15):
             yield Doubt("kind", 0.75, f"says {claim.kind}; the forms are as before, {_where(best)}")
 
     def _resized(self, claim: Claim) -> Iterator[Doubt]:
-        if self.everywhere:
+        if self.everywhere and not self.behind:
             yield Doubt("kind", 0.6, f"says {claim.kind}; all of the picture changed")
         regions = self._there(claim)
-        if len(regions) == 1 and regions[0].kept > 0.8 and abs(regions[0].appears) < 0.2:
+        if len(regions) == 1 and regions[0].kept > 0.8:
             where = _where(regions[0])
             yield Doubt("kind", 0.7, f"says {claim.kind}; the forms are as before, {where}")
         sign = ("larger" in claim.senses) - ("smaller" in claim.senses)
@@ -268,7 +271,15 @@ class Evidence:
         """The regions that a claim may speak of: those at its place, or all."""
         if not claim.places or claim.scope != "part":
             return self.main
-        return [r for r in self.main if _miss(claim.places, r) < 0.5]
+        here = [r for r in self.main if _miss(claim.places, r) < 0.5]
+        own = [r for r in here if not self._of_another(claim, r)]
+        return own or here
+
+    def _of_another(self, claim: Claim, region: Region) -> bool:
+        """Whether another claim names the place of a region better: "left" may also be a corner."""
+        others = [c for c in self.claims if c is not claim and c.places]
+        off = _off((*claim.places, *claim.origin), region)
+        return any(off > _off((*c.places, *c.origin), region) + 0.1 for c in others)
 
     def _place(self, claim: Claim) -> Iterator[Doubt]:
         if not self.regions or claim.kind in ("blur", "view"):
@@ -298,8 +309,11 @@ class Evidence:
             share, gain = _share(look, groups), _share(look, groups) - _share(old, groups)
             # Another colour came, and this one did not.
             won = max(v - old.colours[g] for g, v in look.colours.items() if g not in groups)
+            clearly = max(v for g, v in look.colours.items() if g not in groups)
             if share < _LEAST:
                 weight = min(1.0, (_LEAST - share) / 0.1) * (0.95 if after else 0.85)
+            elif share < 0.3 and clearly > 0.8:
+                weight = 0.6
             elif gain < 0.03 and won > 0.5 and share < 0.5:
                 weight = 0.8
             else:
@@ -318,9 +332,9 @@ class Evidence:
         picture."""
         now, once = (region.after, region.before), (region.before, region.after)
         if claim.kind in ("move", "resize"):  # it is where something came, or was where it is gone
-            return (
-                [now] if region.appears > 0.2 else [once] if region.appears < -0.2 else [now, once]
-            )
+            grows = ("larger" in claim.senses) - ("smaller" in claim.senses)
+            came = grows or (region.appears > 0.2) - (region.appears < -0.2)
+            return [now, once] if not came else [now] if came > 0 else [once]
         if claim.before & claim.after:
             return [now, once]
         return [now if after else once]
@@ -342,21 +356,18 @@ class Evidence:
         top = self.regions[0].weight
         for region in self.regions:
             small = region.weight < 0.2 * top or region.share < (0.016 if self.behind else 0.008)
-            if small or not self._differs(region):
+            if small or not self.differs(region):
                 continue
             if not any(self._explains(claim, region) for claim in own):
                 yield Doubt("unclaimed", 0.8, f"nothing is said of a change: {_seen(region)}")
                 return
 
-    def _differs(self, region: Region) -> bool:
+    def differs(self, region: Region) -> bool:
         """Whether a region is more than the edge of a thing that moved a little."""
         if not self.behind:
             return region.clear
-        return nearest(region.before.lab) != nearest(region.after.lab)
-
-    def spots(self) -> list[Region]:
-        """The regions that a label should speak of."""
-        return [region for region in self.main if self._differs(region)]
+        # A thing that stays has a seam of old and new background around it.
+        return abs(region.appears) >= 0.4 or region.gap >= _SEAM
 
     def _explains(self, claim: Claim, region: Region) -> bool:
         places = (*claim.places, *claim.origin)
@@ -369,6 +380,10 @@ class Evidence:
 
 def _miss(places: Iterable[Place], region: Region) -> float:
     return min(place.misses(region.centre, region.box) for place in places)
+
+
+def _off(places: Iterable[Place], region: Region) -> float:
+    return min(place.off(region.centre) for place in places)
 
 
 def _share(look: Look, groups: frozenset[str]) -> float:

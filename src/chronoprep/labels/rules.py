@@ -71,7 +71,9 @@ def judge(caption: str | None, cot: str | None, seen: Difference) -> Judgement:
     local = [claim for claim in claims if claim.scope == "part"]
     if (evidence.local or evidence.behind) and all(claim.places for claim in local):
         places = tuple(str(p) for claim in local for p in (*claim.origin, *claim.places))
-        spots = tuple(Spot(*r.box, r.weight, r.share) for r in evidence.spots())
+        spots = tuple(
+            Spot(*r.box, r.weight, r.share if evidence.differs(r) else 0.0) for r in evidence.main
+        )
     edit = "no change" if is_no_change(said) else claims[0].kind if claims else None
     return Judgement(doubts, edit, places, spots)
 

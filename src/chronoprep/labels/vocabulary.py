@@ -20,7 +20,8 @@ _LOOSE = 0.05  # how far beside its place a thing may always be, as a share of t
 
 
 class Spot(NamedTuple):
-    """A changed region, as far as places go: its box, its weight and its share of the area."""
+    """A changed region, as far as places go: its box, its weight and its share of the area; 0 of
+    what may be the edge of a thing that moved a little, which no label has to speak of."""
 
     left: float
     top: float
@@ -46,8 +47,9 @@ class Vocabulary:
 
     def add(self, places: Sequence[str], spots: Sequence[Spot]) -> None:
         """Take in a label; only one of one place and one change teaches anything."""
-        if len(places) == len(spots) == 1 and len(self._seen[places[0]]) < _MOST:
-            left, top, right, bottom = spots[0][:4]
+        told = [spot for spot in spots if spot.share]
+        if len(places) == len(told) == 1 and len(self._seen[places[0]]) < _MOST:
+            left, top, right, bottom = told[0][:4]
             self._seen[places[0]].append(((left + right) / 2, (top + bottom) / 2))
 
     def learn(self) -> None:

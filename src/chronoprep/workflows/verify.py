@@ -215,7 +215,8 @@ def _of_another(opinion: Score | None, judgement: Score) -> tuple[float, ...]:
     region changed.
     """
     signals = opinion.scores if opinion is not None else {}
-    names = ["recaption", "judge"] + ["missing"] * (len(judgement.spots) != 1)
+    told = sum(Spot(*spot).share > 0 for spot in judgement.spots)
+    names = ["recaption", "judge"] + ["missing"] * (told != 1)
     return tuple(signals.get(name, 0.0) for name in names)
 
 
