@@ -14,18 +14,20 @@ import cv2
 import numpy as np
 
 from chronoprep.images.colours import LIGHTNESS, groups, share_of_groups, to_lab
+from chronoprep.images.outline import Outline, outline
+from chronoprep.images.view import MOST_SHIFT, view
 
 Array = np.ndarray[Any, Any]
 
 SIDE = 256  # of the longer side; 384 finds little more and costs three times as much
 # What may lie so far away, as a share of the side, counts as being in its place.
 _REACH = 0.016
-_MOST_SHIFT = 0.03
 # A distance is a change from the noise's own median + 5 deviations on, within these bounds.
 _FEWEST, _MOST = 7.0, 14.0
 _SMALLEST = 0.0009  # of a region's area
 _MOST_REGIONS = 8
 _NEARBY = 0.4  # of a distance with small shifts forgiven to one without
+_FORM = 18.0  # a distance that no moved edge has: a thing has another form, in its own colour
 _CLEAR = 12.0  # between a region's mean colours
 _THIN, _SLIVER = 3.2, 0.01  # of a region that is an edge: half its width in pixels, its share
 _CELL = 10.0  # of the colours that are one when it is asked what they became
@@ -73,6 +75,7 @@ class Region:
     kept: float
     before: Look
     after: Look
+    outline: Outline | None = None
 
     @property
     def weight(self) -> float:
@@ -90,7 +93,7 @@ class Region:
         moved a little: the colours of such an edge are found close by."""
         if self.distance < _NEARBY * self.gap:
             return False
-        return self.gap >= _CLEAR or abs(self.appears) >= 0.4
+        return self.gap >= _CLEAR or abs(self.appears) >= 0.4 or self.distance >= _FORM
 
     @property
     def appears(self) -> float:
@@ -167,7 +170,7 @@ def measure(source: Array, target: Array) -> Difference:
         sharper=sharper,
         regions=regions,
         beside=_beside(maps) if changed > _WIDE else (),
-        view=_view(before, level) if changed > _WIDE else None,
+        view=view(before, level) if changed > _WIDE else None,
     )
 
 
@@ -203,7 +206,7 @@ def _shifted_back(before: Array, after: Array) -> Array:
     height, width = one.shape
     window = cv2.createHanningWindow((width, height), cv2.CV_32F)
     (dx, dy), response = cv2.phaseCorrelate(one, other, window)
-    if response < 0.1 or not 0.3 < max(abs(dx), abs(dy)) <= _MOST_SHIFT * max(height, width):
+    if response < 0.1 or not 0.3 < max(abs(dx), abs(dy)) <= MOST_SHIFT * max(height, width):
         return after
     move = np.array([[1, 0, -dx], [0, 1, -dy]], np.float32)
     moved: Array = cv2.warpAffine(
@@ -289,7 +292,7 @@ class _Maps:
         if cv2.countNonZero(core) < 0.4 * moments["m00"]:
             core = mask
         wide = cv2.dilate(mask, np.ones((5, 5), np.uint8))
-        outline = wide - cv2.erode(mask, np.ones((5, 5), np.uint8), borderValue=1)
+        edge = wide - cv2.erode(mask, np.ones((5, 5), np.uint8), borderValue=1)
         ring = cv2.dilate(mask, np.ones((15, 15), np.uint8)) - wide
         around = wide.astype(bool)
         before = self.lab_before, self.steep_before
@@ -303,8 +306,9 @@ class _Maps:
             box=(left / width, top / height, (left + across) / width, (top + down) / height),
             distance=cv2.mean(distances, mask)[0],
             kept=_correlation(self.steep_before[around], self.steep_after[around]),
-            before=_look(self.before, *before, core, outline, ring),
-            after=_look(self.after, *after, core, outline, ring),
+            before=_look(self.before, *before, core, edge, ring),
+            after=_look(self.after, *after, core, edge, ring),
+            outline=outline(mask),
         )
 
 
@@ -411,42 +415,3 @@ def _detail(maps: _Maps, distances: Array) -> tuple[Region | None, Region | None
         mask = cv2.morphologyEx(mask, cv2.MORPH_OPEN, np.ones((5, 5), np.uint8))
         found.append(maps.region(mask, distances) if mask.mean() > _LEAST_DETAIL else None)
     return found[0], found[1]
-
-
-def _view(before: Array, after: Array) -> str | None:
-    """How the source was looked at to give the target, if that explains a change of nearly all."""
-    small = [
-        cv2.resize(picture, (32, 32), interpolation=cv2.INTER_AREA) for picture in (before, after)
-    ]
-    one, other = (to_lab(picture) for picture in small)
-
-    def far(turned: Array) -> float:
-        return float(np.linalg.norm(turned - other, axis=2).mean())
-
-    straight = far(one)
-    if min(far(one[:, ::-1]), far(one[::-1])) < 0.5 * straight:
-        return "mirrored"
-    if min(far(np.rot90(one, turns)) for turns in (1, 2, 3)) < 0.5 * straight:
-        return "turned"
-    finder = cv2.ORB.create(400)
-    grays = [cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY) for picture in (before, after)]
-    (points, marks), (others, other_marks) = (finder.detectAndCompute(g, None) for g in grays)
-    if not points or not others:
-        return None
-    matches = cv2.BFMatcher(cv2.NORM_HAMMING, crossCheck=True).match(marks, other_marks)
-    if len(matches) < 12:
-        return None
-    start = np.array([points[match.queryIdx].pt for match in matches], np.float32)
-    end = np.array([others[match.trainIdx].pt for match in matches], np.float32)
-    cv2.setRNGSeed(0)
-    turn, fits = cv2.estimateAffinePartial2D(start, end, ransacReprojThreshold=3)
-    if turn is None or fits.sum() < max(12, 0.25 * len(matches)):
-        return None
-    scale = float(np.hypot(turn[0, 0], turn[1, 0]))
-    angle = float(np.degrees(np.arctan2(turn[1, 0], turn[0, 0])))
-    centre = np.array([before.shape[1] / 2, before.shape[0] / 2, 1])
-    shift = float(np.abs(turn @ centre - centre[:2]).max())
-    if abs(angle) > 4:
-        return "turned"
-    moved = shift > _MOST_SHIFT * max(before.shape)
-    return "zoomed" if abs(scale - 1) > 0.04 or moved else None

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 from chronoprep.images.colours import nearest
 from chronoprep.labels.claims import Claim, Place
+from chronoprep.labels.forms import misshapen
+from chronoprep.labels.wording import either, told, told_where
 
 if TYPE_CHECKING:
     from chronoprep.images.difference import Difference, Look, Region
@@ -20,6 +22,8 @@ _SUBTLE = ("replace", "resize", "change", "background")
 _LOCAL = ("add", "remove", "replace", "move", "resize")
 _SEAM = 35.0  # ΔE between the mean colours of a seam
 _PATTERN = 4.5  # ΔE all over the picture: a faint pattern has come or gone
+# Other groups are of things in the shade, too.
+_HUES = frozenset(("red", "orange", "yellow", "green", "turquoise", "blue", "purple", "pink"))
 _LEAST = 0.16  # share of a region that has a colour which is said of it
 
 
@@ -56,7 +60,10 @@ class Evidence:
         self.everywhere = seen.changed > 0.6 or (seen.rest > 6 and seen.view is None)
         self.local = not self.everywhere and seen.changed < 0.5 and seen.view is None
         self.nothing = (
-            not seen.regions and seen.view is None and seen.rest < _PATTERN and abs(self.light) < 3.5
+            not seen.regions
+            and seen.view is None
+            and seen.rest < _PATTERN
+            and abs(self.light) < 3.5
         )
         self.faint = (
             seen.changed > 0.0008
@@ -73,7 +80,7 @@ class Evidence:
             region = self.regions[0]
             size = min(1.0, 0.55 + region.weight / 0.15)
             size *= 1 if self.seen.changed > 0.03 or any(r.clear for r in self.regions) else 0.5
-            yield Doubt("no change", size, f"says no change; {_seen(region)}")
+            yield Doubt("no change", size, f"says no change; {told(region)}")
         elif self.seen.view is not None:
             yield Doubt("no change", 1.0, f"says no change; the picture is {self.seen.view}")
         else:
@@ -104,6 +111,7 @@ class Evidence:
             yield from self._kind(claim)
             yield from self._place(claim)
             yield from self._colours(claim)
+            yield from self._form(claim)
         yield from self._unclaimed(claims)
 
     # What kind of edit -------------------------------------------------------------------------
@@ -152,19 +160,19 @@ class Evidence:
                 for places in (claim.places, claim.origin)
             )
             if goal is not origin and origin.appears > 0.25 and goal.appears < -0.25:
-                yield Doubt("swapped", 0.9, f"says move; something is gone, {_where(goal)}")
+                yield Doubt("swapped", 0.9, f"says move; something is gone, {told_where(goal)}")
         if claim.kind == "move":
             came = max((r.appears for r in self.main), key=abs)
             if len(self.regions) == 1 and self.everywhere is False and abs(came) > 0.45:
                 what = "something is there that was not" if came > 0 else "something is gone"
-                yield Doubt("kind", 0.6, f"says move; only {what}, {_where(main[0])}")
+                yield Doubt("kind", 0.6, f"says move; only {what}, {told_where(main[0])}")
             elif self.everywhere and self.seen.whole.kept > 0.85:
                 yield Doubt("kind", 0.6, "says move; all of the picture changed, forms are kept")
         if claim.kind == "recolour" and claim.after and len(main) == 1:
             region = main[0]
             gone = region.kept < 0.3 and region.appears < -0.45
             if gone and _share(region.after, claim.after) < 0.5:
-                yield Doubt("kind", 0.6, f"says recolour; something is gone, {_where(region)}")
+                yield Doubt("kind", 0.6, f"says recolour; something is gone, {told_where(region)}")
 
     def _appears(self, claim: Claim) -> Iterator[Doubt]:
         """Whether something is there that was not, or the other way round."""
@@ -183,16 +191,21 @@ class Evidence:
         if against > 0.1:
             what = "something is gone" if sign > 0 else "something is there that was not"
             weight = min(1.0, 0.35 + (against - 0.1) / 0.4)
-            yield Doubt("swapped", weight, f"says {claim.kind}; {what}, {_where(best)}")
-        elif best.kept > 0.5 and sign * best.appears < (0.2 if best.kept > 0.75 else 0.15):
-            yield Doubt("kind", 0.75, f"says {claim.kind}; the forms are as before, {_where(best)}")
+            yield Doubt("swapped", weight, f"says {claim.kind}; {what}, {told_where(best)}")
+        elif best.kept > 0.5 and (
+            sign * best.appears < (0.2 if best.kept > 0.75 else 0.15)
+            or (best.before if sign > 0 else best.after).apart > 20
+        ):
+            yield Doubt(
+                "kind", 0.75, f"says {claim.kind}; the forms are as before, {told_where(best)}"
+            )
 
     def _resized(self, claim: Claim) -> Iterator[Doubt]:
         if self.everywhere and not self.behind:
             yield Doubt("kind", 0.6, f"says {claim.kind}; all of the picture changed")
         regions = self._there(claim)
         if len(regions) == 1 and regions[0].kept > 0.8:
-            where = _where(regions[0])
+            where = told_where(regions[0])
             yield Doubt("kind", 0.7, f"says {claim.kind}; the forms are as before, {where}")
         sign = ("larger" in claim.senses) - ("smaller" in claim.senses)
         if not regions or not sign:
@@ -203,8 +216,10 @@ class Evidence:
             yield Doubt(
                 "swapped",
                 min(0.9, 0.3 + against),
-                f"says the opposite: it is {wrong}, {_where(regions[0])}",
+                f"says the opposite: it is {wrong}, {told_where(regions[0])}",
             )
+        elif len(regions) == 1 and against > -0.05:
+            yield Doubt("kind", 0.6, f"says {claim.kind}; no thing is, {told_where(regions[0])}")
 
     def _lit(self, claim: Claim) -> Iterator[Doubt]:
         places = self._there(claim) if claim.places else []
@@ -239,14 +254,14 @@ class Evidence:
             rule = "swapped" if sharp is not None and self.seen.changed < 0.02 else "kind"
             yield Doubt(rule, sure, f"says blur; no detail is lost, {self._how_much()}")
         elif self.regions and self.regions[0].after.chroma - self.regions[0].before.chroma > 25:
-            yield Doubt("kind", 0.7, f"says blur; {_seen(self.regions[0])}")
+            yield Doubt("kind", 0.7, f"says blur; {told(self.regions[0])}")
         elif claim.places:
             miss = min(place.misses(soft.centre, soft.box) for place in claim.places)
             if miss > 0.1:
                 yield Doubt(
                     "side",
                     miss,
-                    f"says blur at the {either(map(str, claim.places))}; it is {_where(soft)}",
+                    f"says blur at the {either(map(str, claim.places))}; it is {told_where(soft)}",
                 )
 
     def _styled(self, claim: Claim) -> Iterator[Doubt]:
@@ -263,7 +278,7 @@ class Evidence:
     def _how_much(self) -> str:
         if not self.regions:
             return f"only {self.seen.changed:.1%} of the area changed"
-        return _seen(self.regions[0])
+        return told(self.regions[0])
 
     # Where -------------------------------------------------------------------------------------
 
@@ -289,7 +304,7 @@ class Evidence:
                 ((_miss(places, region), region) for region in self.main), key=lambda both: both[0]
             )
             if miss > 0.05:
-                yield Doubt("side", miss, f"says {either(map(str, places))}; {_seen(nearest)}")
+                yield Doubt("side", miss, f"says {either(map(str, places))}; {told(nearest)}")
         if claim.places and self.seen.changed > 0.6 and not self.behind and claim.kind in _LOCAL:
             yield Doubt("kind", 0.4, f"says {claim.places[0]}; all of the picture changed")
 
@@ -299,6 +314,7 @@ class Evidence:
         regions = self._there(claim) or self.main
         if not regions and claim.scope != "background":
             return
+        regions = [r for r in regions if self.differs(r)] or regions
         if claim.scope == "background":
             regions = [*regions, self.seen.frame]
         for groups, after, word in ((claim.after, True, "becomes"), (claim.before, False, "was")):
@@ -309,14 +325,13 @@ class Evidence:
             share, gain = _share(look, groups), _share(look, groups) - _share(old, groups)
             # Another colour came, and this one did not.
             won = max(v - old.colours[g] for g, v in look.colours.items() if g not in groups)
-            clearly = max(v for g, v in look.colours.items() if g not in groups)
-            if share < _LEAST:
-                weight = min(1.0, (_LEAST - share) / 0.1) * (0.95 if after else 0.85)
-            elif share < 0.3 and clearly > 0.8:
-                weight = 0.6
-            elif gain < 0.03 and won > 0.5 and share < 0.5:
-                weight = 0.8
-            else:
+            clearly = max(look.colours[hue] for hue in _HUES - groups)
+            weight = min(1.0, max(0.0, _LEAST - share) / 0.05) * (0.95 if after else 0.85)
+            if share < 0.4 * clearly and clearly > 0.8:
+                weight = max(weight, 0.6)
+            if share >= _LEAST and gain < 0.03 and won > 0.5 and share < 0.5:
+                weight = max(weight, 0.8)
+            if weight < 0.05:
                 continue
             turned = _share(old, groups) > 0.4 and bool(claim.before and claim.after)
             kind = "swapped" if turned else f"{'new' if after else 'old'} colour"
@@ -339,6 +354,12 @@ class Evidence:
             return [now, once]
         return [now if after else once]
 
+    def _form(self, claim: Claim) -> Iterator[Doubt]:
+        regions = [r for r in self._there(claim) if self.differs(r)]
+        form = misshapen(claim, regions, holes=not self.behind)
+        if form is not None:
+            yield Doubt("form", 0.75, f"the form of what changed is a {form}: {told(regions[0])}")
+
     # What no claim speaks of -------------------------------------------------------------------
 
     def _unclaimed(self, claims: Sequence[Claim]) -> Iterator[Doubt]:
@@ -359,7 +380,7 @@ class Evidence:
             if small or not self.differs(region):
                 continue
             if not any(self._explains(claim, region) for claim in own):
-                yield Doubt("unclaimed", 0.8, f"nothing is said of a change: {_seen(region)}")
+                yield Doubt("unclaimed", 0.8, f"nothing is said of a change: {told(region)}")
                 return
 
     def differs(self, region: Region) -> bool:
@@ -389,24 +410,3 @@ def _off(places: Iterable[Place], region: Region) -> float:
 def _share(look: Look, groups: frozenset[str]) -> float:
     """The share of a region that may be called by any of these groups."""
     return max(look.colours.get(group, 0.0) for group in groups)
-
-
-def _where(region: Region) -> str:
-    (x, y), names = region.centre, ("left", "centre", "right")
-    across = names[min(2, int(3 * x))]
-    down = ("upper", "middle", "lower")[min(2, int(3 * y))]
-    word = "at the centre" if (across, down) == ("centre", "middle") else f"at the {down} {across}"
-    if down == "middle" and across != "centre":
-        word = f"on the {across}"
-    share = f"{region.share:.1%}" if region.share < 0.1 else f"{region.share:.0%}"
-    return f"{word}, {share} of the area"
-
-
-def _seen(region: Region) -> str:
-    colours = f"{nearest(region.before.lab)} → {nearest(region.after.lab)}"
-    return f"the change is {_where(region)} ({colours})"
-
-
-def either(words: Iterable[object]) -> str:
-    """Words with "or" between."""
-    return " or ".join(sorted(map(str, words)))

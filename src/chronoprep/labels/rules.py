@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING
 
 from chronoprep.data import Completion, Form
 from chronoprep.labels.claims import Claim, claims_of
-from chronoprep.labels.evidence import Doubt, Evidence, either
+from chronoprep.labels.evidence import Doubt, Evidence
 from chronoprep.labels.guard import clean, find_fault, is_no_change
 from chronoprep.labels.vocabulary import Spot
+from chronoprep.labels.wording import either
 
 if TYPE_CHECKING:
     from chronoprep.images.difference import Difference
 
-VERSION = "1"
+VERSION = "2"
 _ENGLISH = Form(english=True)  # the rules read no other language
 _SURE = 0.97  # of the surest rule
 _LEAST = 0.05  # a lighter doubt is none

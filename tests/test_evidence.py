@@ -1,0 +1,119 @@
+"""Labels held against pictures of plain things, rule by rule."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from chronoprep.images.difference import measure
+from chronoprep.labels import rules
+
+SIZE = 256
+RED, GREEN, BLUE, YELLOW = (214, 38, 42), (34, 150, 62), (38, 84, 214), (246, 224, 44)
+ORANGE, WHITE = (245, 140, 20), (246, 246, 246)
+Thing = tuple[str, tuple[int, int], int, tuple[int, int, int]]
+
+
+def scene(*things: Thing, backdrop: tuple[int, int, int] = (150, 152, 155)) -> np.ndarray:
+    """Flat things, each a form at a place with a radius and a colour, on a backdrop with grain."""
+    pixels = np.full((SIZE, SIZE, 3), backdrop, np.uint8)
+    for form, (x, y), radius, colour in things:
+        if form in ("circle", "ring"):
+            width = -1 if form == "circle" else radius // 3
+            cv2.circle(pixels, (x, y), radius - max(0, width // 2), colour, width)
+            continue
+        spokes = {"square": 4, "triangle": 3, "star": 10}[form]
+        angles = np.arange(spokes) * 2 * np.pi / spokes - np.pi / 2
+        reach = np.where((np.arange(spokes) % 2 == 1) & (form == "star"), 0.4, 1.12) * radius
+        points = np.stack([x + reach * np.cos(angles), y + reach * np.sin(angles)], 1)
+        cv2.fillPoly(pixels, [points.round().astype(np.int32)], colour)
+    noise = np.random.default_rng(len(things)).normal(0, 2, pixels.shape)
+    return (pixels + noise).clip(0, 255).astype(np.uint8)
+
+
+def doubts(source: np.ndarray, target: np.ndarray, caption: str) -> dict[str, float]:
+    """The weights of the rules that speak against a label."""
+    found = rules.judge(caption, None, measure(source, target)).doubts
+    return {doubt.rule: doubt.weight for doubt in found}
+
+
+@pytest.mark.parametrize("form", ["circle", "square", "triangle", "star", "ring"])
+def test_a_plain_form_is_told_from_the_others(form: str) -> None:
+    without, thing = scene(), scene((form, (60, 60), 30, BLUE))
+    for named in ("circle", "square", "triangle", "star", "ring"):
+        said = doubts(without, thing, f"Add a large blue {named} at the top left.")
+        assert ("form" in said) == (named != form), (named, said)
+        said = doubts(thing, without, f"Remove the blue {named} at the top left.")
+        assert ("form" in said) == (named != form), (named, said)
+
+
+def test_what_has_no_plain_form_or_is_no_thing_of_the_edit_raises_no_doubt() -> None:
+    pixels = np.asarray(scene()).copy()
+    cv2.ellipse(pixels, (60, 60), (45, 22), 30, 0, 360, BLUE, -1)
+    assert doubts(scene(), pixels, "Add a blue square at the top left.") == {}
+    circle = scene(("circle", (60, 60), 30, BLUE))
+    assert doubts(scene(), circle, "Add a blue ball left of the square.") == {}
+
+
+CORNERS = (60, 60), (200, 200), (60, 200)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "caption"),
+    [
+        # "the top" may also be a corner: each edit is held against the change that it names best.
+        ([("circle", (128, 45), 36, YELLOW)],
+         [("circle", (128, 45), 20, YELLOW), ("square", (212, 125), 36, RED)],
+         "Shrink the large yellow circle at the top; add a large red square on the right."),
+        # In its own colour, another form is a change of its place all the same.
+        ([("circle", (60, 60), 34, WHITE), ("star", (200, 200), 36, RED)],
+         [("triangle", (60, 60), 34, WHITE)],
+         "Replace the white circle at the top left with a white triangle; "
+         "remove the red star at the bottom right."),
+        ([("ring", (200, 60), 30, BLUE)], [("ring", (200, 60), 30, WHITE)],
+         "Recolour the blue ring at the top right white."),
+        # A thing that moved by a few pixels is where it was.
+        ([("circle", at, 30, RED) for at in CORNERS],
+         [("circle", (x + 3, y), 30, RED) for x, y in CORNERS], "no change"),
+    ],
+)  # fmt: skip
+def test_right_labels_are_not_accused(
+    before: list[Thing], after: list[Thing], caption: str
+) -> None:
+    assert max(doubts(scene(*before), scene(*after), caption).values(), default=0.0) < 0.5
+
+
+@pytest.mark.parametrize("pattern", ["striped", "checked"])
+def test_another_background_leaves_things_and_faint_patterns_are_seen(pattern: str) -> None:
+    things: list[Thing] = [("circle", at, 30, RED) for at in CORNERS]
+    plain = scene(*things, backdrop=(116, 82, 60))
+    other = scene(*things, backdrop=(172, 222, 200))
+    coded = cv2.GaussianBlur(other, (0, 0), 1.2)
+    assert doubts(plain, coded, "Change the background from plain brown to plain mint.") == {}
+    # The same colour in stripes or squares, hardly lighter and darker.
+    y, x = np.mgrid[:SIZE, :SIZE] // 16
+    lighter = (x if pattern == "striped" else x + y) % 2 == 0
+    faint = (plain + np.where(lighter, 8.0, -8.0)[..., None]).clip(0, 255).astype(np.uint8)
+    said = f"Change the background from plain brown to {pattern} brown."
+    assert doubts(plain, faint, said).get("kind", 0.0) < 0.5
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "caption", "rule"),
+    [
+        ([("star", (128, 200), 36, BLUE)], [("star", (128, 200), 36, RED)],
+         "Remove the large blue star at the bottom.", "kind"),
+        ([("ring", (200, 60), 20, BLUE)], [("ring", (200, 60), 20, YELLOW)],
+         "Enlarge the small blue ring at the top right.", "kind"),
+        ([], [("square", (200, 60), 30, ORANGE)],
+         "Add a yellow square at the top right.", "new colour"),
+        ([("circle", (60, 60), 34, GREEN)],
+         [("star", (60, 60), 38, GREEN), ("square", (200, 200), 30, BLUE)],
+         "Add a blue square at the bottom right.", "unclaimed"),
+    ],
+)  # fmt: skip
+def test_wrong_labels_are_doubted(
+    before: list[Thing], after: list[Thing], caption: str, rule: str
+) -> None:
+    assert doubts(scene(*before), scene(*after), caption).get(rule, 0.0) > 0.5
