@@ -41,7 +41,7 @@ _NEAR: dict[frozenset[str], float] = {
 }  # fmt: skip
 _OTHER_KIND = 0.8
 _OPPOSITE = 1.0
-_OTHER_COLOUR, _OTHER_PLACE, _OTHER_WORDS = 0.9, 0.9, 0.35
+_OTHER_COLOUR, _OTHER_PLACE, _OTHER_FORM, _OTHER_WORDS = 0.9, 0.9, 0.8, 0.35
 _LEFT_OVER = 0.6  # a claim without one to hold it against
 _HINT = 0.2  # other words, which may be of the same thing
 _MOST = 5  # claims that are compared
@@ -51,8 +51,15 @@ _STOP = frozenset([
     "into", "as", "it", "its", "is", "are", "was", "be", "this", "that", "there", "image",
     "picture", "photo", "scene", "frame", "side", "part", "area", "left", "right", "top",
     "bottom", "upper", "lower", "centre", "center", "middle", "corner", "now", "so", "same",
-    "new", "colour", "color", "small", "large", "big", "little", "medium", "one",
+    "new", "colour", "color", "small", "large", "big", "little", "medium", "one", "tiny", "huge",
+    "hand", "edge", "lower", "very", "far", "near", "has", "have", "been", "more", "most",
+    "much", "less", "background", "backdrop", "shape", "form",
 ])  # fmt: skip
+# Plain forms: what is one of them is none of the others.
+_FORMS = {
+    **{form: form for form in ("circle", "square", "triangle", "star", "ring")},
+    **{"disc": "circle", "disk": "circle", "dot": "circle", "hoop": "ring", "block": "square"},
+}
 
 
 def mirrored(claims: Sequence[Claim]) -> tuple[Claim, ...]:
@@ -154,11 +161,15 @@ def _apart(one: Claim, other: Claim) -> tuple[float, str]:
             said = f"it is {_or(map(str, there))}, not {_or(map(str, here))}"
             doubt(_HINT if meet else _OTHER_PLACE, said)
     things, named = set(_things(one.text)), set(_things(other.text))
-    if things != named:
-        common = len(things & named) / len(things | named)
+    forms, others = things & _FORMS.keys(), named & _FORMS.keys()
+    if forms and others and {_FORMS[f] for f in forms} != {_FORMS[f] for f in others}:
+        doubt(_OTHER_FORM, f"speaks of {other.text!r}")
+        return 1 - right, why
+    common = len(things & named) / max(1, len(things | named))
+    if {_FORMS.get(t, t) for t in things} != {_FORMS.get(t, t) for t in named}:
         doubt(_HINT * (1 - common) if common else _OTHER_WORDS, f"speaks of {other.text!r}")
     made, becomes = (set(_things(_INTO.split(c.text)[-1])) for c in (one, other))
-    if made and becomes and not made & becomes:
+    if common and made and becomes and not made & becomes:
         doubt(_OTHER_WORDS, f"it becomes {_INTO.split(other.text)[-1]!r}")
     return 1 - right, why
 
