@@ -1,18 +1,21 @@
 """How many wrong labels `verify` finds, and how many right ones it accuses.
 
     python benchmarks/verify.py                       # synthetic pairs, errors planted in labels
+    python benchmarks/verify.py --clean 120 --each 12 --model shapes --reworded
     python benchmarks/verify.py --photos WHEELS       # photos; benchmarks/photos says which wheels
     python benchmarks/verify.py --cost                # CPU time of a pair of 1024²
 
 Synthetic: 1,000 pairs with their true labels, then 80 of each of ten kinds of errors. Flagged is
 what scores above the score that one in twenty right labels has (`at 5 %`), and what is a suspect as
-the defaults have it (`default`).
+the defaults have it (`default`). `--model` has a model judge them, too, as labels of somebody else;
+with `--reworded` they are put into other words first.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import random
 import tempfile
 import time
 from collections import defaultdict
@@ -24,6 +27,7 @@ import cv2
 import numpy as np
 import photos
 from PIL import Image
+from reworded import reworded
 
 import planted
 from chronoprep.config import Settings
@@ -40,6 +44,8 @@ def main() -> None:
     parser.add_argument("--clean", type=int, default=1000)
     parser.add_argument("--each", type=int, default=80)
     parser.add_argument("--seed", type=int, default=5)
+    parser.add_argument("--model", help="a VLM that judges them, too")
+    parser.add_argument("--reworded", action="store_true", help="labels of another author")
     parser.add_argument("--photos", type=Path, help="a folder of wheels")
     parser.add_argument("--cost", action="store_true")
     parser.add_argument("--show", type=int, default=0, help="so many misses and false alarms")
@@ -54,7 +60,8 @@ def main() -> None:
                 report(rows, verified(rows, Path(folder) / f"{part}-data"), arguments.show)
         else:
             rows = list(synthetic_rows(arguments, Path(folder)))
-            report(rows, verified(rows, Path(folder) / "data"), arguments.show)
+            verdicts = verified(rows, Path(folder) / "data", arguments.model)
+            report(rows, verdicts, arguments.show)
 
 
 def synthetic_rows(arguments: argparse.Namespace, folder: Path) -> Iterator[Row]:
@@ -62,7 +69,10 @@ def synthetic_rows(arguments: argparse.Namespace, folder: Path) -> Iterator[Row]
     for number, label in enumerate(made):
         pair = planted.pictures(label.sample, number)
         row = saved(folder, f"p{number:05}", pair, "png")
-        yield row | {"caption": label.caption, "prompt": label.cot, "error": label.error}
+        caption, cot = label.caption, label.cot
+        if arguments.reworded:
+            caption, cot = reworded(caption, random.Random(number)), None
+        yield row | {"caption": caption, "prompt": cot, "error": label.error}
 
 
 def photo_rows(part: str, wheels: Path, folder: Path) -> Iterator[Row]:
@@ -87,7 +97,7 @@ def saved(folder: Path, key: str, pair: tuple[np.ndarray, np.ndarray], kind: str
     return row
 
 
-def verified(rows: Iterable[Row], data: Path) -> dict[str, Verdict]:
+def verified(rows: Iterable[Row], data: Path, model: str | None = None) -> dict[str, Verdict]:
     """The verdicts of labels that are brought by a manifest."""
     manifest = data.with_suffix(".jsonl")
     names = ("key", "source", "target", "caption", "prompt")
@@ -96,7 +106,7 @@ def verified(rows: Iterable[Row], data: Path) -> dict[str, Verdict]:
     with opened(data, Settings(), pairs=manifest) as run:
         label_by_text(run, run.entries)
         began = time.process_time()
-        verdicts = verify_run(run).verdicts
+        verdicts = verify_run(run, model).verdicts
         spent = time.process_time() - began
         print(f"{len(verdicts)} labels, {1000 * spent / max(1, len(verdicts)):.0f} CPU ms each\n")
     return {verdict.key: verdict for verdict in verdicts}

@@ -27,6 +27,13 @@ CASES = [
     ("Replace the background with a plain green one.", ["background||>green"]),
     ("Turn the sky pink.", ["recolour||>pink"]),
     ("The roof is now green instead of grey.", ["recolour||grey>green"]),
+    ("The tiny blue disc has moved from the right to the bottom.", ["move|right>bottom|blue>"]),
+    ("On the far right, a large black disc has been added.", ["add|right|>black"]),
+    (
+        "Change the colour of the big blue ring at the upper edge of the picture to orange, and "
+        "the little green triangle in the lower left corner has been removed.",
+        ["recolour|top|blue>orange", "remove|bottom left|green>"],
+    ),
     ("Make the picture black and white.", ["style||>"]),
     ("Make the whole image darker.", ["light||>"]),
     ("Blur the background behind the dog.", ["blur||>"]),

@@ -117,3 +117,10 @@ def test_wrong_labels_are_doubted(
     before: list[Thing], after: list[Thing], caption: str, rule: str
 ) -> None:
     assert doubts(scene(*before), scene(*after), caption).get(rule, 0.0) > 0.5
+
+
+def test_what_a_chat_left_in_front_of_a_label_is_no_part_of_it() -> None:
+    source, target = scene(), scene(("circle", (60, 60), 30, BLUE))
+    right = "Add a blue circle at the top left."
+    assert doubts(source, target, f"assistant {right}")["degenerate"] > 0.5
+    assert doubts(source, target, right) == {}

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from chronoprep.images.difference import Difference
 
 VERSION = "2"
+_ROLE = re.compile(r"(?:assistant|system|user)\s+[A-Z]")  # what a special token left behind
 _ENGLISH = Form(english=True)  # the rules read no other language
 _SURE = 0.97  # of the surest rule
 _LEAST = 0.05  # a lighter doubt is none
@@ -90,6 +92,8 @@ def _degenerate(caption: str | None, cot: str | None) -> Iterator[Doubt]:
             )
         elif fault is not None:
             yield Doubt("degenerate", 1.0, f"the text is degenerate: {fault}")
+        elif _ROLE.match(text):
+            yield Doubt("degenerate", 0.9, "the text begins with a role of the chat")
         elif clean(text) != " ".join(text.split()):
             yield Doubt("degenerate", 0.9, "the text has around it what is no part of it")
 

@@ -41,18 +41,26 @@ _NEAR: dict[frozenset[str], float] = {
 }  # fmt: skip
 _OTHER_KIND = 0.8
 _OPPOSITE = 1.0
-_OTHER_COLOUR, _OTHER_PLACE, _OTHER_WORDS = 0.9, 0.9, 0.35
+_OTHER_COLOUR, _OTHER_PLACE, _OTHER_FORM, _OTHER_WORDS = 0.9, 0.9, 0.8, 0.35
+_UNLIKE_PLACE = 0.6
 _LEFT_OVER = 0.6  # a claim without one to hold it against
 _HINT = 0.2  # other words, which may be of the same thing
 _MOST = 5  # claims that are compared
-_INTO = re.compile(r"\b(?:into|to|with|by)\b")
+_INTO = re.compile(r"\b(?:into|to|with|by|for)\b")
 _STOP = frozenset([
     "the", "a", "an", "and", "or", "of", "in", "on", "at", "to", "from", "with", "by", "for",
     "into", "as", "it", "its", "is", "are", "was", "be", "this", "that", "there", "image",
     "picture", "photo", "scene", "frame", "side", "part", "area", "left", "right", "top",
     "bottom", "upper", "lower", "centre", "center", "middle", "corner", "now", "so", "same",
-    "new", "colour", "color", "small", "large", "big", "little", "medium", "one",
+    "new", "colour", "color", "small", "large", "big", "little", "medium", "one", "tiny", "huge",
+    "hand", "edge", "lower", "very", "far", "near", "has", "have", "been", "more", "most",
+    "much", "less", "background", "backdrop", "shape", "form",
 ])  # fmt: skip
+# Plain forms: what is one of them is none of the others.
+_FORMS = {
+    **{form: form for form in ("circle", "square", "triangle", "star", "ring")},
+    **{"disc": "circle", "disk": "circle", "dot": "circle", "hoop": "ring", "block": "square"},
+}
 
 
 def mirrored(claims: Sequence[Claim]) -> tuple[Claim, ...]:
@@ -150,17 +158,41 @@ def _apart(one: Claim, other: Claim) -> tuple[float, str]:
             doubt(_OTHER_COLOUR, f"the {what} colour is {_or(theirs)}, not {_or(mine)}")
     for here, there in ((one.places, other.places), (one.origin, other.origin)):
         if here and there and not set(here) & set(there):
-            meet = any(p.meets(q) for p in here for q in there)
+            weight = min(_places_apart(p, q) for p in here for q in there)
             said = f"it is {_or(map(str, there))}, not {_or(map(str, here))}"
-            doubt(_HINT if meet else _OTHER_PLACE, said)
+            doubt(weight, said)
     things, named = set(_things(one.text)), set(_things(other.text))
-    if things != named:
-        common = len(things & named) / len(things | named)
+    forms, others = things & _FORMS.keys(), named & _FORMS.keys()
+    if forms and others and {_FORMS[f] for f in forms} != {_FORMS[f] for f in others}:
+        doubt(_OTHER_FORM, f"speaks of {other.text!r}")
+        return 1 - right, why
+    common = len(things & named) / max(1, len(things | named))
+    if {_FORMS.get(t, t) for t in things} != {_FORMS.get(t, t) for t in named}:
         doubt(_HINT * (1 - common) if common else _OTHER_WORDS, f"speaks of {other.text!r}")
-    made, becomes = (set(_things(_INTO.split(c.text)[-1])) for c in (one, other))
-    if made and becomes and not made & becomes:
-        doubt(_OTHER_WORDS, f"it becomes {_INTO.split(other.text)[-1]!r}")
+    made, becomes = (
+        {_FORMS.get(thing, thing) for thing in _things(_result(c.text))} for c in (one, other)
+    )
+    if common and made and becomes and not made & becomes:
+        plain = made & _FORMS.keys() and becomes & _FORMS.keys()
+        weight = _OTHER_FORM if plain else _OTHER_WORDS
+        doubt(weight, f"it becomes {_result(other.text).strip()!r}")
     return 1 - right, why
+
+
+def _places_apart(one: Place, other: Place) -> float:
+    """How surely two places, which differ, are not of one thing."""
+    if not one.meets(other):
+        return _OTHER_PLACE
+    centre = Place("centre", "middle")
+    shared = any(a and b for a, b in zip(one, other, strict=True))
+    # "left" may be said of a corner, hardly "top" and "left" of the same one.
+    return _HINT if shared and centre not in (one, other) else _UNLIKE_PLACE
+
+
+def _result(text: str) -> str:
+    """What a claim's words say that comes of it."""
+    parts = _INTO.split(text)
+    return parts[0] if text.startswith("substitut") and len(parts) > 1 else parts[-1]
 
 
 def _things(text: str) -> list[str]:

@@ -26,6 +26,8 @@ _CAPTION = (
 _SENSES = ("brighter", "darker", "warmer", "colder", "larger", "smaller", "grey")
 _ARTICLE = r"(?:the|an?|his|her|its|their|all|both|some|two|three|another|one|this|that|every|each)"
 _AUXILIARY = re.compile(r"\b(?:is|are|was|were|been|being|be|gets?|got)(?: \w+ly| now| also)? \Z")
+_HAS = re.compile(r"\b(?:has|have)(?: now| also)? \Z")  # "has moved"
+_ASIDE = re.compile(r"\A(?:up |down )?(?:in|on|at|near|along) [^,]{1,60}, ")
 _QUOTED = re.compile(r'"[^"\n]{0,300}"|“[^”\n]{0,300}”|(?<!\w)\'[^\'\n]{1,80}\'(?!\w)')
 _SENTENCE = re.compile(r"(?<=[\w)\"'])[.!?](?:\s|\Z)")
 _FROM_TO = re.compile(r"\bfrom (.{1,70}?) (?:in)?to (.{1,70})")
@@ -108,7 +110,7 @@ def _breaks() -> re.Pattern[str]:
             (unsure if verb.base in nouns else sure).append(form)
     does = rf"(?:(?:{'|'.join(sure)})\b|(?:{'|'.join(unsure)}) {_ARTICLE}\b)"
     state = (
-        r"(?:the|an?|her|his|its|their) [^,;]{1,40} "
+        r"(?:(?:in|on|at|near) [^,;]{1,60}, )?(?:the|an?|her|his|its|their) [^,;]{1,70} "
         r"(?:is|are|has|have|becomes?|turns?|appears?|stays?|remains?)\b"
     )
     rest = (
@@ -155,6 +157,8 @@ def _verb(clause: str) -> tuple[Verb | None, tuple[int, int] | None]:
         if verb is None:
             continue
         if verb.passive and _AUXILIARY.search(clause[: match.start()][-24:]):
+            return verb, match.span()
+        if verb.kind == "move" and verb.passive and _HAS.search(clause[: match.start()][-24:]):
             return verb, match.span()
         noun = verb.base in words("nouns too") - {"change"} or verb.kind in (
             "light",
@@ -231,7 +235,7 @@ def _head(clause: str, at: tuple[int, int] | None) -> str:
         thing = clause[: at[0]]
     else:
         thing = clause
-    return phrase("after noun").split(thing.strip(), maxsplit=1)[0]
+    return phrase("after noun").split(_ASIDE.sub("", thing).strip(), maxsplit=1)[0]
 
 
 def _groups(found: Iterable[Colour]) -> frozenset[str]:
