@@ -171,7 +171,7 @@ def test_a_nul_in_a_journal_is_refused_by_its_line(run: Run) -> None:
     result = run("build-csv", "-d", "data")
     assert result.code == 1
     assert f"labels.jsonl:{len(lines) + 1}: " in result.stdout
-    assert "NUL" in result.stdout
+    assert "caption_cot" in result.stdout
     assert text_of("data", "a") == (None, "One.")
 
 

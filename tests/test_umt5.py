@@ -228,6 +228,7 @@ def test_the_pickle_is_what_the_trainer_reads_and_no_larger_than_its_numbers(
     folder: Path, tmp_path: Path
 ) -> None:
     path = tmp_path / "umt5" / "pair.pkl"
+    path.parent.mkdir()
     for embedding in embed(encoder(folder), PROMPTS):
         content = save(embedding, path)
         with path.open("rb") as file:

@@ -132,7 +132,7 @@ def test_the_command_is_token_exact_in_both_stages(
         "caption", pairs, "-d", "data", "--generate-cot", "--model", tiny(family), "--no-guard",
         "--max-new-tokens", TOKENS, "--batch-size", 5, "--device", "cpu",
     )  # fmt: skip
-    assert result.code == 0, result.stderr
+    assert result.code == 0, result.stderr + result.stdout
     labels = [label_of("data", name) for name in names]
     prompts = load_prompts(LabelSettings())
     images = [(picture(2 * i), picture(2 * i + 1)) for i in range(16)]
@@ -283,7 +283,7 @@ def test_a_run_hands_over_no_more_than_memory_held(
         "--generate-cot", "--model", tiny("qwen3_vl"), "--max-new-tokens", 4, "--batch-size", 4,
         "--device", "cpu",
     )  # fmt: skip
-    assert result.code == 0, result.stderr
+    assert result.code == 0, result.stderr + result.stdout
     assert handed == [4, 4, 2, 2, 2, 2], "so that stage 2 finds what its stage 1 kept"
 
 

@@ -28,6 +28,9 @@ from chronoprep.data import Likelihood, Status
 
 Verdict = Literal["accept", "reject", "edit"]
 
+# What is trained on. A NUL would end it for some who read it.
+Words = Annotated[str, Field(pattern=r"\A[^\x00]*\z")]
+
 
 class Event(BaseModel):
     """A line of the journal.
@@ -59,8 +62,8 @@ class Label(Event):
     """
 
     kind: Literal["label"] = "label"
-    caption: str | None = None
-    caption_cot: str | None = None
+    caption: Words | None = None
+    caption_cot: Words | None = None
     origin: Literal["model", "fixed", "brought", "human"] = "model"
     images: str | None = None
     files: str | None = None
@@ -105,8 +108,8 @@ class Review(Event):
 
     kind: Literal["review"] = "review"
     verdict: Verdict
-    caption: str | None = None
-    caption_cot: str | None = None
+    caption: Words | None = None
+    caption_cot: Words | None = None
     images: str | None = None
     reviewer: str | None = None
     reason: str | None = None

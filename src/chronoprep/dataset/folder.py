@@ -93,8 +93,7 @@ class Dataset:
 
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            # For all who may write the folder, and not for its first user alone.
-            lock = FileLock(self.folder / LOCK, mode=0o666)
+            lock = FileLock(self.folder / LOCK)
             lock.acquire(timeout=0)
             self._held = _identity(self.folder)
         except Timeout:

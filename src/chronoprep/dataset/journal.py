@@ -37,7 +37,6 @@ LOCK_SECONDS = 60.0  # an append takes milliseconds: who waits longer waits for 
 SHOWN = 5  # damaged lines that are named
 _BUFFER = 1 << 16
 _BOM = b"\xef\xbb\xbf"
-_NUL = rb"\u0000"
 _PLAIN = re.compile(r"[A-Za-z][\w-]{0,100}")  # a safe key, seen at a glance
 
 Kind = Literal["label", "failure", "review", "score", "video", "embedding"]
@@ -142,9 +141,6 @@ class Journal:
         key = head["key"]
         if key not in self._places and not _is_safe(key):
             self._damaged[self._lines] = f"{key[:80]!r} is no key"
-            return
-        if _NUL in line:
-            self._damaged[self._lines] = "it holds a NUL, which ends a text elsewhere"
             return
         place = start * _KINDS + _CODES[head["kind"]]
         before = self._places.get(key)
@@ -259,7 +255,7 @@ def append_lock(path: Path) -> Iterator[None]:
     Raises:
         BackendError: Its folder can't be written, or another process never lets go.
     """
-    lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=LOCK_SECONDS, mode=0o666)
+    lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=LOCK_SECONDS)
     try:
         lock.acquire()
     except Timeout:
