@@ -22,7 +22,7 @@ from chronoprep import digest
 from chronoprep.data import GREEDY, Chat, Completion, Outcome, Pair, Picture, Sampling
 from chronoprep.errors import PairError
 from chronoprep.labels.captioning import generate
-from chronoprep.labels.claims import claims_of
+from chronoprep.labels.claims import Claim, claims_of
 from chronoprep.labels.claims.comparing import contradiction, mirrored, reversed_
 from chronoprep.labels.guard import clean, is_no_change
 from chronoprep.labels.prompts import Template, statements_prompt
@@ -111,6 +111,19 @@ class _Case:
     def pictures(self) -> Sequence[Picture]:
         return self.shown.pictures
 
+    @cached_property
+    def claims(self) -> tuple[Claim, ...] | None:
+        """What the label claims; None where it says "no change"."""
+        caption = self.task.caption
+        return None if is_no_change(caption) else claims_of(caption)
+
+    @property
+    def statements(self) -> list[str]:
+        """The same as sentences of their own."""
+        if self.claims is None:
+            return ["nothing changed between the two images"]
+        return [claim.text for claim in self.claims][:_MOST_STATEMENTS] or [self.task.caption]
+
     def doubt(self, signal: str, weight: float, reason: str) -> None:
         self.doubts.setdefault(signal, []).append(weight)
         if reason and weight > 0.05:
@@ -169,8 +182,8 @@ class Judge:
         ):
             chats = [template.fill(case.pictures[first], case.pictures[then]) for case in cases]
             for case, text in _said(model, cases, chats, GREEDY, errors):
-                claims = None if is_no_change(case.task.caption) else claims_of(case.task.caption)
-                weight, why = contradiction(None if claims is None else turned(claims), text)
+                claims = None if case.claims is None else turned(case.claims)
+                weight, why = contradiction(claims, text)
                 case.doubt(signal, weight, f"of the {_PAIR[signal]} pair, the model {why}")
 
     def _pass(
@@ -184,22 +197,17 @@ class Judge:
         chats = [_asked(self.recipe.prompts.caption, case) for case in cases]
         blind = list(_said(model, cases, chats, sampling, errors))
         for case, text in blind:
-            claims = None if is_no_change(case.task.caption) else claims_of(case.task.caption)
-            weight, why = contradiction(claims, text)
+            weight, why = contradiction(case.claims, text)
             case.doubt("recaption", weight, f"another model {why}")
         if not self.statements:
             return
         template = statements_prompt()
-        listed = [_statements(case.task.caption) for case, _ in blind]
         chats = [
-            _asked(template, case, _shown_statements(text, statements))
-            for (case, text), statements in zip(blind, listed, strict=True)
+            _asked(template, case, _shown_statements(text, case.statements)) for case, text in blind
         ]
         asked = [case for case, _ in blind]
-        sampling = replace(sampling, schema=SCHEMA)
-        by_case = dict(zip(map(id, asked), listed, strict=True))
-        for case, text in _said(model, asked, chats, sampling, errors):
-            _take_verdicts(case, by_case[id(case)], text)
+        for case, text in _said(model, asked, chats, replace(sampling, schema=SCHEMA), errors):
+            _take_verdicts(case, text)
 
 
 _PAIR = {"mirror": "mirrored", "swap": "swapped"}
@@ -234,19 +242,13 @@ def _said(
             errors[case.task.key] = answer
 
 
-def _statements(caption: str) -> list[str]:
-    """What a label claims, as sentences of its own."""
-    if is_no_change(caption):
-        return ["nothing changed between the two images"]
-    return [claim.text for claim in claims_of(caption)][:_MOST_STATEMENTS] or [caption]
-
-
 def _shown_statements(blind: str, statements: Sequence[str]) -> str:
     listed = "\n".join(f"{number}. {text}" for number, text in enumerate(statements, 1))
     return f"Seen without the label: {blind}\n\nStatements of the label:\n{listed}"
 
 
-def _take_verdicts(case: _Case, statements: Sequence[str], text: str) -> None:
+def _take_verdicts(case: _Case, text: str) -> None:
+    statements = case.statements
     verdicts, reasoning, missing = read_verdicts(text)
     known = {number: word for number, word in verdicts.items() if 0 < number <= len(statements)}
     if known:

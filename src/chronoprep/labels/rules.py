@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 VERSION = "2"
 _ROLE = re.compile(r"(?:assistant|system|user)\s+[A-Z]")  # what a special token left behind
 _ENGLISH = Form(english=True)  # the rules read no other language
-_SURE = 0.97  # of the surest rule
 _LEAST = 0.05  # a lighter doubt is none
 _OPPOSITE_KINDS = ({"add", "remove"}, {"blur", "sharpen"})
 _OPPOSITE_SENSES = (("brighter", "darker"), ("warmer", "colder"), ("larger", "smaller"))
@@ -44,14 +43,6 @@ class Judgement:
     edit: str | None
     places: tuple[str, ...]
     spots: tuple[Spot, ...]
-
-
-def score(weights: Iterable[float]) -> float:
-    """All doubts in one number: 0 nothing speaks against the label, near 1 it is wrong."""
-    right = 1.0
-    for weight in weights:
-        right *= 1 - _SURE * weight
-    return 1 - right
 
 
 def judge(caption: str | None, cot: str | None, seen: Difference) -> Judgement:

@@ -8,9 +8,10 @@ prediction, so that a share of right labels chosen beforehand lies above it.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+_SURE = 0.97  # of the surest doubt
 ENOUGH = 60  # accepted labels: with fewer, a threshold says little
 
 
@@ -30,6 +31,14 @@ class Threshold:
 
     def of(self, edit: str | None) -> float:
         return self.by_edit.get(edit or "", self.all)
+
+
+def together(weights: Iterable[float]) -> float:
+    """All doubts in one number: 0 nothing speaks against the label, near 1 it is wrong."""
+    right = 1.0
+    for weight in weights:
+        right *= 1 - _SURE * weight
+    return 1 - right
 
 
 def ranks(values: Sequence[float | None]) -> list[float]:

@@ -22,7 +22,14 @@ from chronoprep.errors import PairError
 from chronoprep.images.room import room
 from chronoprep.labels import rules
 from chronoprep.labels.judge import Judge, Judged, JudgeTask
-from chronoprep.labels.scoring import ENOUGH, Threshold, calibrated, combined, percentiles
+from chronoprep.labels.scoring import (
+    ENOUGH,
+    Threshold,
+    calibrated,
+    combined,
+    percentiles,
+    together,
+)
 from chronoprep.labels.vocabulary import Spot, Vocabulary
 from chronoprep.rows import Rows
 from chronoprep.workflows.label import recipe_of
@@ -256,7 +263,7 @@ def verdicts_of(run: Run, summary: Summary) -> tuple[list[Verdict], Threshold]:
         humans.append(state.verdict)
         opinion = _opinion(state)
         weights = (*_of_places(judgement, vocabulary), *_of_another(opinion, judgement))
-        ruled.append(rules.score([*judgement.scores.values(), *weights]))
+        ruled.append(together([*judgement.scores.values(), *weights]))
         unsure.append(_unsure(state))
         views.append(_of_views(opinion))
     _note_collapse(run, texts, summary)

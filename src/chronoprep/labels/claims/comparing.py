@@ -17,6 +17,8 @@ from chronoprep.labels.claims.parser import Claim, Kind, claims_of
 from chronoprep.labels.claims.places import Across, Place
 from chronoprep.labels.claims.words import verbs
 from chronoprep.labels.guard import is_no_change
+from chronoprep.labels.scoring import together
+from chronoprep.labels.wording import either
 
 _SIDES: dict[Across | None, Across] = {"left": "right", "right": "left"}
 _BACK: dict[str, str] = {
@@ -53,7 +55,7 @@ _STOP = frozenset([
     "picture", "photo", "scene", "frame", "side", "part", "area", "left", "right", "top",
     "bottom", "upper", "lower", "centre", "center", "middle", "corner", "now", "so", "same",
     "new", "colour", "color", "small", "large", "big", "little", "medium", "one", "tiny", "huge",
-    "hand", "edge", "lower", "very", "far", "near", "has", "have", "been", "more", "most",
+    "hand", "edge", "very", "far", "near", "has", "have", "been", "more", "most",
     "much", "less", "background", "backdrop", "shape", "form",
 ])  # fmt: skip
 # Plain forms: what is one of them is none of the others.
@@ -108,10 +110,7 @@ def contradiction(claims: Sequence[Claim] | None, text: str) -> tuple[float, str
     if not claims or not others:
         return 0.0, ""
     doubts = _matched(claims[:_MOST], others[:_MOST])
-    right = 1.0
-    for weight, _ in doubts:
-        right *= 1 - 0.97 * weight
-    return 1 - right, max(doubts)[1]
+    return together(weight for weight, _ in doubts), max(doubts)[1]
 
 
 def _matched(claims: Sequence[Claim], others: Sequence[Claim]) -> list[tuple[float, str]]:
@@ -155,11 +154,11 @@ def _apart(one: Claim, other: Claim) -> tuple[float, str]:
         (one.before, other.before, "old"),
     ):
         if mine and theirs and not mine & theirs:
-            doubt(_OTHER_COLOUR, f"the {what} colour is {_or(theirs)}, not {_or(mine)}")
+            doubt(_OTHER_COLOUR, f"the {what} colour is {either(theirs)}, not {either(mine)}")
     for here, there in ((one.places, other.places), (one.origin, other.origin)):
         if here and there and not set(here) & set(there):
             weight = min(_places_apart(p, q) for p in here for q in there)
-            said = f"it is {_or(map(str, there))}, not {_or(map(str, here))}"
+            said = f"it is {either(there)}, not {either(here)}"
             doubt(weight, said)
     things, named = set(_things(one.text)), set(_things(other.text))
     forms, others = things & _FORMS.keys(), named & _FORMS.keys()
@@ -203,7 +202,3 @@ def _things(text: str) -> list[str]:
         for word in words
         if word not in _STOP and word not in colours.names() and word not in verbs()
     ]
-
-
-def _or(words: object) -> str:
-    return " or ".join(sorted(map(str, words)))  # type: ignore[call-overload]
