@@ -19,7 +19,7 @@ from chronoprep.labels.claims import claims_of
 from chronoprep.labels.claims.comparing import contradiction, mirrored, reversed_
 from chronoprep.labels.judge import SCHEMA, Judge, Judged, JudgeTask, read_verdicts
 from chronoprep.workflows.label import recipe_of
-from conftest import Result, photo
+from conftest import Result, photo, write_pairs
 
 Run = Callable[..., Result]
 CAR = "Change the colour of the car on the left from red to blue"
@@ -211,3 +211,18 @@ def test_wrong_labels_are_found_by_a_model_and_asked_once(run: Run) -> None:
     again = run("verify", "data", "--model", "shapes")
     assert "Loading" not in again.stderr
     assert run("verify", "data", "--json").json == result.json
+
+
+def test_a_model_is_not_asked_about_labels_of_other_images(
+    run: Run, tiny: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_pairs(Path("pairs"), ["a", "b"])
+    monkeypatch.setenv("CHRONOPREP_VLM_MODEL", str(tiny("qwen3_vl")))
+    monkeypatch.setattr(vlm.Model, "load", lambda _: Model(CAR))
+    assert run("caption", "pairs", "-d", "data").code == 0
+    photo(7).save("pairs/output/b.png")
+    judge = Model(CAR)
+    monkeypatch.setattr(vlm.Model, "load", lambda _: judge)
+    result = run("verify", "data", "--model", tiny("qwen3_vl"))
+    assert "1 labelled for other images" in result.stdout
+    assert len(judge.asked) == 2  # of the other pair, mirrored and swapped

@@ -17,7 +17,16 @@ from typing import NamedTuple
 from chronoprep import digest, vlm
 from chronoprep.config import Settings
 from chronoprep.data import Finding, Outcome, Pair
-from chronoprep.dataset import NO_TEXT, Event, Score, State, Text, same_images, text_digest
+from chronoprep.dataset import (
+    NO_TEXT,
+    Entry,
+    Event,
+    Score,
+    State,
+    Text,
+    same_images,
+    text_digest,
+)
 from chronoprep.errors import PairError
 from chronoprep.images.room import room
 from chronoprep.labels import rules
@@ -140,11 +149,9 @@ def _ask_model(run: Run, name: str) -> Summary:
     by, own_name = f"{MODEL}{recipe.model.name}@{judge.version[:12]}", recipe.model.checkpoint.name
     summary, tasks = Summary("judged"), Rows(JudgeTask)
     captioning: list[float] = []
-    for entry, state, images in run.with_images(files=False):
+    for entry, state, images in _to_judge(run):
         text, label = state.text, state.label
-        said = text.caption or text.cot
-        if said is None or state.verdict == "reject" or isinstance(images, PairError):
-            continue
+        said = text.caption or text.cot or ""
         if any(score.by == by and same_images(score.images, images) for score in state.scores):
             summary.skipped += 1
             continue
@@ -183,24 +190,39 @@ def _ask_model(run: Run, name: str) -> Summary:
 
 def _judge(run: Run) -> Summary:
     summary, tasks = Summary("verified"), Rows(VerifyTask)
-    left_out: Counter[str] = Counter()
-    for entry, state, images in run.with_images():
-        if state.text == NO_TEXT or state.verdict == "reject":
-            left_out["rejected" if state.verdict == "reject" else "without a label"] += 1
-        elif isinstance(images, PairError):
-            summary.fail(entry.key, images.reason)
-        elif not same_images(state.images, images):
-            left_out["labelled for other images (`chronoprep caption` renews them)"] += 1
-        elif (known := _judgement(state)) is not None and same_images(known.images, images):
+    for entry, state, images in _to_judge(run, summary):
+        if (known := _judgement(state)) is not None and same_images(known.images, images):
             summary.skipped += 1
         else:
             tasks.append(VerifyTask(*entry[:3], *state.text))
-    summary.notes += [f"not judged: {count} {why}" for why, count in sorted(left_out.items())]
 
     def record(outcome: Outcome[Score]) -> Iterator[Event]:
         yield outcome.value if outcome.value is not None else failure(outcome, "verify")
 
     return run.stage("verified", tasks, Verifier(run.settings), record, summary=summary)
+
+
+def _to_judge(
+    run: Run, summary: Summary | None = None
+) -> Iterator[tuple[Entry, State, str | None]]:
+    """Pairs whose label stands and is of their images as they are now, with the images' digest.
+
+    Args:
+        summary: Takes what is left out, and why.
+    """
+    left_out: Counter[str] = Counter()
+    for entry, state, images in run.with_images():
+        if state.text == NO_TEXT or state.verdict == "reject":
+            left_out["rejected" if state.verdict == "reject" else "without a label"] += 1
+        elif isinstance(images, PairError):
+            if summary is not None:
+                summary.fail(entry.key, images.reason)
+        elif not same_images(state.images, images):
+            left_out["labelled for other images (`chronoprep caption` renews them)"] += 1
+        else:
+            yield entry, state, images
+    if summary is not None:
+        summary.notes += [f"not judged: {count} {why}" for why, count in sorted(left_out.items())]
 
 
 def _judgement(state: State) -> Score | None:
