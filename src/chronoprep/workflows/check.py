@@ -110,10 +110,14 @@ class _Check:
         self.tables = [PandasTable(path) for path in tables]
         self.findings: list[Finding] = []
         self.strays: list[Path] = []
-        self.trainer: str = checks.trainer
-        if self.trainer == "auto":
-            embedded = any(row.cells.get("umt5") for t in self._again() for row in t.rows())
-            self.trainer = "full" if embedded else "lora"
+        self.rows_of = Counter[Path]()
+        embedded = False
+        for path in tables:
+            for row in PandasTable(path).rows():
+                self.rows_of[path] += 1
+                embedded = embedded or bool(row.cells.get("umt5"))
+        auto = "full" if embedded else "lora"
+        self.trainer: str = auto if checks.trainer == "auto" else checks.trainer
         self.count = 0
         self.rows: dict[str, str] = {}  # digests of rows, and where each stands first
         self.keys: dict[str, tuple[str, str]] = {}  # where each stands first, and that row's digest
@@ -125,16 +129,12 @@ class _Check:
         self.sources: dict[bytes, list[tuple[str, str, bytes]]] = defaultdict(list)
         self.tokens = Tokens(checks.tokenizer) if checks.tokenizer is not None else None
 
-    def _again(self) -> Iterator[PandasTable]:
-        return (PandasTable(table.path) for table in self.tables)
-
     def run(self) -> CheckReport:
         for table in self.tables:
             folder = table.path.parent
             own = self.own if self.own is not None and folder == self.own.folder else None
             look = Look(own, self.checks.quick)
-            total = sum(1 for _ in PandasTable(table.path).rows())
-            self.reporter.start("samples", total)
+            self.reporter.start("samples", self.rows_of[table.path])
             samples = self._samples(table, folder)
             for outcome, sample in _with_tasks(look, samples):
                 self.reporter.advance("failed" if outcome.flaws else "ok")
