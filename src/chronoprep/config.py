@@ -107,7 +107,9 @@ class VLMSettings(Section, title="Model"):
     model: str = Field("Qwen/Qwen3-VL-30B-A3B-Instruct", description="Registry name, id or folder.")
     revision: str | None = Field(None, description="Branch, tag or commit on the hub.")
     backend: Literal["auto", "transformers", "vllm", "openai"] = Field(
-        "auto", description="auto: openai where an endpoint is given, else transformers."
+        "auto",
+        description="auto: openai where an endpoint is given; vllm where it is installed and works "
+        "with the GPU and the model; else transformers.",
     )
     endpoint: str | None = Field(
         None, description="An OpenAI-compatible server, such as http://localhost:8000/v1."
