@@ -45,6 +45,7 @@ Fit = Literal["crop", "pad", "stretch", "error"]
 Layout = Literal["auto", "folders", "suffixes", "pair-folders", "kohya", "instructpix2pix", "clips"]
 Codec = Literal["lossless", "h264", "copy"]
 Chroma = Literal["444", "420"]
+Check = Literal["all", "sample", "none"]
 
 
 class Section(BaseModel):
@@ -178,9 +179,10 @@ class VideoSettings(Section, title="Videos"):
     max_pixels: int | None = Field(
         None, ge=256, description="Larger frames are scaled down to so many pixels."
     )
-    check: bool = Field(
-        True,
-        description="Decode every video back before it counts; without, its packets are counted.",
+    check: Check = Field(
+        "sample",
+        description="Videos to decode back before they count, beside reading each one's structure: "
+        "all, the first of each kind and one in 20, or none.",
     )
     keep_clip: bool = Field(
         False, description="Of a clip: its own pictures, not encoded again, in place of two frames."
