@@ -212,7 +212,7 @@ def _written(path: Path) -> Iterator[Path]:
 
 
 def _frame(image: Image, pixel_format: str) -> av.VideoFrame:
-    frame = av.VideoFrame.from_ndarray(np.asarray(image), format="rgb24")
+    frame = av.VideoFrame.from_numpy_buffer(np.asarray(image), format="rgb24")  # not copied
     if pixel_format == "rgb24":
         return frame
     return frame.reformat(format=pixel_format, dst_colorspace="ITU601", dst_color_range="MPEG")
