@@ -222,6 +222,7 @@ def opened(
         if found is not None:
             _update(run, found, pairs or folder)
         else:
+            run.dataset.index.turn(run.dataset.journal.roles())
             if look:
                 _require_images(run)
                 # Those of which nothing is known will be opened, whatever they look like.
@@ -259,6 +260,7 @@ def _update(run: Run, found: Discovery, where: Path) -> None:
         found.pairs,
         str(where) if is_address(where) else os.path.abspath(where),  # noqa: PTH100
         keep=None if limited else {outcome.key for outcome in found.bad},
+        roles=journal.roles(),
         images_of=lambda key: journal.state(key).images,
         digest_of=digest_of,
     )
