@@ -78,9 +78,13 @@ class Dataset:
         Raises:
             BackendError: When the disk is full or the folder can't be written.
         """
-        self._require_place()
         now = {"time": datetime.now(timezone.utc).isoformat(timespec="seconds")}
-        self.journal.append(event.model_copy(update=now) for event in events)
+        self.append_known(event.model_copy(update=now) for event in events)
+
+    def append_known(self, events: Iterable[Event]) -> None:
+        """As `append`, of events that another journal holds: their time is that of there."""
+        self._require_place()
+        self.journal.append(events)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
