@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import reprlib
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from chronoprep.errors import ConfigError
 
@@ -243,6 +244,25 @@ class VerifySettings(Section, title="Verification"):
     )
 
 
+class RunSettings(Section, title="Run"):
+    """Where the work is done, and which part of it."""
+
+    shard: str | None = Field(
+        None,
+        description="Do one part of the pairs, i/n from 0/n, into a dataset of its own under "
+        "DATASET/shards; `merge` puts them together.",
+    )
+
+    @field_validator("shard")
+    @classmethod
+    def _one_of_n(cls, text: str | None) -> str | None:
+        if text is not None:
+            parts = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
+            if parts is None or int(parts[1]) >= int(parts[2]):
+                raise ValueError("a shard is i/n, with i from 0 to n - 1, such as 0/4")
+        return text
+
+
 class Settings(Section):
     """All settings of all commands. A name that two sections have is the first's on the command
     line."""
@@ -254,6 +274,7 @@ class Settings(Section):
     images: ImageSettings = ImageSettings()
     umt5: UMT5Settings = UMT5Settings()
     verify: VerifySettings = VerifySettings()
+    run: RunSettings = RunSettings()
 
     @model_validator(mode="after")
     def _of_equal_times(self) -> Settings:
