@@ -12,12 +12,13 @@ from typing import Any, get_args, get_origin
 import pytest
 import typer
 
-from chronoprep.cli import app
+import chronoprep.cli.commands  # noqa: F401 - which declares them
+from chronoprep.cli.app import application
 from chronoprep.config import SECTIONS, Settings, load_settings, variable
 from chronoprep.errors import ConfigError
 from test_cli import Run
 
-COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+COMMANDS: dict[str, Any] = typer.main.get_command(application()).commands  # type: ignore[attr-defined]
 SETTINGS = [
     (section, key)
     for section, kind in SECTIONS.items()
@@ -61,7 +62,7 @@ def test_a_setting_arrives_by_flag_environment_and_file(
         arrived.append(load_settings(*arguments, **more))
         raise ConfigError("seen")
 
-    monkeypatch.setattr(importlib.import_module("chronoprep.cli.app"), "load_settings", seen)
+    monkeypatch.setattr(importlib.import_module("chronoprep.config"), "load_settings", seen)
     if key in ("chroma", "crf"):
         monkeypatch.setenv("CHRONOPREP_VIDEO_CODEC", "h264")
     value = another_value(section, key)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Collection, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,26 +13,46 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 from rich.markup import escape
 
-from chronoprep.cli import options, render, signals
-from chronoprep.config import Settings, load_settings
+from chronoprep.cli import render, signals
 from chronoprep.errors import ChronoprepError, ConfigError
 
 if TYPE_CHECKING:
+    from chronoprep.config import Settings
     from chronoprep.workflows import Summary
 
 # The reference captioning script's defaults: where its users' files lie.
 REFERENCE_INPUT = Path("./assets/images/input.jpg")
 REFERENCE_OUTPUT = Path("./assets/images/output.jpg")
 
-app = typer.Typer(
-    name="chronoprep",
-    help="Turn folders of before/after image pairs into a training set for ChronoEdit.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+_declared: dict[str, Callable[[typer.Typer, bool], None]] = {}
+
+
+def application(words: Collection[str] | None = None) -> typer.Typer:
+    """The program.
+
+    Args:
+        words: Of the command line. Only the commands among them get their options: those of all
+            take longer than anything else that --help does. Without words, all get them.
+    """
+    made = typer.Typer(
+        name="chronoprep",
+        help="Turn folders of before/after image pairs into a training set for ChronoEdit.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode="rich",
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    made.callback()(_app)
+    for name, add in _declared.items():
+        add(made, words is None or name in words)
+    return made
+
+
+def app(words: Sequence[str] | None = None) -> None:
+    """Run the program by these words, else by those of the command line."""
+    words = sys.argv[1:] if words is None else words
+    application(words)(words)
 
 
 def run_option(*flags: str, help: str) -> Any:
@@ -142,52 +163,69 @@ def command(name: str, shared: str = "", settings: str = "") -> Callable[[F], F]
     The function gets a `Call` and its own options. Its docstring's first paragraph is its help, the
     second one has two examples.
     """
-    taken = options.settings_named(settings)
-    everywhere = ["config"] * bool(taken) + ["as_json", "quiet", "debug"]
 
     def register(function: F) -> F:
-        of_call = inspect.signature(Call, eval_str=True).parameters
-        own = [*inspect.signature(function, eval_str=True).parameters.values()][1:]
-
-        parameters = [
-            *(of_call[option] for option in shared.split()),
-            *own,
-            *options.parameters(taken),
-            *(of_call[option] for option in everywhere),
-        ]
-
-        def guarded(**given: Any) -> None:
-            try:
-                values = options.flags_of(taken, given)
-                _no_dataset(values.get("labels", {}).get("preset"))
-                chosen = load_settings(values, config_file=given["config"]) if taken else Settings()
-                common = {option: given[option] for option in (*shared.split(), *everywhere)}
-                reporter = render.TerminalReporter(quiet=given["quiet"])
-                with signals.working(), closing(reporter):
-                    call = Call(name, chosen, reporter, **common)
-                    answer = function(call, **{option.name: given[option.name] for option in own})
-            except ChronoprepError as error:
-                if given["debug"]:
-                    raise
-                render.show_error(error)
-                raise typer.Exit(2 if isinstance(error, ConfigError) else 1) from None
-            except KeyboardInterrupt:
-                again = "What was done is kept; run it again to go on."
-                if name == "synth":  # which draws into an empty folder only
-                    again = "Begin again with an empty folder."
-                render.Terminal(stderr=True).print(f"Stopped. {again}")
-                raise typer.Exit(signals.exit_code()) from None
-            render.show(answer, as_json=call.as_json)
-            raise typer.Exit(int(answer.failed))
-
-        guarded.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-            [option.replace(kind=inspect.Parameter.KEYWORD_ONLY) for option in parameters]
-        )
         text, examples = (inspect.getdoc(function) or "").split("\n\n")
-        app.command(name, help=text, epilog=f"Examples:\n\n{escape(examples)}")(guarded)
+
+        def add(made: typer.Typer, whole: bool) -> None:
+            run = _guarded(name, function, shared, settings) if whole else lambda: None
+            made.command(name, help=text, epilog=f"Examples:\n\n{escape(examples)}")(run)
+
+        _declared[name] = add
         return function
 
     return register
+
+
+def _guarded(
+    name: str, function: Callable[..., render.Answer], shared: str, settings: str
+) -> Callable[..., None]:
+    """A command's function as typer takes it: with all options, its errors as messages."""
+    from chronoprep.cli import options
+    from chronoprep.config import Settings, load_settings
+
+    taken = options.settings_named(settings)
+    everywhere = ["config"] * bool(taken) + ["as_json", "quiet", "debug"]
+    of_call = inspect.signature(Call).parameters
+    own = [*inspect.signature(function).parameters.values()][1:]
+
+    def guarded(**given: Any) -> None:
+        try:
+            values = options.flags_of(taken, given)
+            _no_dataset(values.get("labels", {}).get("preset"))
+            chosen = load_settings(values, config_file=given["config"]) if taken else Settings()
+            common = {option: given[option] for option in (*shared.split(), *everywhere)}
+            reporter = render.TerminalReporter(quiet=given["quiet"])
+            with signals.working(), closing(reporter):
+                call = Call(name, chosen, reporter, **common)
+                answer = function(call, **{option.name: given[option.name] for option in own})
+        except ChronoprepError as error:
+            if given["debug"]:
+                raise
+            render.show_error(error)
+            raise typer.Exit(2 if isinstance(error, ConfigError) else 1) from None
+        except KeyboardInterrupt:
+            again = "What was done is kept; run it again to go on."
+            if name == "synth":  # which draws into an empty folder only
+                again = "Begin again with an empty folder."
+            render.Terminal(stderr=True).print(f"Stopped. {again}")
+            raise typer.Exit(signals.exit_code()) from None
+        render.show(answer, as_json=call.as_json)
+        raise typer.Exit(int(answer.failed))
+
+    def typed(option: inspect.Parameter, names: dict[str, Any]) -> inspect.Parameter:
+        return option.replace(annotation=eval(option.annotation, names))
+
+    parameters = [
+        *(typed(of_call[option], globals()) for option in shared.split()),
+        *(typed(option, function.__globals__) for option in own),
+        *options.parameters(taken),
+        *(typed(of_call[option], globals()) for option in everywhere),
+    ]
+    guarded.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [option.replace(kind=inspect.Parameter.KEYWORD_ONLY) for option in parameters]
+    )
+    return guarded
 
 
 def _no_dataset(preset: str | None) -> None:
@@ -211,7 +249,6 @@ def _version(value: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def _app(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")

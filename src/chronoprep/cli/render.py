@@ -19,14 +19,13 @@ from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.text import Text
 
-from chronoprep.data import Finding
 from chronoprep.errors import ChronoprepError
 
 if TYPE_CHECKING:
     from rich.progress import Progress
     from rich.table import Table
 
-    from chronoprep.data import Status
+    from chronoprep.data import Finding, Status
     from chronoprep.workflows.check import CheckReport
     from chronoprep.workflows.pairing import PairReport
     from chronoprep.workflows.progress import Summary
