@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from chronoprep.config import Settings
 from chronoprep.data import Pair
@@ -17,15 +18,17 @@ from chronoprep.dataset import Entry, State
 from chronoprep.files import make_folder, replacing
 from chronoprep.images.refs import of_path
 from chronoprep.mp4 import Sample
-from chronoprep.workflows.embeddings import embed_prompts, embed_run
 from chronoprep.workflows.label import brings_label, label_by_text, label_one, make_labels
 from chronoprep.workflows.progress import Reporter, Silent, Summary
 from chronoprep.workflows.stage import Run, opened
-from chronoprep.workflows.synthesis import write_synthetic
 from chronoprep.workflows.table import build_table, prompt_of
-from chronoprep.workflows.verify import Verification, verify_run
 from chronoprep.workflows.videos import write_one
 from chronoprep.workflows.videos import write_videos as run_videos
+
+if TYPE_CHECKING:
+    from chronoprep.workflows.embeddings import embed_prompts
+    from chronoprep.workflows.synthesis import write_synthetic
+    from chronoprep.workflows.verify import Verification
 
 __all__ = [
     "Reporter",
@@ -44,6 +47,16 @@ __all__ = [
     "write_text",
     "write_videos",
 ]
+
+
+# Workflows whose files few commands need; they take as long to import as all others together.
+_ON_FIRST_USE = {"embed_prompts": "embeddings", "write_synthetic": "synthesis"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ON_FIRST_USE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_ON_FIRST_USE[name]}"), name)
 
 
 def _over_a_dataset(
@@ -130,6 +143,8 @@ def verify_labels(
         ConfigError: The dataset knows no pairs, their place is gone, or the model is not to be had.
         BackendError: Another run holds the dataset, or the machine or the model can't go on.
     """
+    from chronoprep.workflows.verify import verify_run
+
     with opened(dataset, settings, reporter=reporter, dry_run=dry_run) as run:
         return verify_run(run, model)
 
@@ -146,6 +161,8 @@ def prepare(run: Run, *, with_umt5: bool = False) -> list[Summary]:
     coming = {entry.key for entry in run.entries} if run.dry_run else set()
     done += _artefacts(run, coming, videos=True)
     if with_umt5 and not run.dry_run:
+        from chronoprep.workflows.embeddings import embed_run
+
         done += embed_run(run)
     return done
 
