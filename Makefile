@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test test-slow test-vllm lint format bench shapes clean
+.PHONY: install demo test test-slow test-vllm lint format reference docs bench shapes clean
 
 install: $(STAMP)
 
@@ -55,6 +55,15 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# The pages of docs/reference, from the program.
+reference: $(STAMP)
+	$(BIN)/python tools/reference.py
+
+# The site, into site/: nothing of it is loaded from elsewhere.
+docs: reference
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group docs
+	$(BIN)/zensical build --clean --strict
+
 bench: $(STAMP)
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/resume.py
@@ -70,4 +79,4 @@ shapes: $(STAMP)
 	$(BIN)/python tools/train_shapes.py
 
 clean:
-	rm -rf $(VENV) $(VLLM) demo build dist
+	rm -rf $(VENV) $(VLLM) demo build dist site

@@ -677,47 +677,6 @@ def test_models_lists_the_registry(run: Run) -> None:
     assert "Qwen/Qwen3-VL-30B-A3B-Instruct" in run("models").stdout
 
 
-def test_every_command_of_the_readme_runs(
-    tmp_path: Path,
-    tiny: Callable[[str], Path],
-    tiny_umt5: Path,
-    fault_server: Callable[..., str],
-) -> None:
-    """The README's shell blocks, with tiny checkpoints and a small server for the large ones."""
-    root = Path(__file__).parent.parent
-    shutil.copytree(root / "examples", tmp_path / "examples")
-    ignored = shutil.ignore_patterns("*.json")
-    shutil.copytree(EXAMPLES, tmp_path / "my-pairs", ignore=ignored)
-    for side, name in (("input", "before.jpg"), ("output", "after.jpg")):
-        shutil.copy(EXAMPLES / side / "cat_party_hat.jpg", tmp_path / name)
-    blocks = (root / "README.md").read_text("utf-8").split("```")[1::2]
-    lines = [line for block in blocks if block.startswith("bash\n") for line in
-             block.removeprefix("bash\n").replace("\\\n", " ").splitlines()]  # fmt: skip
-    commands = [line for line in lines if line.startswith("chronoprep ")]
-    assert len(commands) >= 8
-    endpoint = fault_server()
-    environment = os.environ | {
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "CHRONOPREP_VLM_MODEL": str(tiny("qwen3_vl")),
-        "CHRONOPREP_VLM_MAX_NEW_TOKENS": "8",
-        "CHRONOPREP_LABELS_GUARD": "false",
-        "CHRONOPREP_UMT5_MODEL": str(tiny_umt5),
-    }
-    for command in commands:
-        words = command.replace("--model qwen3-vl-8b", "--json").replace(
-            "http://localhost:8000/v1", f"{endpoint} --model painter"
-        )
-        result = subprocess.run(
-            words, shell=True, env=environment, cwd=tmp_path, capture_output=True, text=True
-        )
-        assert result.returncode == 0, f"{command}\n{result.stdout}{result.stderr}"
-    targets = {line for line in lines if line.startswith("make ")}
-    makefile = (root / "Makefile").read_text("utf-8")
-    assert all(f"\n{target.split()[1]}:" in makefile for target in targets)
-    scripts = [line.split()[1] for line in lines if line.startswith("python ")]
-    assert all((root / script).is_file() for script in scripts)
-
-
 def test_files_that_look_the_same_are_not_read_again(
     run: Run, tmp_path: Path, model: Model
 ) -> None:

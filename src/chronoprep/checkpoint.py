@@ -382,6 +382,21 @@ def _weigh(sizes: dict[str, int]) -> int | None:
     return sum(n for file, n in sizes.items() if PurePosixPath(file).suffix in WEIGHTS) or None
 
 
+def reach_hub() -> tuple[str, str | None]:
+    """The hub's address, and why it can't be reached; None if it can. Takes 1.5 s at most."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return constants.ENDPOINT, "HF_HUB_OFFLINE is set"
+    try:
+        _within(CONNECT_SECONDS, lambda: _connect(constants.ENDPOINT))
+    except TimeoutError:
+        return constants.ENDPOINT, f"no answer within {CONNECT_SECONDS} s"
+    except OSError as error:
+        return constants.ENDPOINT, error.strerror or str(error)
+    return constants.ENDPOINT, None
+
+
 def _connect(endpoint: str) -> None:
     """Reach the hub without asking for anything; behind a proxy, that is the proxy's affair.
 

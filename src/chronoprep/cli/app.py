@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import os
+import shlex
 import sys
 from collections.abc import Callable, Collection, Sequence
 from contextlib import closing
@@ -24,6 +26,14 @@ if TYPE_CHECKING:
 REFERENCE_INPUT = Path("./assets/images/input.jpg")
 REFERENCE_OUTPUT = Path("./assets/images/output.jpg")
 
+_NAME = "chronoprep"
+_COMPLETING = "_CHRONOPREP_COMPLETE"
+_HELLO = """Before/after image pairs become a training set for ChronoEdit, in one folder.
+  look at your pairs      chronoprep pairs my-pairs
+  make the training set   chronoprep prepare my-pairs --dataset my-dataset
+  try it without either   chronoprep synth 8 --output shapes
+  see all commands        chronoprep --help"""
+
 _declared: dict[str, Callable[[typer.Typer, bool], None]] = {}
 
 
@@ -35,15 +45,13 @@ def application(words: Collection[str] | None = None) -> typer.Typer:
             take longer than anything else that --help does. Without words, all get them.
     """
     made = typer.Typer(
-        name="chronoprep",
+        name=_NAME,
         help="Turn folders of before/after image pairs into a training set for ChronoEdit.",
-        no_args_is_help=True,
-        add_completion=False,
         pretty_exceptions_enable=False,
         rich_markup_mode="rich",
         context_settings={"help_option_names": ["-h", "--help"]},
     )
-    made.callback()(_app)
+    made.callback(invoke_without_command=True)(_app)
     for name, add in _declared.items():
         add(made, words is None or name in words)
     return made
@@ -52,7 +60,9 @@ def application(words: Collection[str] | None = None) -> typer.Typer:
 def app(words: Sequence[str] | None = None) -> None:
     """Run the program by these words, else by those of the command line."""
     words = sys.argv[1:] if words is None else words
-    application(words)(words)
+    # A shell that completes tells its words by the environment.
+    made = application(None if _COMPLETING in os.environ else words)
+    made(words, prog_name=_NAME, complete_var=_COMPLETING)
 
 
 def run_option(*flags: str, help: str) -> Any:
@@ -250,8 +260,20 @@ def _version(value: bool) -> None:
 
 
 def _app(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    pass
+    if context.invoked_subcommand is None:
+        typer.echo(f"{_HELLO}\nNext: {_next_step()}")
+
+
+def _next_step() -> str:
+    """What to do from here, as the folder that one is in suggests."""
+    from chronoprep.data import LOCK
+
+    datasets = sorted(lock.parent for lock in Path().glob(f"*/{LOCK}"))
+    if datasets:
+        return f"chronoprep check {shlex.quote(str(datasets[0]))}"
+    return "chronoprep doctor, which says what this machine can do"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from chronoprep.cli import render
+from chronoprep.cli import completion, render
 from chronoprep.cli.app import PAIRS, Call, app, command, run_option
 from chronoprep.cli.render import Answer
 from chronoprep.errors import ConfigError
@@ -286,7 +286,10 @@ def verify(
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option(help="A VLM that judges the labels, too: their own or, better, another one."),
+        typer.Option(
+            help="A VLM that judges the labels, too: their own or, better, another one.",
+            autocompletion=completion.models,
+        ),
     ] = None,
     show: Annotated[int, typer.Option(min=0, help="How many of the worst labels to show.")] = 20,
 ) -> Answer:
@@ -364,3 +367,15 @@ def models(call: Call) -> Answer:
     from chronoprep import workflows
 
     return render.of_models(workflows.known_models())
+
+
+@command("doctor", settings="vlm.endpoint")
+def doctor(call: Call) -> Answer:
+    """Say what this machine can do: GPU, memory, backends, videos, hub, disk, extras.
+
+    chronoprep doctor
+    chronoprep doctor --endpoint http://localhost:8000/v1 --json
+    """
+    from chronoprep.workflows.doctor import examine
+
+    return render.of_abilities(list(examine(call.settings, Path.cwd())))

@@ -15,10 +15,19 @@ import typer
 from pydantic.fields import FieldInfo
 from rich.markup import escape
 
+from chronoprep.cli import completion
 from chronoprep.config import SECTIONS, variable
 
 # Among a command's own options, which come first; the others stand in the panel of their section.
 COMMON = {"vlm.model", "vlm.endpoint", "labels.preset", "labels.prompt", "pairs.limit"}
+
+
+# What a shell offers for them.
+KNOWN = {
+    "vlm.model": completion.models,
+    "labels.preset": completion.presets,
+    "pairs.columns": completion.columns,
+}
 
 
 class Setting(NamedTuple):
@@ -76,6 +85,7 @@ def parameters(settings: list[Setting]) -> Iterator[inspect.Parameter]:
         option = typer.Option(
             f"{flag}/--no-{flag[2:]}" if kind is bool else flag,
             help=_help(setting),
+            autocompletion=KNOWN.get(f"{section}.{key}"),
             metavar="CHOICE" if get_origin(kind) is Literal else None,
             rich_help_panel=SECTIONS[section].model_config["title"]
             if section == "run" or (several and f"{section}.{key}" not in COMMON)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from chronoprep.data import Finding, Status
     from chronoprep.workflows.check import CheckReport
+    from chronoprep.workflows.doctor import Ability
     from chronoprep.workflows.pairing import PairReport
     from chronoprep.workflows.progress import Summary
     from chronoprep.workflows.verify import Verification
@@ -262,6 +263,18 @@ def of_models(models: Sequence[dict[str, Any]]) -> Answer:
     table = _table("name|hub id|needs|runs here on|cached", rows, right="needs")
     last = "--model also takes any other image-text-to-text hub id, or a folder."
     return Answer(models, [table, last])
+
+
+def of_abilities(abilities: Sequence[Ability]) -> Answer:
+    """What `doctor` found: each "no" with its remedy."""
+    shown: list[RenderableType] = []
+    for ability in abilities:
+        sign = "[green]yes[/]" if ability.able else "[red]no [/]"
+        shown.append(f"{sign} {ability.what:18} {escape(ability.found)}")
+        if ability.remedy:
+            shown.append(plain(f"    {'':18} {ability.remedy}"))
+    failed = any(ability.needed and not ability.able for ability in abilities)
+    return Answer([ability._asdict() for ability in abilities], shown, failed)
 
 
 def of_text(text: str, value: object) -> Answer:

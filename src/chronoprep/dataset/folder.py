@@ -55,12 +55,15 @@ class Dataset:
 
     @cached_property
     def index(self) -> Index:
+        """Its pairs."""
         return Index(self.folder)
 
     def video(self, key: str) -> Path:
+        """Where a pair's video lies, if there is one."""
         return self.folder / "videos" / f"{key}.mp4"
 
     def embedding(self, key: str) -> Path:
+        """Where a pair's embedding lies, if there is one: a bfloat16 tensor [tokens, 4096]."""
         return self.folder / "umt5" / f"{key}.pkl"
 
     def make(self, name: str) -> None:

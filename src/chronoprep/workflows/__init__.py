@@ -7,6 +7,7 @@ for, has to be named once: from then on the dataset knows them. None prints or e
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -59,21 +60,31 @@ def __getattr__(name: str) -> Any:
     return getattr(import_module(f"{__name__}.{_ON_FIRST_USE[name]}"), name)
 
 
+_COMMON = """Args:
+    dataset: A dataset folder; made if need be.
+    settings: As `load_settings` gives them.
+    pairs: Where to look for pairs: a folder, a table, a .zip; else those that the dataset knows.
+    reporter: Is told of progress; without one, nothing is said.
+    dry_run: Write nothing; the summaries' `todo` counts what would be done.
+
+Returns:
+    A summary of the pairs, then one of each stage.
+
+Raises:
+    ConfigError: PAIRS can't be used, the dataset knows no pairs, or the model is not to be had.
+    BackendError: Another run holds the dataset, or the machine or the model can't go on. What was
+        done until then is kept; the same call goes on."""
+
+
 def _over_a_dataset(
     work: Callable[..., list[Summary]],
 ) -> Callable[..., list[Summary]]:
     """A workflow over a `Run`, as one that opens the dataset itself.
 
-    What it takes then: `dataset`, a folder; `settings`; and by keyword `pairs` (where to look for
-    pairs; without, those that the dataset knows), `reporter`, `dry_run` (write nothing) and its
-    own arguments. It returns a summary of the pairs and one of each stage.
-
-    Raises (each):
-        ConfigError: As `stage.opened`.
-        BackendError: Another run holds the dataset, or the machine or the model can't go on.
+    Its signature and docstring say so: those are what a script's author sees.
     """
 
-    @functools.wraps(work)
+    @functools.wraps(work, assigned=("__module__", "__name__", "__qualname__"))
     def opening(
         dataset: Path,
         settings: Settings,
@@ -90,6 +101,10 @@ def _over_a_dataset(
         ) as run:
             return [run.summary, *work(run, **more)]
 
+    own = [*inspect.signature(work).parameters.values()][1:]
+    shared = [*inspect.signature(opening, follow_wrapped=False).parameters.values()][:-1]
+    opening.__signature__ = inspect.Signature([*shared, *own])  # type: ignore[attr-defined]
+    opening.__doc__ = f"{inspect.cleandoc(work.__doc__ or '')}\n\n{_COMMON}"
     return opening
 
 
