@@ -42,7 +42,6 @@ NAMES = [f"p{i:02}" for i in range(16)]
 OPTIONS = {"enforce_eager": True, "skip_mm_profiling": True, "block_size": 32}
 ENVIRONMENT = {
     "VLLM_CPU_KVCACHE_SPACE": "1",
-    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     "OMP_NUM_THREADS": "1",
 }
 Label = tuple[str | None, str | None]
@@ -218,7 +217,10 @@ def engine(model: Path) -> Iterator[Any]:
 
 
 def counters(engine: Any) -> dict[str, float]:
-    return {m.name.removeprefix("vllm:"): m.value for m in engine.llm.get_metrics()
+    from vllm.v1.metrics.reader import get_metrics_snapshot
+
+    assert engine.engine.log_stats
+    return {m.name.removeprefix("vllm:"): m.value for m in get_metrics_snapshot()
             if hasattr(m, "value")}  # fmt: skip
 
 
