@@ -16,10 +16,12 @@ import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
@@ -198,7 +200,13 @@ def test_an_option_that_vllm_lacks_stops_the_run(pairs: Callable[[str], Path], m
 
 @pytest.fixture(scope="module")
 def engine(model: Path) -> Iterator[Any]:
-    """An engine in this process, that keeps count."""
+    """An engine in this process's care, that keeps count."""
+    with started(model) as engine:
+        yield engine
+
+
+@contextmanager
+def started(model: Path) -> Iterator[Any]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in ENVIRONMENT.items():
             patch.setenv(name, value)
@@ -264,3 +272,20 @@ def test_closing_ends_what_is_under_way(engine: Any) -> None:
     with pytest.raises(BackendError, match="closed"):
         engine.generate(chats)
     engine.close()
+
+
+def test_an_engine_that_is_killed_ends_the_run(model: Path) -> None:
+    with started(model) as engine, ThreadPoolExecutor(32) as pool:
+        chats = [(Turn("user", (f"Hello {i}",)),) for i in range(32)]
+        engine.generate(chats[:1])
+        futures = [pool.submit(engine.generate, [chat] * 8) for chat in chats]
+        for child in psutil.Process().children(recursive=True):
+            if "EngineCore" in child.name():
+                child.kill()
+        began = time.monotonic()
+        ends = [future.exception(timeout=30) for future in futures]
+        assert all(isinstance(end, BackendError) for end in ends if end is not None)
+        assert any(ends)
+        with pytest.raises(BackendError):
+            engine.generate(chats)
+        assert time.monotonic() - began < 30
