@@ -270,7 +270,7 @@ def ours(job: Job, backend: str = "transformers") -> Result:
             "vlm": {
                 "backend": backend,
                 "model": job.model,
-                "device": job.device if backend == "transformers" and not job.shape else None,
+                "device": job.device if backend == "transformers" else None,
                 "dtype": job.dtype,
                 "max_new_tokens": job.tokens,
                 "batch_size": job.batch_size,

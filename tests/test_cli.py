@@ -278,6 +278,28 @@ def test_what_changes_the_text_makes_a_label_stale() -> None:
     assert ids(backend="openai") == ids(backend="openai", dtype="bfloat16")
 
 
+def test_what_needs_no_model_of_this_process_imports_no_torch(tmp_path: Path) -> None:
+    pairs = write_pairs(tmp_path / "pairs", ["a"])
+    lines = [
+        ["pairs", str(pairs)],
+        ["prepare", str(pairs), "-d", "data", "--prompt", "Paint it."],
+        ["pair2video", "-d", "data", "--codec", "h264"],
+        ["build-csv", "-d", "data"],
+        ["check", "data"],
+        ["caption", str(pairs), "-d", "other", "--endpoint", "http://127.0.0.1:9/v1"],
+    ]
+    code = (
+        "import sys; from chronoprep.cli import app\n"
+        f"for words in {lines!r}:\n"
+        "    try: app([*words, '-q'])\n"
+        "    except SystemExit: pass\n"
+        "    assert not {'torch', 'transformers', 'vllm'} & set(sys.modules), words\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert Path("data/metadata.csv").is_file()
+
+
 def test_no_change_is_left_out_and_counted(run: Run, tmp_path: Path, model: Model) -> None:
     pairs = write_pairs(tmp_path / "pairs", NAMES)
     model.answer = lambda _: '"No change."'

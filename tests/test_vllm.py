@@ -274,6 +274,31 @@ def test_closing_ends_what_is_under_way(engine: Any) -> None:
     engine.close()
 
 
+def test_several_renderers_share_the_pictures(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # As on a GPU, beside which the cores of this machine are free.
+    from chronoprep.vlm import vllm_backend
+    from chronoprep.vlm.choice import Spread
+
+    monkeypatch.setattr(vllm_backend, "spread", lambda _: Spread(1, 1, 1))
+    monkeypatch.setattr(vllm_backend, "_RENDERERS", 2)
+    prompts = load_prompts(LabelSettings(), "compact")
+    pictures = [Picture(photo(i, (192, 192))) for i in range(32)]
+    views = [View(*pictures[i : i + 2]) for i in range(0, 32, 2)]
+
+    def ask(view: View) -> Label:
+        (answer,) = label(engine, prompts, [view], with_cot=True, guard=False)
+        return answer.caption, answer.cot
+
+    with started(model) as engine, ThreadPoolExecutor(16) as pool:
+        assert len(engine._renderers) == 2
+        before = counters(engine)
+        together = list(pool.map(ask, views))
+        hits = counters(engine)["prefix_cache_hits"] - before.get("prefix_cache_hits", 0)
+        assert hits == len(views) * 64, "the model sees each image once"
+        assert [ask(view) for view in views] == together
+    assert len(set(together)) > len(views) // 2
+
+
 def test_an_engine_that_is_killed_ends_the_run(model: Path) -> None:
     with started(model) as engine, ThreadPoolExecutor(32) as pool:
         chats = [(Turn("user", (f"Hello {i}",)),) for i in range(32)]

@@ -9,6 +9,7 @@ first, while the caches still hold its images and their prefix.
 from __future__ import annotations
 
 import asyncio
+import copy
 import gc
 import hashlib
 import os
@@ -93,7 +94,7 @@ class VLLMVLM:
         try:
             options = vllm.AsyncEngineArgs(str(folder), **(arguments | found.settings.vllm))
             self.engine = AsyncLLM.from_engine_args(options, usage_context=UsageContext.LLM_CLASS)
-            more = [renderer_from_config(self.engine.vllm_config) for _ in range(renderers - 1)]
+            more = [_renderer(self.engine.vllm_config, i) for i in range(1, renderers)]
         except Exception as error:  # whatever a broken file or too little memory makes it raise
             raise BackendError(
                 f"{folder}: vLLM does not start: {_reason(error)}",
@@ -202,6 +203,14 @@ class VLLMVLM:
             self._renderers = [(lock, None) for lock, _ in self._renderers]
             del self.engine
         gc.collect()
+
+
+def _renderer(config: Any, rank: int) -> Any:
+    """A further renderer, as another front end of a server has it."""
+    config, parallel = copy.copy(config), copy.copy(config.parallel_config)
+    parallel._api_process_rank = rank
+    config.parallel_config = parallel
+    return renderer_from_config(config)
 
 
 async def _cancel() -> None:
