@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test test-slow test-vllm lint format reference docs bench shapes clean
+.PHONY: install demo test test-slow test-vllm lint format reference docs bench shapes bench-gpu clean
 
 install: $(STAMP)
 
@@ -69,6 +69,10 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/resume.py
 	$(BIN)/python benchmarks/video.py
 	$(BIN)/python benchmarks/scale.py
+
+# On a machine with a GPU; with vLLM in this environment, its rows, too.
+bench-gpu: $(STAMP)
+	$(BIN)/python benchmarks/gpu.py --docs docs/speed.md
 
 # Train the packaged micro model anew. glibc gives large blocks back to the system at once, which
 # costs a third of the time here.

@@ -27,13 +27,15 @@ takes less the encoder and the prefill. What these parts need is counted from th
 (roofline.py), and held against what the card can do.
 
 --shape 8b and 30b-a3b measure Qwen3-VL-8B and Qwen3-VL-30B-A3B on a GPU, in bfloat16 and with the
-published bounds on pixels; their weights are random and drawn on the card. --shape tiny does the
-same on any machine, to see that it works.
+published bounds on pixels; their weights are random and drawn on the card, by transformers and by
+vLLM (where it is installed in this environment, or in that of --vllm-python). --shape tiny does the
+same on any machine, to see that it works; with it, vLLM is left out.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import resource
@@ -152,7 +154,7 @@ def server(job: Job, python: str) -> Iterator[tuple[str, int]]:
 
 
 def run_row(name: str, job: Job, path: Path) -> None:
-    if job.shape:
+    if job.shape and not ROWS[name].needs:
         import transformers
 
         transformers.AutoModelForImageTextToText.from_pretrained = qwen3_vl.drawn()
@@ -195,15 +197,21 @@ def main() -> None:
     parser.add_argument("--peak-tflops", type=float, help="of a card that roofline.py doesn't know")
     parser.add_argument("--peak-gbps", type=float, help="its memory bandwidth")
     parser.add_argument("--batch-size", type=int)
+    parser.add_argument("--plain-pairs", type=int, help="of the plain loop; with --shape 8")
     parser.add_argument("--rows", nargs="+", choices=ROWS)
     parser.add_argument("--vllm-python", help="of an environment with vLLM, for its rows")
     parser.add_argument("--picture", type=Path, help="where an SVG of the bars goes")
     args = parser.parse_args()
-    vllm_python = None if args.shape else args.vllm_python
-    usual = [name for name, row in ROWS.items() if vllm_python or not row.needs]
+    vllm_python = args.vllm_python
+    if args.shape and vllm_python is None and importlib.util.find_spec("vllm"):
+        vllm_python = sys.executable
+    if args.shape == "tiny":
+        vllm_python = None
+    needs = ["", *(["vllm"] if vllm_python else []), *(["server"] * bool(args.vllm_python))]
+    usual = [name for name, row in ROWS.items() if row.needs in needs[: 2 if args.shape else None]]
     rows = args.rows or usual
-    if args.shape and any(ROWS[row].needs for row in rows):
-        parser.error("vLLM reads its weights from files, and --shape has none")
+    if not set(rows) <= set(usual):
+        parser.error(f"these rows can be had here: {', '.join(usual)}")
     device = args.device or ("cuda" if args.shape and there_is_a_gpu() else "cpu")
     if args.shape not in (None, "tiny") and args.device is None and device == "cpu":
         parser.error(f"--shape {args.shape} needs a GPU, and there is none; tiny runs anywhere")
@@ -219,14 +227,20 @@ def main() -> None:
             model = str(build_model(folder / "model", full_size=args.full_size))
         job = Job(
             str(folder / "pairs"), model, args.tokens, device, dtype, args.batch_size,
-            shape=args.shape,
+            shape=args.shape, plain_pairs=args.plain_pairs or (8 if args.shape else None),
         )  # fmt: skip
-        rounds = [{row: measure(row, job, vllm_python) for row in rows} for _ in range(args.rounds)]
+        jobs = dict.fromkeys(rows, job)
+        if args.shape and vllm_python:
+            folder = qwen3_vl.write_folder(folder / "vllm", args.shape, small_vocabulary=True)
+            jobs |= {row: replace(job, model=str(folder)) for row in rows if ROWS[row].needs}
+        rounds = [
+            {row: measure(row, jobs[row], vllm_python) for row in rows} for _ in range(args.rounds)
+        ]
     results = {
         row: sorted((once[row] for once in rounds), key=lambda run: run.seconds)[len(rounds) // 2]
         for row in rows
     }
-    print(table(results, args.pairs))
+    print(table(results))
     known = peaks(card or "") or (None, None)
     flops = args.peak_tflops * 1e12 if args.peak_tflops else known[0]
     bandwidth = args.peak_gbps * 1e9 if args.peak_gbps else known[1]

@@ -8,7 +8,8 @@ from caption_watch import PARTS, Result
 COLOURS = dict(zip(PARTS, ("#d9b44a", "#c9793b", "#8f4e8b", "#4a8f6b", "#8fb4d9"), strict=True))
 
 
-def table(results: dict[str, Result], pairs: int) -> str:
+def table(results: dict[str, Result]) -> str:
+    """A line a row; rates are of the pairs that it labelled, which may be fewer in a slow one."""
     lines = [
         f"{'row':26} {'seconds':>8} {'pairs/s':>8} {'tok/s':>7} {'ratio':>7} {'CPU s':>7} "
         f"{'engine':>7} {'ratio':>7} {'images':>7} "
@@ -16,21 +17,28 @@ def table(results: dict[str, Result], pairs: int) -> str:
     ]
     for name, result in results.items():
         base = results.get(ROWS[name].against or "")
-        ratio = f"{base.seconds / result.seconds:.2f}×" if base else ""
-        spent = result.cpu + result.engine_cpu
-        cpu = f"{(base.cpu + base.engine_cpu) / spent:.2f}×" if base else ""
+        rate, spent = len(result.texts) / result.seconds, result.cpu + result.engine_cpu
+        ratio = f"{rate * base.seconds / len(base.texts):.2f}×" if base else ""
+        more = len(result.texts) / len(base.texts) if base else 1
+        cpu = f"{more * (base.cpu + base.engine_cpu) / spent:.2f}×" if base else ""
         same = ""
         if base:
             equal = sum(result.texts.get(key) == texts for key, texts in base.texts.items())
             same = f"{equal}/{len(base.texts)}"
         lines.append(
-            f"{ROWS[name].title:26} {result.seconds:8.2f} {pairs / result.seconds:8.2f} "
+            f"{ROWS[name].title:26} {result.seconds:8.2f} {rate:8.2f} "
             f"{result.tokens / result.seconds:7.0f} {ratio:>7} {result.cpu:7.1f} "
             f"{result.engine_cpu:7.1f} {cpu:>7} {result.encoded:7} "
             f"{result.memory / 1e6:8.0f}  "
             + " ".join(f"{spent:8.2f}" if (spent := result.split[p]) else 8 * " " for p in PARTS)
             + f" {same:>10}"
         )
+    if plain := results.get("plain"):
+        for name in ("ours-vllm", "raw-vllm"):
+            if result := results.get(name):
+                rate = len(result.texts) / result.seconds
+                times = rate * plain.seconds / len(plain.texts)
+                lines.append(f"{ROWS[name].title}: {times:.1f} times the plain loop")
     return "\n".join(lines)
 
 

@@ -24,9 +24,22 @@ VLLM_OPTIONS = {
 }
 
 
+# On a GPU with weights that are drawn there.
+SHAPE_OPTIONS = {"load_format": "dummy", "max_model_len": 8192}
+
+
+def vllm_options(shape: str | None) -> dict[str, Any]:
+    return dict(SHAPE_OPTIONS if shape else VLLM_OPTIONS)
+
+
 @dataclass(frozen=True)
 class Job:
-    """What a row is to do."""
+    """What a row is to do.
+
+    Attributes:
+        plain_pairs: How many pairs the plain loop labels: it takes minutes for what others do in
+            seconds.
+    """
 
     pairs: str
     model: str
@@ -37,6 +50,7 @@ class Job:
     endpoint: str | None = None
     server: int | None = None
     shape: str | None = None
+    plain_pairs: int | None = None
 
 
 def warm_up(size: tuple[int, int] = (256, 256), count: int = 1) -> tuple[list[Any], list[Any]]:
@@ -116,7 +130,7 @@ def plain(job: Job) -> Result:
     watch = Watch(result)
     watch.start()
     with torch.inference_mode(), watched(model, result):
-        for path in sorted((Path(job.pairs) / "input").iterdir()):
+        for path in sorted((Path(job.pairs) / "input").iterdir())[: job.plain_pairs]:
             start = time.perf_counter()
             files = path, Path(job.pairs) / "output" / path.name
             source, target = (Picture(Image.open(file).convert("RGB")) for file in files)
@@ -141,11 +155,13 @@ def raw_vllm(job: Job) -> Result:
     llm = vllm.LLM(
         job.model,
         dtype=job.dtype,
-        max_num_seqs=AT_ONCE,
+        max_num_seqs=128 if job.shape else AT_ONCE,
         limit_mm_per_prompt={"image": 2, "video": 0},
-        **VLLM_OPTIONS,
+        **vllm_options(job.shape),
     )
-    params = vllm.SamplingParams(temperature=0.0, max_tokens=job.tokens)
+    params = vllm.SamplingParams(
+        temperature=0.0, max_tokens=job.tokens, ignore_eos=job.shape is not None
+    )
     prompts = load_prompts(LabelSettings())
     result = Result()
 
@@ -258,8 +274,8 @@ def ours(job: Job, backend: str = "transformers") -> Result:
                 "dtype": job.dtype,
                 "max_new_tokens": job.tokens,
                 "batch_size": job.batch_size,
-                "concurrency": 2 * AT_ONCE,
-                "vllm": VLLM_OPTIONS,
+                "concurrency": None if job.shape else 2 * AT_ONCE,
+                "vllm": vllm_options(job.shape),
                 "endpoint": job.endpoint,
             },
             # Random weights write nonsense, which the guard would refuse.
@@ -267,6 +283,11 @@ def ours(job: Job, backend: str = "transformers") -> Result:
         },
         environ={},
     )
+    if backend == "vllm" and job.shape:
+        import vllm
+
+        # Of random weights no answer ends by itself at any sensible place.
+        vllm.SamplingParams = partial(vllm.SamplingParams, ignore_eos=True)
     with tempfile.TemporaryDirectory() as folder:
         for module in ("polars", f"chronoprep.vlm.{backend}_backend"):
             importlib.import_module(module)  # is loading, too

@@ -94,10 +94,11 @@ SHAPES: dict[str, dict[str, Any]] = {
 }
 
 
-def config(shape: str, **tokens: int) -> Any:
+def config(shape: str, *, vocabulary: int | None = None, **tokens: int) -> Any:
     """The config of a shape.
 
     Args:
+        vocabulary: Entries of the embedding, if not the published ones.
         tokens: Ids of special tokens, where they are not the published ones.
     """
     import transformers
@@ -106,6 +107,8 @@ def config(shape: str, **tokens: int) -> Any:
     kind: Any = (
         transformers.Qwen3VLMoeConfig if "num_experts" in text else transformers.Qwen3VLConfig
     )
+    if vocabulary is not None:
+        text = text | {"vocab_size": vocabulary}
     return kind(text_config=text, vision_config=vision, tie_word_embeddings=False, **tokens)
 
 
@@ -118,9 +121,14 @@ def corpus() -> list[str]:
     return [path.read_text(encoding="utf-8") for path in texts if path.is_file()]
 
 
-def write_folder(folder: Path, shape: str) -> Path:
+def write_folder(folder: Path, shape: str, *, small_vocabulary: bool = False) -> Path:
     """A checkpoint without its weights. A prompt has about as many tokens as with the published
-    tokenizer, which is many times larger than this one."""
+    tokenizer, which is many times larger than this one.
+
+    Args:
+        small_vocabulary: The embedding has the tokenizer's entries and no more: for an engine whose
+            random weights would speak of others.
+    """
     import torch
     from safetensors.torch import save_file
 
@@ -130,7 +138,10 @@ def write_folder(folder: Path, shape: str) -> Path:
     names = ("image", "video")
     tokens = {f"{name}_token_id": ids[f"<|{name}_pad|>"] for name in names}
     tokens |= {f"vision_{edge}_token_id": ids[f"<|vision_{edge}|>"] for edge in ("start", "end")}
-    config(shape, **tokens).save_pretrained(folder)
+    made = config(shape, vocabulary=len(ids) if small_vocabulary else None, **tokens)
+    made.architectures = [type(made).__name__.replace("Config", "ForConditionalGeneration")]
+    made.dtype = torch.bfloat16
+    made.save_pretrained(folder)
     path = folder / "preprocessor_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"size": PIXELS}))
     # For those who look whether there are weights.

@@ -237,11 +237,12 @@ def test_a_prompt_that_the_trainer_would_misread_fails_alone(
     real = encoder_module.Replica._forward
 
     def zero(self: Any, batch: Any) -> Any:
-        rows = [row.clone() for row in real(self, batch)]
-        for ids, row in zip(batch, rows, strict=True):
+        done = real(self, batch)
+        hidden = done.hidden.clone()
+        for ids, states in zip(batch, hidden, strict=True):
             if len(ids) == max(len(other) for other in batch):
-                row[0] = 0
-        return rows
+                states[0] = 0
+        return done._replace(hidden=hidden)
 
     monkeypatch.setattr(encoder_module.Replica, "_forward", zero)
     write_csv({"a": "Add a hat to the person on the left.", "b": "Go."}, umt5="old")

@@ -16,10 +16,12 @@ import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
@@ -42,7 +44,6 @@ NAMES = [f"p{i:02}" for i in range(16)]
 OPTIONS = {"enforce_eager": True, "skip_mm_profiling": True, "block_size": 32}
 ENVIRONMENT = {
     "VLLM_CPU_KVCACHE_SPACE": "1",
-    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     "OMP_NUM_THREADS": "1",
 }
 Label = tuple[str | None, str | None]
@@ -199,7 +200,13 @@ def test_an_option_that_vllm_lacks_stops_the_run(pairs: Callable[[str], Path], m
 
 @pytest.fixture(scope="module")
 def engine(model: Path) -> Iterator[Any]:
-    """An engine in this process, that keeps count."""
+    """An engine in this process's care, that keeps count."""
+    with started(model) as engine:
+        yield engine
+
+
+@contextmanager
+def started(model: Path) -> Iterator[Any]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in ENVIRONMENT.items():
             patch.setenv(name, value)
@@ -218,7 +225,10 @@ def engine(model: Path) -> Iterator[Any]:
 
 
 def counters(engine: Any) -> dict[str, float]:
-    return {m.name.removeprefix("vllm:"): m.value for m in engine.llm.get_metrics()
+    from vllm.v1.metrics.reader import get_metrics_snapshot
+
+    assert engine.engine.log_stats
+    return {m.name.removeprefix("vllm:"): m.value for m in get_metrics_snapshot()
             if hasattr(m, "value")}  # fmt: skip
 
 
@@ -262,3 +272,45 @@ def test_closing_ends_what_is_under_way(engine: Any) -> None:
     with pytest.raises(BackendError, match="closed"):
         engine.generate(chats)
     engine.close()
+
+
+def test_several_renderers_share_the_pictures(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # As on a GPU, beside which the cores of this machine are free.
+    from chronoprep.vlm import vllm_backend
+    from chronoprep.vlm.choice import Spread
+
+    monkeypatch.setattr(vllm_backend, "spread", lambda _: Spread(1, 1, 1))
+    monkeypatch.setattr(vllm_backend, "_RENDERERS", 2)
+    prompts = load_prompts(LabelSettings(), "compact")
+    pictures = [Picture(photo(i, (192, 192))) for i in range(32)]
+    views = [View(*pictures[i : i + 2]) for i in range(0, 32, 2)]
+
+    def ask(view: View) -> Label:
+        (answer,) = label(engine, prompts, [view], with_cot=True, guard=False)
+        return answer.caption, answer.cot
+
+    with started(model) as engine, ThreadPoolExecutor(16) as pool:
+        assert len(engine._renderers) == 2
+        before = counters(engine)
+        together = list(pool.map(ask, views))
+        hits = counters(engine)["prefix_cache_hits"] - before.get("prefix_cache_hits", 0)
+        assert hits == len(views) * 64, "the model sees each image once"
+        assert [ask(view) for view in views] == together
+    assert len(set(together)) > len(views) // 2
+
+
+def test_an_engine_that_is_killed_ends_the_run(model: Path) -> None:
+    with started(model) as engine, ThreadPoolExecutor(32) as pool:
+        chats = [(Turn("user", (f"Hello {i}",)),) for i in range(32)]
+        engine.generate(chats[:1])
+        futures = [pool.submit(engine.generate, [chat] * 8) for chat in chats]
+        for child in psutil.Process().children(recursive=True):
+            if "EngineCore" in child.name():
+                child.kill()
+        began = time.monotonic()
+        ends = [future.exception(timeout=30) for future in futures]
+        assert all(isinstance(end, BackendError) for end in ends if end is not None)
+        assert any(ends)
+        with pytest.raises(BackendError):
+            engine.generate(chats)
+        assert time.monotonic() - began < 30

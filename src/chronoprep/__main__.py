@@ -1,3 +1,4 @@
 from chronoprep.cli import main
 
-main()
+if __name__ == "__main__":  # processes that an engine spawns import this file again
+    main()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from chronoprep.checkpoint import Checkpoint
 from chronoprep.config import UMT5Settings
 from chronoprep.data import Outcome
-from chronoprep.engine import batched, mapped, until_stopped
+from chronoprep.engine import batched, cores, mapped, until_stopped
 from chronoprep.errors import BackendError, PairError
 from chronoprep.umt5.encoder import Encoder, batches
 from chronoprep.umt5.pickles import OVERHEAD, can_share, save
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 TEXTS = 1000  # prompts that the tokenizer takes at once
-WRITERS = 2  # threads that write, beside those that keep the devices busy
+# Threads that write, beside those that keep the devices busy: a GPU gives some 400 MB a second.
+WRITERS, MOST_WRITERS = 2, 8
 
 
 class EmbedTask(NamedTuple):
@@ -70,16 +72,19 @@ class Embedder:
         """
         encoder = Encoder(self.checkpoint, self.settings)
         todo: list[tuple[EmbedTask, array[int]]] = []
-        for part in batched(tasks, TEXTS):
-            todo += zip(part, encoder.tokens([task.text for task in part]), strict=True)
-        _check_disk(todo, encoder.width)
-        encoder.load()
+        with ThreadPoolExecutor(1) as pool:
+            loading = pool.submit(encoder.load)
+            for part in batched(tasks, TEXTS):
+                todo += zip(part, encoder.tokens([task.text for task in part]), strict=True)
+            _check_disk(todo, encoder.width)
+            loading.result()
 
         def embedded(batch: list[tuple[EmbedTask, array[int]]]) -> list[Outcome[Written]]:
             tensors = encoder.encode([ids for _, ids in batch])
             return [_saved(*one, tensor) for one, tensor in zip(batch, tensors, strict=True)]
 
-        workers = 2 * encoder.devices + WRITERS
+        writers = WRITERS if encoder.on_cpu else max(WRITERS, min(MOST_WRITERS, cores()))
+        workers = 2 * encoder.devices + writers
         made = until_stopped(batches([(one, len(one[1])) for one in todo], encoder.batch_tokens))
         for done in mapped(embedded, made, key=lambda batch: batch[0][0].key, workers=workers):
             yield done.value or []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 from array import array
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from chronoprep import checkpoint
 from chronoprep.checkpoint import Checkpoint
@@ -33,6 +33,7 @@ class Encoder:
         tokens: The tokenizer.
         width: Length of an embedding's rows.
         devices: How many forwards may run at once.
+        on_cpu: Whether they share the cores with what prepares and writes.
         replicas: The model on each device, once loaded.
         batch_tokens: Padded tokens that a batch should have, at most; known once loaded.
 
@@ -53,6 +54,7 @@ class Encoder:
         self.tokens = Tokens(find_tokenizer(place, settings.tokenizer))
         self.width = self._weights.width
         self.devices = len(self._devices)
+        self.on_cpu = self._devices == ["cpu"]
         self.replicas: list[Replica] = []
         self.batch_tokens = 0
 
@@ -89,8 +91,8 @@ class Encoder:
     def encode(self, batch: Sequence[array[int]]) -> list[Tensor | PairError]:
         """Embed token sequences, each cut at 512; the results are in their order.
 
-        May run in any number of threads: each device takes one at a time, and with twice as many
-        threads as devices, results are copied while the next are computed.
+        May run in any number of threads: each device takes one at a time. A GPU is handed the next
+        batch while it computes one; results are copied, checked and cloned meanwhile.
 
         A result is bfloat16 on the CPU, contiguous, [n_tokens ≤ 512, width], in storage of its
         own; or a PairError where the trainer would misread it: it counts the rows that do not sum
@@ -101,11 +103,32 @@ class Encoder:
         """
         replica = self._free.get()
         try:
-            rows = replica.encode(batch)
-        finally:
+            parts = replica.encode(batch)
+        finally:  # another thread queues the next batch behind this one
             self._free.put(replica)
         # Clones: a slice would be pickled with the storage of the whole batch.
-        return [_checked(row.clone()) for row in rows]
+        return [_checked(row.clone()) for part in parts for row in part.rows()]
+
+
+class Computed(NamedTuple):
+    """Hidden states on their way from a device.
+
+    Attributes:
+        hidden: On the CPU, [sequences, padded tokens, width].
+        lengths: Tokens of each sequence.
+        ready: Of the device: when `hidden` is there; None where it is already.
+    """
+
+    hidden: Tensor
+    lengths: list[int]
+    ready: Any
+
+    def rows(self) -> Iterator[Tensor]:
+        """The states of each sequence, slices of their batch."""
+        if self.ready is not None:
+            self.ready.synchronize()
+        for states, length in zip(self.hidden, self.lengths, strict=True):
+            yield states[:length]
 
 
 class Replica:
@@ -120,9 +143,11 @@ class Replica:
         self._tokens = tokens
         self.batch_tokens = batch_tokens or _batch_tokens(model)
 
-    def encode(self, batch: Sequence[array[int]]) -> list[Tensor]:
-        """Hidden states of each sequence, slices of their batch on the CPU; in as many forwards as
-        the memory asks for."""
+    def encode(self, batch: Sequence[array[int]]) -> list[Computed]:
+        """The hidden states of sequences, in order; in as many forwards as the memory asks for.
+
+        A GPU may still be at work on them: only its queue was filled.
+        """
         import torch
 
         if not batch:
@@ -131,7 +156,7 @@ class Replica:
         if len(batch) == 1 or size <= self.batch_tokens:
             reason = ""
             try:
-                return self._forward(batch)
+                return [self._forward(batch)]
             except RuntimeError as error:
                 # The CPU's allocator has no exception of its own.
                 full = isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
@@ -149,20 +174,32 @@ class Replica:
         middle = len(batch) // 2
         return self.encode(batch[:middle]) + self.encode(batch[middle:])
 
-    def _forward(self, batch: Sequence[array[int]]) -> list[Tensor]:
+    def _forward(self, batch: Sequence[array[int]]) -> Computed:
+        import numpy as np
         import torch
 
         rows = [self._tokens.cut(ids) for ids in batch]
-        ids = torch.full((len(rows), padded(max(len(row) for row in rows))), self._tokens.pad)
-        mask = torch.zeros_like(ids)
-        for number, row in enumerate(rows):
-            ids[number, : len(row)] = torch.tensor(row)
-            mask[number, : len(row)] = 1
-        device = self.model.device
+        lengths = np.fromiter(map(len, rows), np.int64)
+        there = np.arange(padded(int(lengths.max()))) < lengths[:, None]
+        ids = np.full(there.shape, self._tokens.pad, np.int64)
+        ids[there] = np.concatenate(rows)
+        device, on_gpu = self.model.device, self.model.device.type == "cuda"
+
+        def moved(values: np.ndarray[Any, Any]) -> Tensor:
+            tensor = torch.from_numpy(values)
+            return (tensor.pin_memory() if on_gpu else tensor).to(device, non_blocking=on_gpu)
+
         with torch.inference_mode():
-            output = self.model(input_ids=ids.to(device), attention_mask=mask.to(device))
-            hidden = output.last_hidden_state.to(torch.bfloat16).cpu()
-        return [hidden[number, : len(row)] for number, row in enumerate(rows)]
+            output = self.model(
+                input_ids=moved(ids), attention_mask=moved(there.astype(np.int64))
+            ).last_hidden_state.to(torch.bfloat16)
+            if not on_gpu:
+                return Computed(output.cpu(), lengths.tolist(), None)
+            hidden = torch.empty(output.shape, dtype=output.dtype, pin_memory=True)
+            hidden.copy_(output, non_blocking=True)
+            ready = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            ready.record(torch.cuda.current_stream(device))
+        return Computed(hidden, lengths.tolist(), ready)
 
 
 def padded(tokens: int) -> int:

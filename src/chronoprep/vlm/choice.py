@@ -26,6 +26,22 @@ class Choice(NamedTuple):
     words: str
 
 
+class Spread(NamedTuple):
+    """How a model lies on the GPUs that are here: `data` copies of it, each on `tensor` of them."""
+
+    here: int
+    tensor: int
+    data: int
+
+
+def spread(needed: int | None) -> Spread:
+    """As many copies as there is room for, each on no more GPUs than it takes, a power of two."""
+    sizes, tensor = memory.of_gpus(), 1
+    while 2 * tensor <= len(sizes) and _SHARE * sum(sizes[:tensor]) < (needed or 0):
+        tensor *= 2
+    return Spread(len(sizes), tensor, max(len(sizes) // tensor, 1))
+
+
 def choose(config: Mapping[str, object], needed: int | None, device: str) -> Choice:
     """vLLM where it is installed, works with the GPUs that are here and runs such a model; else
     transformers.

@@ -15,7 +15,7 @@ from chronoprep import checkpoint, memory
 from chronoprep.checkpoint import Checkpoint
 from chronoprep.config import VLMSettings
 from chronoprep.errors import BackendError, ConfigError
-from chronoprep.vlm.choice import Choice, choose
+from chronoprep.vlm.choice import Choice, choose, spread
 
 if TYPE_CHECKING:
     from chronoprep.vlm import VLM
@@ -120,7 +120,9 @@ class Model:
     def in_flight(self) -> int:
         """Pairs to have in flight, each in a thread of its own; 1 where batches are wanted."""
         usual = _IN_FLIGHT[self.backend]
-        return 1 if usual == 1 else self.settings.concurrency or usual
+        if self.settings.concurrency is not None and usual > 1:
+            return self.settings.concurrency
+        return usual * (spread(self.memory_needed).data if self.backend == "vllm" else 1)
 
     @property
     def text_settings(self) -> dict[str, object]:

@@ -14,12 +14,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 import transformers
 
 from chronoprep.data import GREEDY, Chat, Completion, Picture, Sampling
 from chronoprep.errors import BackendError
+from chronoprep.vlm.fitting import Batches
 from chronoprep.vlm.likelihood import summed
 from chronoprep.vlm.picking import Budget, Draw, Pick
 from chronoprep.vlm.prefix import Prefix, Prompt, new_cache
@@ -27,10 +27,6 @@ from chronoprep.vlm.registry import Model
 from chronoprep.vlm.thoughts import ENDS, begins_thought, without_thoughts
 from chronoprep.vlm.vision import Vision
 
-# A device is busy with this many, and a run loses little when it stops.
-MOST_PAIRS = 32
-MOST_PAIRS_ON_CPU = 16
-TOKENS_A_PAIR = 4096
 # Greedy unless asked, whatever the checkpoint's generation_config says: labels must be
 # reproducible.
 _PLAIN: dict[str, Any] = {
@@ -50,9 +46,6 @@ class TransformersVLM:
         found: The model, whose settings bind: device "auto" spreads it over every GPU there is,
             else takes the CPU; without a batch size, a batch is what the device's memory may hold.
         folder: Its files, in Hugging Face form.
-
-    Attributes:
-        batch_size: Chats a batch, at most; halved whenever memory runs out.
 
     Raises:
         BackendError: When the checkpoint can't be loaded.
@@ -93,7 +86,12 @@ class TransformersVLM:
         ends = self.model.generation_config.eos_token_id
         ends = [ends] if isinstance(ends, int) else list(ends or [])
         self._ends = {end for end in (*ends, tokenizer.eos_token_id) if end is not None}
-        self.batch_size = found.settings.batch_size or _fitting(self.model)
+        self._batches = Batches(self.model, found.settings.batch_size)
+
+    @property
+    def batch_size(self) -> int:
+        """Chats a batch, at most: as many as memory was seen to hold; halved where it runs out."""
+        return self._batches.size
 
     def prepare(self, picture: Picture) -> None:
         """Do ahead, in a worker thread, what a picture needs before the model sees it."""
@@ -111,8 +109,10 @@ class TransformersVLM:
         done: list[Completion] = []
         while rest := chats[len(done) :]:
             batch = rest[: self.batch_size]
+            self._batches.begin()
             try:
                 done += self._answers(batch, sampling)
+                self._batches.done(len(batch))
                 continue
             except RuntimeError as error:  # a kernel that the device lacks, main memory, …
                 reason = str(error)
@@ -134,7 +134,7 @@ class TransformersVLM:
                     hint="Lower --max-resolution, or choose a smaller model; "
                     "what was done so far is kept.",
                 )
-            self.batch_size = len(batch) // 2
+            self._batches.too_large(len(batch))
         return done
 
     def _answers(self, chats: Sequence[Chat], sampling: Sampling) -> list[Completion]:
@@ -308,23 +308,6 @@ def _device_map(device: str) -> str:
     if torch.cuda.is_available():
         return "auto"
     return "mps" if torch.backends.mps.is_available() else "cpu"
-
-
-def _fitting(model: Any) -> int:
-    """Pairs that a batch may hold: what the KV of two large images, their prompt and the answer
-    take, twice, since it is copied as it grows. Where that is too many, the first batch shows."""
-    on_gpu = model.device.type == "cuda"
-    text = model.config.get_text_config()
-    width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    kinds = list(getattr(text, "layer_types", None) or ())
-    layers = text.num_hidden_layers - kinds.count("linear_attention")  # whose state does not grow
-    token = 2 * layers * text.num_key_value_heads * width * model.dtype.itemsize
-    if on_gpu:
-        free = sum(torch.cuda.mem_get_info(i)[0] for i in range(torch.cuda.device_count()))
-    else:
-        free = psutil.virtual_memory().available
-    most = MOST_PAIRS if on_gpu else MOST_PAIRS_ON_CPU
-    return int(max(1, min(most, free // (2 * token * TOKENS_A_PAIR))))
 
 
 _QWEN = ("qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_omni_moe", "qwen3_5", "qwen3_5_moe")

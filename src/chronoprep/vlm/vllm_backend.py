@@ -1,27 +1,29 @@
-"""The vLLM backend: the offline engine, in this process's care.
+"""The vLLM backend: its asynchronous engine, in this process's care.
 
-Many threads ask, one thread feeds the engine and steps it: requests join the running batch as they
-come, and a pair's second stage comes right after its first, while the engine's caches still hold
-its images and their prefix.
+Many threads ask. Each renders its own prompt and preprocesses its own pictures, on one of several
+renderers, and hands them to an event loop that does nothing but pass requests and answers on; the
+engine steps in processes of its own, one or more a GPU. A pair's second stage comes right after its
+first, while the caches still hold its images and their prefix.
 """
 
 from __future__ import annotations
 
+import asyncio
+import copy
 import gc
 import hashlib
 import os
-import queue
 import threading
 from collections.abc import Sequence
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from contextlib import suppress
-from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
-from chronoprep import memory
 from chronoprep.data import GREEDY, Chat, Completion, Picture, Sampling
 from chronoprep.errors import BackendError, PairError, ToolError
+from chronoprep.vlm.choice import spread
 from chronoprep.vlm.likelihood import likelihood
 from chronoprep.vlm.messages import kept, messages
 from chronoprep.vlm.registry import Model
@@ -37,22 +39,23 @@ for _name, _value in {
 
 import vllm  # noqa: E402
 from vllm.exceptions import VLLMClientError  # noqa: E402
+from vllm.renderers import ChatParams  # noqa: E402
+from vllm.renderers.registry import renderer_from_config  # noqa: E402
+from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams  # noqa: E402
+from vllm.usage.usage_lib import UsageContext  # noqa: E402
+from vllm.utils.mistral import is_mistral_tokenizer  # noqa: E402
+from vllm.v1.engine.async_llm import AsyncLLM  # noqa: E402
 
-_AT_ONCE = 16  # requests to prepare between two looks at what the engine has finished
+# Renderers at once: a GPU answers some ten pairs a second, and a picture takes one a tenth of one.
+_RENDERERS = 8
+# Gigabytes in which a renderer keeps what it made of pictures until their second stage.
+_KEPT_GB = 2
+_CLOSE_SECONDS = 10.0
 _CLOSED = "vLLM was closed."
 _REFUSED = (
     "[vlm.vllm] in chronoprep.toml takes max_model_len; --max-resolution makes images fewer tokens."
 )
 _KEPT = "What was labelled so far is kept; run it again to go on."
-
-
-@dataclass(frozen=True)
-class _Question:
-    """A chat on its way through the engine, and where its answer goes."""
-
-    messages: list[dict[str, Any]]
-    params: vllm.SamplingParams
-    answer: Future[Completion | PairError] = field(default_factory=Future)
 
 
 class VLLMVLM:
@@ -62,6 +65,9 @@ class VLLMVLM:
         found: The model, whose settings bind; its options of vLLM win over those made here.
         folder: Its files, in Hugging Face form.
 
+    Attributes:
+        engine: vLLM's own.
+
     Raises:
         BackendError: When the engine does not start.
     """
@@ -69,28 +75,53 @@ class VLLMVLM:
     def __init__(self, found: Model, folder: Path) -> None:
         self._limit = found.settings.token_limit
         self._thinking = bool(found.settings.thinking_tokens)
+        gpus = spread(found.memory_needed)
+        # Without GPUs the engine computes on the same cores, and one renderer is enough.
+        renderers = min(_RENDERERS, os.cpu_count() or 1) if gpus.here else 1
         arguments: dict[str, Any] = {
             "dtype": found.dtype,
-            "tensor_parallel_size": _gpus(found.memory_needed or 0),
+            "tensor_parallel_size": gpus.tensor,
+            "data_parallel_size": gpus.data,
             # The other half is being prepared or waits: a place that falls free is taken at once.
-            "max_num_seqs": max(found.in_flight // 2, 1),
+            "max_num_seqs": max(found.in_flight // gpus.data // 2, 1),
             "max_model_len": -1,  # what fits: a checkpoint's own 256k tokens may ask for too much
             "limit_mm_per_prompt": {"image": 2, "video": 0},
+            "disable_log_stats": True,
         }
+        if renderers > 1:
+            # As for a server with so many front ends: pictures are kept by whoever made them.
+            arguments |= {"_api_process_count": renderers, "mm_processor_cache_gb": _KEPT_GB}
         try:
-            self.llm = vllm.LLM(str(folder), **(arguments | found.settings.vllm))
+            options = vllm.AsyncEngineArgs(str(folder), **(arguments | found.settings.vllm))
+            self.engine = AsyncLLM.from_engine_args(options, usage_context=UsageContext.LLM_CLASS)
+            more = [_renderer(self.engine.vllm_config, i) for i in range(1, renderers)]
         except Exception as error:  # whatever a broken file or too little memory makes it raise
             raise BackendError(
                 f"{folder}: vLLM does not start: {_reason(error)}",
                 hint="[vlm.vllm] in chronoprep.toml takes its options, gpu_memory_utilization for "
                 "one; --backend transformers may run what vLLM can't.",
             ) from error
+        # A renderer is not safe in threads; each asks for it by its lock.
+        self._renderers = [(threading.Lock(), each) for each in (self.engine.renderer, *more)]
+        self._chat = ChatParams(
+            chat_template_kwargs={
+                "add_generation_prompt": True,
+                "continue_final_message": False,
+                "tools": None,
+                "tokenize": is_mistral_tokenizer(self.engine.renderer.tokenizer),
+                # Told either way: what a template makes of silence differs between models.
+                "enable_thinking": self._thinking,
+            }
+        )
         self._part = kept(_part)
+        self._numbers = count()
         self._lock = threading.Lock()
-        self._closed = False
-        self._inbox: queue.SimpleQueue[_Question | None] = queue.SimpleQueue()
-        self._engine = threading.Thread(target=self._run, name="chronoprep-vllm", daemon=True)
-        self._engine.start()
+        self._problem: BackendError | None = None
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(
+            target=self._loop.run_forever, name="chronoprep-vllm", daemon=True
+        )
+        self._thread.start()
 
     def generate(
         self, chats: Sequence[Chat], sampling: Sampling = GREEDY
@@ -100,97 +131,99 @@ class VLLMVLM:
         Raises:
             BackendError: When the engine fails; also once closed.
         """
-        held = None
+        held = {}
         if sampling.schema is not None:
-            held = vllm.sampling_params.StructuredOutputsParams(json=sampling.schema)
-        questions = [
-            _Question(
-                messages(chat, self._part),
-                vllm.SamplingParams(
-                    max_tokens=self._limit,
-                    temperature=sampling.temperature,
-                    top_p=sampling.top_p,
-                    seed=sampling.seed,
-                    logprobs=0,  # of the token that is picked, and of no others
-                    **({} if held is None else {"structured_outputs": held}),
-                ),
-            )
-            for chat in chats
-        ]
-        with self._lock:
-            if self._closed:
-                raise BackendError(_CLOSED, hint=_KEPT)
-            for question in questions:
-                self._inbox.put(question)
-        return [question.answer.result() for question in questions]
+            held = {"structured_outputs": StructuredOutputsParams(json=sampling.schema)}
+        params = vllm.SamplingParams(
+            max_tokens=self._limit,
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            seed=sampling.seed,
+            logprobs=0,  # of the token that is picked, and of no others
+            output_kind=RequestOutputKind.FINAL_ONLY,
+            **held,
+        )
+        asked = [self._ask(chat, params) for chat in chats]
+        return [self._answer(question) for question in asked]
 
-    def close(self) -> None:
-        """End what is under way and give the memory back; a second time does nothing."""
-        with self._lock:
-            if not self._closed:
-                self._inbox.put(None)
-            self._closed = True
-        self._engine.join()
+    def _ask(self, chat: Chat, params: vllm.SamplingParams) -> Future[Any] | PairError:
+        """Render a chat and send it off: its answer to come, or why it can't be asked."""
+        said = messages(chat, self._part)
+        # Whoever saw a pair's pictures in stage 1 still has them in stage 2.
+        pictures = [part["uuid"] for turn in said for part in turn["content"] if "uuid" in part]
+        lock, renderer = self._renderers[hash(tuple(pictures)) % len(self._renderers)]
+        with lock:  # also while it is sent off: the engine must see pictures in the same order
+            if self._problem is not None:
+                raise self._problem
+            tokens = renderer.default_chat_tok_params.with_kwargs(add_special_tokens=False)
+            try:
+                _, (prompt,) = renderer.render_chat([said], self._chat, tokens)
+            except (VLLMClientError, ValueError, TypeError, LookupError) as error:
+                return _refused(error)
+            return asyncio.run_coroutine_threadsafe(self._finished(prompt, params), self._loop)
 
-    def _run(self) -> None:
-        """Feed and step the engine until it is closed or fails."""
-        under_way: dict[str, _Question] = {}
-        problem = BackendError(_CLOSED, hint=_KEPT)
+    async def _finished(self, prompt: Any, params: vllm.SamplingParams) -> Any:
+        """What the engine makes of a prompt."""
+        answers = self.engine.generate(prompt, params, str(next(self._numbers)))
+        return [answer async for answer in answers][-1].outputs[0]
+
+    def _answer(self, question: Future[Any] | PairError) -> Completion | PairError:
+        if isinstance(question, PairError):
+            return question
         try:
-            while True:
-                for _ in range(max(min(self._inbox.qsize(), _AT_ONCE), not under_way)):
-                    question = self._inbox.get()
-                    if question is None:
-                        return
-                    under_way[""] = question  # where it is told if the engine dies over it
-                    self._begin(question, under_way)
-                    del under_way[""]
-                for output in self.llm.llm_engine.step() if under_way else ():
-                    if output.finished:
-                        completion = _completion(output.outputs[0], self._thinking)
-                        under_way.pop(_number(output.request_id)).answer.set_result(completion)
+            return _completion(question.result(), self._thinking)
+        except (VLLMClientError, ValueError) as error:  # too long, …
+            return _refused(error)
+        except CancelledError:
+            raise self._problem or BackendError(_CLOSED, hint=_KEPT) from None
         except Exception as error:  # vLLM's own and torch's
             problem = BackendError(
                 f"vLLM failed: {_reason(error)}",
                 hint="Lower --concurrency or --max-resolution; what was labelled so far is kept.",
             )
-        finally:
-            with self._lock:
-                self._closed = True
+            self._problem = self._problem or problem
+            raise problem from error
+
+    def close(self) -> None:
+        """End what is under way and give the memory back; a second time does nothing."""
+        with self._lock:
+            if self._loop.is_closed():
+                return
+            self._problem = self._problem or BackendError(_CLOSED, hint=_KEPT)
+            for lock, _ in self._renderers:  # those who ask now are through; others see the problem
+                with lock:
+                    pass
             with suppress(Exception):  # of an engine that is dead
-                self.llm.llm_engine.engine_core.shutdown()
-            del self.llm
-            gc.collect()
-            waiting = [self._inbox.get() for _ in range(self._inbox.qsize())]
-            for question in (*under_way.values(), *waiting):
-                if question is not None:
-                    question.answer.set_exception(problem)
-
-    def _begin(self, question: _Question, under_way: dict[str, _Question]) -> None:
-        """Hand a question to the engine, prompt and images prepared."""
-        try:
-            (number,) = self.llm.enqueue_chat(
-                [question.messages],
-                question.params,
-                use_tqdm=False,
-                # Told either way: what a template makes of silence differs between models.
-                chat_template_kwargs={"enable_thinking": self._thinking},
-            )
-        except (VLLMClientError, ValueError, TypeError, LookupError) as error:
-            # Too long, an aspect ratio that the processor refuses, …
-            question.answer.set_result(
-                ToolError(f"vLLM refuses it: {_reason(error)}", hint=_REFUSED)
-            )
-        else:
-            under_way[_number(number)] = question
+                asyncio.run_coroutine_threadsafe(_cancel(), self._loop).result(_CLOSE_SECONDS)
+            with suppress(Exception):
+                self.engine.shutdown(timeout=0)
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._loop.close()
+            self._renderers = [(lock, None) for lock, _ in self._renderers]
+            del self.engine
+        gc.collect()
 
 
-def _gpus(needed: int) -> int:
-    """How many GPUs a model is spread over: no more than it takes, and a power of two."""
-    sizes, count = memory.of_gpus(), 1
-    while 2 * count <= len(sizes) and sum(sizes[:count]) < needed:
-        count *= 2
-    return count
+def _renderer(config: Any, rank: int) -> Any:
+    """A further renderer, as another front end of a server has it."""
+    config, parallel = copy.copy(config), copy.copy(config.parallel_config)
+    parallel._api_process_rank = rank
+    config.parallel_config = parallel
+    return renderer_from_config(config)
+
+
+async def _cancel() -> None:
+    """End all that the loop has under way."""
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks, timeout=_CLOSE_SECONDS / 2) if tasks else None
+
+
+def _refused(error: Exception) -> ToolError:
+    """The error of a chat that is too long, has an aspect ratio that the processor refuses, …"""
+    return ToolError(f"vLLM refuses it: {_reason(error)}", hint=_REFUSED)
 
 
 def _part(picture: Picture) -> dict[str, Any]:
@@ -209,11 +242,6 @@ def _completion(output: vllm.CompletionOutput, thinking: bool) -> Completion:
     chosen = [step.get(token) for token, step in zip(tokens, output.logprobs or (), strict=False)]
     steps = [(one.decoded_token or "", float(one.logprob)) for one in chosen if one is not None]
     return Completion(text, len(tokens), truncated, likelihood(steps, text))
-
-
-def _number(request: str) -> str:
-    """What both forms of a request's name share: vLLM adds random letters to its own."""
-    return request.partition("-")[0]
 
 
 def _reason(error: Exception) -> str:

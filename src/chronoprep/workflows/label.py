@@ -256,6 +256,10 @@ def label_one(
     """
     if caption is not None and normal_caption(caption) is None:
         raise ConfigError("--caption is empty.", hint="Give the edit instruction of the pair.")
+    if settings.vlm.backend == "auto" and not settings.vlm.endpoint:
+        # vLLM takes a minute to start: more than it saves.
+        chosen = settings.vlm.model_copy(update={"backend": "transformers"})
+        settings = settings.model_copy(update={"vlm": chosen})
     recipe = recipe_of(settings)
     recipe.model.check_fits()
     task = LabelTask(source.stem, of_path(str(source)), of_path(str(target)), caption)

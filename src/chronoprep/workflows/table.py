@@ -11,7 +11,6 @@ from chronoprep.config import Settings
 from chronoprep.dataset import Files, State, cell_of, prompt_in, same_images
 from chronoprep.workflows.progress import Summary
 from chronoprep.workflows.stage import Run
-from chronoprep.workflows.verify import trusted
 
 
 def prompt_of(state: State, settings: Settings) -> str | None:
@@ -40,7 +39,11 @@ def table_rows(run: Run, left_out: Counter[str] | None = None) -> Iterator[Table
     dataset, settings = run.dataset, run.settings
     videos = Files(dataset.folder / "videos", ".mp4")
     pickles = Files(dataset.folder / "umt5", ".pkl")
-    trust = trusted(run) if settings.verify.min_score is not None else None
+    trust = None
+    if settings.verify.min_score is not None:
+        from chronoprep.workflows.verify import trusted
+
+        trust = trusted(run)
     for key in sorted(dataset.index.keys()):
         state = dataset.journal.state(key)
         prompt = prompt_of(state, settings)
