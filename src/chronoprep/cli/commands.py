@@ -15,6 +15,7 @@ from chronoprep.cli import render
 from chronoprep.cli.app import PAIRS, Call, app, command, run_option
 from chronoprep.cli.render import Answer
 from chronoprep.errors import ConfigError
+from chronoprep.export import TRAINERS
 
 if TYPE_CHECKING:
     from chronoprep.dataset import Label
@@ -331,6 +332,40 @@ def merge(
         folder, call.settings, shards=shards or (), partial=partial, reporter=call.reporter
     )
     return render.of_summaries(done, f"Result: {folder}")
+
+
+@command("export", "dataset dry_run", f"export verify.min_score {FRAMES}")
+def export(
+    call: Call,
+    to: Annotated[str, typer.Option("--to", help=f"A trainer: {', '.join(TRAINERS)}.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="A new folder for the export.")],
+    folder: Annotated[
+        Path | None, typer.Argument(metavar="DATASET", help="The dataset folder.")
+    ] = None,
+) -> Answer:
+    """Write the pairs and their texts as another trainer reads them, with its settings.
+
+    chronoprep export my-dataset --to ai-toolkit --output my-edits
+    chronoprep export my-dataset --to diffusers --output my-edits --split train=0.95,val=0.05
+    """
+    from chronoprep.workflows.export import export_dataset
+
+    given = [path for path in (folder, call.dataset) if path is not None]
+    if len(given) != 1:
+        raise ConfigError(
+            "Give one dataset folder.",
+            hint="For example: chronoprep export my-dataset --to ai-toolkit --output my-edits",
+        )
+    done = export_dataset(
+        given[0],
+        call.settings,
+        to=to,
+        output=output,
+        reporter=call.reporter,
+        dry_run=call.dry_run,
+    )
+    result = "" if call.dry_run else f"Result: {output}. To train:\n{done.start}"
+    return render.of_summaries(done.summaries, result)
 
 
 @command("synth")
