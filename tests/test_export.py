@@ -6,8 +6,10 @@ import glob
 import json
 import re
 import shutil
+from collections.abc import Callable
 from itertools import cycle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,7 +26,9 @@ from chronoprep.export import TRAINERS, file_name
 from chronoprep.images.load import load_pair
 from chronoprep.workflows.export import Export, export_dataset
 from chronoprep.workflows.stage import opened
+from conftest import Model, text_of, write_pairs
 
+Run = Callable[..., Any]
 NAMES = (
     *("a", "a_1", "a_b", "a.b", "a.b_2", "test_01", "val-2", "train", "dev 3", "NA", "0001", "1e5"),
     *(
@@ -202,9 +206,8 @@ def test_files_stay_what_they_are_where_they_may(dataset: Path, tmp_path: Path) 
     export(dataset, "diffsynth", tmp_path / "edits")
     for entry in Dataset(dataset).index.entries():
         source = Path(entry.source)
-        name = next(
-            iter((tmp_path / "edits" / "control").glob(f"{glob.escape(file_name(entry.key))}.???"))
-        )
+        name = f"{glob.escape(file_name(entry.key))}.???"
+        (control,) = (tmp_path / "edits" / "control").glob(name)
         with Image.open(source) as image:
             turned = image.getexif().get(0x0112, 1) != 1
             plain = source.suffix in (".jpg", ".png") and image.mode == "RGB" and not turned
@@ -217,10 +220,15 @@ def test_a_second_export_does_nothing_and_a_third_what_changed(
     copy, output = tmp_path / "dataset", tmp_path / "edits"
     shutil.copytree(dataset, copy)
     assert export(copy, "ai-toolkit", output).summaries[-1].done == 50
-    before = {path: path.stat() for path in output.rglob("*") if path.is_file()}
+
+    def files() -> dict[Path, tuple[int, int]]:
+        found = ((path, path.stat()) for path in output.rglob("*") if path.is_file())
+        return {path: (status.st_ino, status.st_mtime_ns) for path, status in found}
+
+    before = files()
     again = export(copy, "ai-toolkit", output).summaries[-1]
     assert (again.done, again.skipped) == (0, 50)
-    assert {path: path.stat() for path in output.rglob("*") if path.is_file()} == before
+    assert files() == before
 
     (output / "train.yaml").write_text("mine: true\n")
     (output / "target" / "a.png").unlink()
@@ -257,9 +265,7 @@ def test_what_is_left_out_is_counted(dataset: Path, tmp_path: Path) -> None:
             Label(key="a", caption="no change"),
             Review(key="a_1", verdict="reject"),
             Review(key="a_b", verdict="accept"),
-            Review(
-                key="a.b", verdict="edit", caption="By hand.", caption_cot="At length."
-            ),
+            Review(key="a.b", verdict="edit", caption="By hand.", caption_cot="At length."),
         ]
     )
     done = export(copy, "diffsynth", tmp_path / "edits", only="accepted", trigger="ohwx {caption}!")
@@ -340,3 +346,27 @@ def test_every_trainer_has_commands_and_settings_that_name_what_is_there(
         named = re.findall(re.escape(str(tmp_path)) + r"[^\s\"')]*", start)
         assert named
         assert all(Path(path).exists() or Path(path).name == "output" for path in named)
+
+
+def test_a_trigger_for_chronoedit_is_put_around_each_caption(
+    run: Run, tmp_path: Path, model: Model
+) -> None:
+    pairs = write_pairs(tmp_path / "pairs", ["a", "b"])
+    words = ("-d", "data", "--prompt", "ohwx: {caption}")
+    failed = run("build-csv", pairs, *words)
+    assert failed.code == 1
+    assert "no caption for the {caption}" in failed.stderr + failed.stdout
+    assert run("prepare", pairs, *words).code == 0
+    assert model.calls == {"caption": 2, "cot": 0}
+    caption, prompt = text_of("data", "a")
+    assert caption
+    assert prompt == f"ohwx: {caption}"
+    # With another one, no model is asked: what wrote the caption is still known.
+    again = run("prepare", "-d", "data", "--prompt", "{caption} In ohwx style.")
+    assert again.code == 0
+    assert model.calls == {"caption": 2, "cot": 0}
+    assert text_of("data", "a") == (caption, f"{caption} In ohwx style.")
+    events = len(Dataset(tmp_path / "data").journal.events("a"))
+    assert run("prepare", "-d", "data", "--prompt", "{caption} In ohwx style.").code == 0
+    assert len(Dataset(tmp_path / "data").journal.events("a")) == events
+    assert f'"{caption} In ohwx style."' in (tmp_path / "data" / "metadata.csv").read_text()

@@ -157,7 +157,10 @@ class LabelSettings(Section, title="Labels"):
     )
     caption_prompt: Path | None = Field(None, description="Own template for stage 1.")
     cot_prompt: Path | None = Field(None, description="Own template for stage 2.")
-    prompt: str | None = Field(None, description="One fixed prompt for every pair; no model.")
+    prompt: str | None = Field(
+        None,
+        description="One fixed prompt for every pair; {caption} in it is the pair's own caption.",
+    )
     guard: bool = Field(True, description="Refuse degenerate answers.")
     retries: int = Field(2, ge=0, description="Further draws for an answer that was refused.")
     allow_caption_as_prompt: bool = Field(

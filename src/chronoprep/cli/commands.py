@@ -309,31 +309,6 @@ def verify(
     return render.of_verification(done, show)
 
 
-@command("merge", settings="labels.allow_caption_as_prompt verify.min_score")
-def merge(
-    call: Call,
-    folder: Annotated[Path, typer.Argument(metavar="DATASET", help="The dataset folder.")],
-    shards: Annotated[
-        list[Path] | None,
-        typer.Argument(metavar="[SHARD]...", help="Folders of shards; by default all of DATASET."),
-    ] = None,
-    partial: Annotated[
-        bool, run_option("--partial", help="Take what is there though shards are missing.")
-    ] = False,
-) -> Answer:
-    """Put the shards of a dataset together, as if one run had made it.
-
-    chronoprep merge my-dataset
-    chronoprep merge my-dataset /scratch/0000?-of-00004
-    """
-    from chronoprep.workflows.merge import merge_shards
-
-    done = merge_shards(
-        folder, call.settings, shards=shards or (), partial=partial, reporter=call.reporter
-    )
-    return render.of_summaries(done, f"Result: {folder}")
-
-
 @command("export", "dataset dry_run", f"export verify.min_score {FRAMES}")
 def export(
     call: Call,
@@ -366,6 +341,31 @@ def export(
     )
     result = "" if call.dry_run else f"Result: {output}. To train:\n{done.start}"
     return render.of_summaries(done.summaries, result)
+
+
+@command("merge", settings="labels.allow_caption_as_prompt verify.min_score")
+def merge(
+    call: Call,
+    folder: Annotated[Path, typer.Argument(metavar="DATASET", help="The dataset folder.")],
+    shards: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[SHARD]...", help="Folders of shards; by default all of DATASET."),
+    ] = None,
+    partial: Annotated[
+        bool, run_option("--partial", help="Take what is there though shards are missing.")
+    ] = False,
+) -> Answer:
+    """Put the shards of a dataset together, as if one run had made it.
+
+    chronoprep merge my-dataset
+    chronoprep merge my-dataset /scratch/0000?-of-00004
+    """
+    from chronoprep.workflows.merge import merge_shards
+
+    done = merge_shards(
+        folder, call.settings, shards=shards or (), partial=partial, reporter=call.reporter
+    )
+    return render.of_summaries(done, f"Result: {folder}")
 
 
 @command("synth")

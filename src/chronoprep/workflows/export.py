@@ -37,13 +37,12 @@ from chronoprep.images.refs import parse
 from chronoprep.images.room import room
 from chronoprep.rows import Rows
 from chronoprep.workflows.exported import Exported, Written
+from chronoprep.workflows.label import SLOT
 from chronoprep.workflows.progress import Reporter, Summary
 from chronoprep.workflows.splits import Splits
 from chronoprep.workflows.stage import Run, opened
 from chronoprep.workflows.verify import trusted
 from chronoprep.workflows.videos import look_of
-
-SLOT = "{caption}"
 
 
 @dataclass
