@@ -343,6 +343,52 @@ def export(
     return render.of_summaries(done.summaries, result)
 
 
+@command(
+    "enhance",
+    "input_image output_file",
+    "vlm images.max_resolution images.max_long_edge images.max_pixels images.background "
+    "images.colour_management labels.guard labels.retries",
+)
+def enhance(
+    call: Call,
+    table: Annotated[
+        Path | None,
+        typer.Argument(metavar="TABLE", help="A table with the columns image and prompt."),
+    ] = None,
+    prompt: Annotated[
+        str | None, typer.Option("--prompt", "--input-prompt", help="What the user wishes.")
+    ] = None,
+) -> Answer:
+    """Turn a wish for one image into the prompt that the editor was trained on.
+
+    chronoprep enhance --input-image photo.jpg --prompt 'give her a red coat'
+    chronoprep enhance wishes.csv --output-file enhanced.jsonl
+    """
+    from chronoprep.workflows.enhance import enhance_one, enhance_table
+
+    image, file = call.input_image, call.output_file
+    if table is not None and image is None and prompt is None:
+        if file is None:
+            raise ConfigError(
+                "A table needs --output-file NAME.jsonl.",
+                hint="For example: chronoprep enhance wishes.csv --output-file enhanced.jsonl",
+            )
+        done = enhance_table(table, file, call.settings, reporter=call.reporter)
+        return render.of_summaries([done], f"Result: {file}")
+    if table is not None or image is None or prompt is None:
+        raise ConfigError(
+            "Give --input-image and --prompt, or a table of images and prompts.",
+            hint="For example: chronoprep enhance --input-image photo.jpg --prompt 'add a hat'",
+        )
+    text = enhance_one(image, prompt, call.settings)
+    if file is not None and str(file) != "-":
+        from chronoprep import workflows
+
+        workflows.write_text(file, text + "\n")
+        call.reporter.say(f"Written to {file}")
+    return render.of_text(text, {"image": str(image), "prompt": prompt, "enhanced": text})
+
+
 @command("merge", settings="labels.allow_caption_as_prompt verify.min_score")
 def merge(
     call: Call,
