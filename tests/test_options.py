@@ -52,6 +52,13 @@ def another_value(section: str, key: str) -> Any:
     return {int: 300 if key != "crf" else 30, float: 0.25, str: "x", Path: "x.txt"}[kind]
 
 
+NEEDED = {
+    "pairs": ["somewhere"],
+    "merge": ["somewhere"],
+    "export": ["somewhere", "--to", "musubi", "--output", "elsewhere"],
+}
+
+
 @pytest.mark.parametrize(("section", "key"), SETTINGS)
 def test_a_setting_arrives_by_flag_environment_and_file(
     section: str, key: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -69,13 +76,13 @@ def test_a_setting_arrives_by_flag_environment_and_file(
     places = options_of(section, key)
     assert places, "no command has it"
     for command, option in places:
-        needed = ["somewhere"] if command in ("pairs", "merge") else []
+        needed = NEEDED.get(command, [])
         words = [option.opts[0], value]
         if isinstance(value, bool):
             words = option.opts[:1] if value else option.secondary_opts[:1]
         assert "seen" in run(command, *needed, *words).stderr
     command = places[0][0]
-    needed = ["somewhere"] if command in ("pairs", "merge") else []
+    needed = NEEDED.get(command, [])
     with monkeypatch.context() as environment:
         environment.setenv(variable(section, key), str(value).lower())
         run(command, *needed)
@@ -121,7 +128,7 @@ def test_the_help_of_a_command(command: str, run: Run, monkeypatch: pytest.Monke
 
 def test_commands_stand_in_the_order_of_use(run: Run) -> None:
     order = ["pairs", "prepare", "caption", "cot", "pair2video", "build-csv", "umt5", "check"]
-    order += ["verify", "merge", "synth"]
+    order += ["verify", "export", "enhance", "merge", "synth"]
     assert list(COMMANDS) == [*order, "models"]
     shown = run("--help").stdout
     places = [shown.index(f" {command} ") for command in order]

@@ -314,3 +314,17 @@ def test_an_engine_that_is_killed_ends_the_run(model: Path) -> None:
         with pytest.raises(BackendError):
             engine.generate(chats)
         assert time.monotonic() - began < 30
+
+
+def test_it_enhances_a_wish_as_transformers_does(model: Path, tmp_path: Path) -> None:
+    photo(1, (160, 128)).save(tmp_path / "a.png")
+    words = ["enhance", "--input-image", str(tmp_path / "a.png"), "--prompt", "Add a hat"]
+    words += ["--model", str(model), "--no-guard", "--max-new-tokens", "24", "-q"]
+    said = [
+        subprocess.run(
+            [sys.executable, "-m", "chronoprep", *words, *backend],
+            capture_output=True, text=True, check=True, env=os.environ | ENVIRONMENT,
+        ).stdout
+        for backend in (["--backend", "transformers"], ["--backend", "vllm"])
+    ]  # fmt: skip
+    assert said[0] == said[1] != "\n"

@@ -157,7 +157,10 @@ class LabelSettings(Section, title="Labels"):
     )
     caption_prompt: Path | None = Field(None, description="Own template for stage 1.")
     cot_prompt: Path | None = Field(None, description="Own template for stage 2.")
-    prompt: str | None = Field(None, description="One fixed prompt for every pair; no model.")
+    prompt: str | None = Field(
+        None,
+        description="One fixed prompt for every pair; {caption} in it is the pair's own caption.",
+    )
     guard: bool = Field(True, description="Refuse degenerate answers.")
     retries: int = Field(2, ge=0, description="Further draws for an answer that was refused.")
     allow_caption_as_prompt: bool = Field(
@@ -263,6 +266,24 @@ class RunSettings(Section, title="Run"):
         return text
 
 
+class ExportSettings(Section, title="Export"):
+    """What other trainers are given."""
+
+    text: Literal["caption", "cot"] = Field(
+        "caption", description="The edit instruction, or the chain-of-thought prompt."
+    )
+    trigger: str | None = Field(
+        None, description="A sentence around every text: 'ohwx style: {caption}'."
+    )
+    only: Literal["ok", "accepted"] = Field(
+        "ok", description="All labels that stand, or those that a human accepted or edited."
+    )
+    split: str | None = Field(
+        None,
+        description="Shares, such as train=0.95,val=0.05; all edits of one source stay together.",
+    )
+
+
 class Settings(Section):
     """All settings of all commands. A name that two sections have is the first's on the command
     line."""
@@ -274,6 +295,7 @@ class Settings(Section):
     images: ImageSettings = ImageSettings()
     umt5: UMT5Settings = UMT5Settings()
     verify: VerifySettings = VerifySettings()
+    export: ExportSettings = ExportSettings()
     run: RunSettings = RunSettings()
 
     @model_validator(mode="after")

@@ -44,11 +44,14 @@ def make_folder(folder: Path) -> None:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, *, sync: bool = True) -> Iterator[Path]:
     """A temporary path beside `path`, which takes its place when the block ends well.
 
     Its folder has to be there: a dataset that was moved or removed under a run must not come into
     being again. A link to a file stays one. What is no file, a device or a pipe, is never replaced.
+
+    Args:
+        sync: Wait until the disk has it: not worth it for what the next run would write anew.
 
     Raises:
         BackendError: When the disk is full, the folder can't be written, the file is read-only, or
@@ -66,8 +69,9 @@ def replacing(path: Path) -> Iterator[Path]:
         try:
             temporary.unlink(missing_ok=True)  # whatever it is, it is not to be opened
             yield temporary
-            with temporary.open("rb+") as file:
-                os.fsync(file.fileno())
+            if sync:
+                with temporary.open("rb+") as file:
+                    os.fsync(file.fileno())
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)

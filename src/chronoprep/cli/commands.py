@@ -15,6 +15,7 @@ from chronoprep.cli import completion, render
 from chronoprep.cli.app import PAIRS, Call, app, command, run_option
 from chronoprep.cli.render import Answer
 from chronoprep.errors import ConfigError
+from chronoprep.export import TRAINERS
 
 if TYPE_CHECKING:
     from chronoprep.dataset import Label
@@ -309,6 +310,86 @@ def verify(
         given[0], call.settings, model=model, reporter=call.reporter, dry_run=call.dry_run
     )
     return render.of_verification(done, show)
+
+
+@command("export", "dataset dry_run", f"export verify.min_score {FRAMES}")
+def export(
+    call: Call,
+    to: Annotated[str, typer.Option("--to", help=f"A trainer: {', '.join(TRAINERS)}.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="A new folder for the export.")],
+    folder: Annotated[
+        Path | None, typer.Argument(metavar="DATASET", help="The dataset folder.")
+    ] = None,
+) -> Answer:
+    """Write the pairs and their texts as another trainer reads them, with its settings.
+
+    chronoprep export my-dataset --to ai-toolkit --output my-edits
+    chronoprep export my-dataset --to diffusers --output my-edits --split train=0.95,val=0.05
+    """
+    from chronoprep.workflows.export import export_dataset
+
+    given = [path for path in (folder, call.dataset) if path is not None]
+    if len(given) != 1:
+        raise ConfigError(
+            "Give one dataset folder.",
+            hint="For example: chronoprep export my-dataset --to ai-toolkit --output my-edits",
+        )
+    done = export_dataset(
+        given[0],
+        call.settings,
+        to=to,
+        output=output,
+        reporter=call.reporter,
+        dry_run=call.dry_run,
+    )
+    result = "" if call.dry_run else f"Result: {output}. To train:\n{done.start}"
+    return render.of_summaries(done.summaries, result)
+
+
+@command(
+    "enhance",
+    "input_image output_file",
+    "vlm images.max_resolution images.max_long_edge images.max_pixels images.background "
+    "images.colour_management labels.guard labels.retries",
+)
+def enhance(
+    call: Call,
+    table: Annotated[
+        Path | None,
+        typer.Argument(metavar="TABLE", help="A table with the columns image and prompt."),
+    ] = None,
+    prompt: Annotated[
+        str | None, typer.Option("--prompt", "--input-prompt", help="What the user wishes.")
+    ] = None,
+) -> Answer:
+    """Turn a wish for one image into the prompt that the editor was trained on.
+
+    chronoprep enhance --input-image photo.jpg --prompt 'give her a red coat'
+    chronoprep enhance wishes.csv --output-file enhanced.jsonl
+    """
+    from chronoprep.workflows.enhance import enhance_one, enhance_table
+
+    image, file = call.input_image, call.output_file
+    if table is not None and image is None and prompt is None:
+        if file is None:
+            raise ConfigError(
+                "A table needs --output-file NAME.jsonl.",
+                hint="For example: chronoprep enhance wishes.csv --output-file enhanced.jsonl",
+            )
+        done = enhance_table(table, file, call.settings, reporter=call.reporter)
+        return render.of_summaries([done], f"Result: {file}")
+    if table is not None or image is None or prompt is None:
+        raise ConfigError(
+            "Give --input-image and --prompt, or a table of images and prompts.",
+            hint="For example: chronoprep enhance --input-image photo.jpg --prompt 'add a hat'",
+        )
+    text = enhance_one(image, prompt, call.settings)
+    if file is not None and str(file) != "-":
+        from chronoprep import workflows
+
+        workflows.write_text(file, text + "\n")
+        call.reporter.say(f"Written to {file}")
+    return render.of_text(text, {"image": str(image), "prompt": prompt, "enhanced": text})
 
 
 @command("merge", settings="labels.allow_caption_as_prompt verify.min_score")

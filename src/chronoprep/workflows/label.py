@@ -23,6 +23,12 @@ from chronoprep.workflows.stage import Run, failure
 from chronoprep.workflows.watch import Watch
 
 _WRITTEN_TOGETHER = 10_000
+SLOT = "{caption}"
+"""In a fixed prompt, where a pair's own caption goes."""
+_NO_CAPTION = (
+    "There is no caption for the {caption} of the prompt. Run `chronoprep caption` first, or bring "
+    "a caption column."
+)
 
 
 def make_labels(run: Run, captions: Captions, *, with_cot: bool) -> list[Summary]:
@@ -33,8 +39,12 @@ def make_labels(run: Run, captions: Captions, *, with_cot: bool) -> list[Summary
     """
     if captions != "brought":
         return [label_by_model(run, run.entries, captions, with_cot=with_cot)]
-    if run.settings.labels.prompt is not None:
-        return [label_by_text(run, run.entries)]
+    if (fixed := run.settings.labels.prompt) is not None:
+        done = []
+        if SLOT in fixed:
+            rest = run.entries.where(lambda entry: normal_caption(entry.caption) is None)
+            done += [label_by_model(run, rest, captions, with_cot=False)] if rest else []
+        return [*done, label_by_text(run, run.entries)]
 
     def finished(entry: Entry) -> bool:
         return bool(entry.prompt) or normal_caption(entry.caption) == "no change"
@@ -213,20 +223,33 @@ def label_by_text(run: Run, entries: Rows[Entry]) -> Summary:
     summary = Summary("labels")
     tasks = Rows(_TextTask)
     for entry in entries:
+        state = run.dataset.journal.state(entry.key, files=False)
         prompt = ((entry.prompt if fixed is None else fixed) or "").strip() or None
         caption = normal_caption(entry.caption) if fixed is None else None
+        if fixed is not None and SLOT in fixed:
+            caption = state.text.caption or normal_caption(entry.caption)
+            if caption is None and not run.dry_run:
+                summary.fail(entry.key, _NO_CAPTION)
+                continue
+            changed = caption != "no change"
+            prompt = fixed.strip().replace(SLOT, caption or "") if changed else None
         if "\0" in f"{prompt}{caption}":
             summary.fail(entry.key, "Its text holds a NUL character. Remove it from the data.")
             continue
         task = _TextTask(entry.key, "brought" if fixed is None else "fixed", caption, prompt)
-        state = run.dataset.journal.state(entry.key, files=False)
         label = state.label
         same = label is not None and task[1:] == (label.origin, label.caption, label.caption_cot)
         if state.verdict is not None or same:
             summary.skipped += 1
         else:
             tasks.append(task)
-    return run.stage("labels", tasks, _Sayer(), lambda done: [_value(done)], summary=summary)
+
+    def record(outcome: Outcome[Label]) -> list[Event]:
+        assert outcome.value is not None
+        label = run.dataset.journal.state(outcome.key, files=False).label
+        return [_with_provenance(outcome.value, label)]
+
+    return run.stage("labels", tasks, _Sayer(), record, summary=summary)
 
 
 class _Sayer:
@@ -237,9 +260,16 @@ class _Sayer:
             yield [Outcome(task.key, Label.model_validate(task._asdict())) for task in batch]
 
 
-def _value(outcome: Outcome[Label]) -> Label:
-    assert outcome.value is not None
-    return outcome.value
+def _with_provenance(said: Label, label: Label | None) -> Label:
+    """A fixed prompt around a caption: what is known of that caption stays known."""
+    if said.origin != "fixed" or label is None or label.caption != said.caption:
+        return said
+    return said.model_copy(
+        update={
+            name: getattr(label, name)
+            for name in ("images", "files", "model", "revision", "caption_prompt", "caption_id")
+        }
+    )
 
 
 def label_one(

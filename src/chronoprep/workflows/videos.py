@@ -61,7 +61,7 @@ class VideoWriter:
             with suppress(PairError, OSError):
                 from chronoprep.images.load import content_hash
 
-                now = shown(content_hash(Pair(*task[:3])), _look(self.settings))
+                now = shown(content_hash(Pair(*task[:3])), look_of(self.settings))
                 if task.old and task.old != now:  # it shows other images than the pair does
                     path.unlink(missing_ok=True)
             raise
@@ -74,7 +74,7 @@ def write_videos(run: Run, wanted: Callable[[Entry, State], bool] = lambda *_: T
     files = Files(dataset.folder / "videos", ".mp4")
     tasks = Rows(VideoTask)
     touched: list[tuple[Video, VideoTask]] = []
-    look, how, again, left_out = _look(settings), _how(settings), 0, 0
+    look, how, again, left_out = look_of(settings), _how(settings), 0, 0
     for entry, state, images in run.with_images():
         if not wanted(entry, state):
             left_out += 1
@@ -192,7 +192,7 @@ def _video(key: str, path: Path, images: str, files: str | None, settings: Setti
     status = path.stat()
     return Video(
         key=key,
-        shows=shown(images, _look(settings)),
+        shows=shown(images, look_of(settings)),
         how=_how(settings),
         images=images,
         files=files,
@@ -207,7 +207,7 @@ def shown(images: str, look: str) -> str:
     return digest.of_text(images + look)
 
 
-def _look(settings: Settings) -> str:
+def look_of(settings: Settings) -> str:
     """How images are brought to one frame."""
     look = view_settings(settings.images)
     aligned = ["align"] if "align" in look else []

@@ -39,6 +39,7 @@ from chronoprep.data import FREE_FORM, Chat, Form, Picture, Role, Turn
 from chronoprep.errors import ConfigError
 
 Stage = Literal["caption", "cot"]
+"""A stage of labelling."""
 
 _LARGEST = 1_000_000  # bytes; more is no prompt, whatever else it is
 _INCLUDE = re.compile(r"^\[\[include(.*)\]\][ \t]*$", re.MULTILINE)
@@ -123,6 +124,12 @@ def statements_prompt() -> Template:
     return parse(_packaged("judge.statements"), "judge", "cot")
 
 
+@cache
+def enhance_prompt() -> Template:
+    """What is asked of one image, as the source, and a wish, which takes the caption's place."""
+    return parse(_packaged("enhance"), "enhance", "cot", images=("{source}",))
+
+
 def _load(preset: str, stage: Stage, path: Path | None) -> Template:
     if path is None:
         return parse(_packaged(f"{preset}.{stage}"), preset, stage)
@@ -142,7 +149,9 @@ def _load(preset: str, stage: Stage, path: Path | None) -> Template:
     return parse(text, path.name, stage)
 
 
-def parse(text: str, name: str, stage: Stage) -> Template:
+def parse(
+    text: str, name: str, stage: Stage, images: tuple[str, ...] = ("{source}", "{target}")
+) -> Template:
     """Read a template from text.
 
     Raises:
@@ -171,7 +180,7 @@ def parse(text: str, name: str, stage: Stage) -> Template:
         raise ConfigError(
             f"{name}: the prompt template is empty.", hint="Write what the model is to do."
         )
-    for image in ("{source}", "{target}"):
+    for image in images:
         if [role for role, body in turns for _ in range(body.count(image))] != ["user"]:
             raise ConfigError(
                 f"{name}: {image} must stand exactly once, in a user turn.",
