@@ -239,6 +239,17 @@ class VerifySettings(Section, title="Verification"):
     )
 
 
+class ReviewSettings(Section, title="Review"):
+    """The page on which humans decide."""
+
+    port: int = Field(8484, ge=0, le=65535, description="Of this machine; 0: any that is free.")
+    reviewer: str | None = Field(None, description="Your name, for the journal.")
+    browser: bool = Field(True, description="Open the page in this machine's browser.")
+    follow_links: bool = Field(
+        False, description="Show pictures that links lead to outside of the folder of pairs."
+    )
+
+
 class Settings(Section):
     """All settings of all commands. A name that two sections have is the first's on the command
     line."""
@@ -250,6 +261,7 @@ class Settings(Section):
     images: ImageSettings = ImageSettings()
     umt5: UMT5Settings = UMT5Settings()
     verify: VerifySettings = VerifySettings()
+    review: ReviewSettings = ReviewSettings()
 
     @model_validator(mode="after")
     def _of_equal_times(self) -> Settings:
