@@ -43,6 +43,8 @@ def another_value(section: str, key: str) -> Any:
     parts = [part for part in get_args(field.annotation) if part is not NoneType]
     if all(isinstance(part, str) for part in parts) and parts:
         return next(choice for choice in parts if choice != field.default)
+    if key == "shard":
+        return "1/2"
     kind = parts[0] if parts else field.annotation
     if kind is bool:
         return not field.default
@@ -66,12 +68,13 @@ def test_a_setting_arrives_by_flag_environment_and_file(
     places = options_of(section, key)
     assert places, "no command has it"
     for command, option in places:
-        needed = ["somewhere"] if command == "pairs" else []
+        needed = ["somewhere"] if command in ("pairs", "merge") else []
         words = [option.opts[0], value]
         if isinstance(value, bool):
             words = option.opts[:1] if value else option.secondary_opts[:1]
         assert "seen" in run(command, *needed, *words).stderr
-    command, needed = places[0][0], ["somewhere"] if places[0][0] == "pairs" else []
+    command = places[0][0]
+    needed = ["somewhere"] if command in ("pairs", "merge") else []
     with monkeypatch.context() as environment:
         environment.setenv(variable(section, key), str(value).lower())
         run(command, *needed)
@@ -117,7 +120,7 @@ def test_the_help_of_a_command(command: str, run: Run, monkeypatch: pytest.Monke
 
 def test_commands_stand_in_the_order_of_use(run: Run) -> None:
     order = ["pairs", "prepare", "caption", "cot", "pair2video", "build-csv", "umt5", "check"]
-    order += ["verify", "synth"]
+    order += ["verify", "merge", "synth"]
     assert list(COMMANDS) == [*order, "models"]
     shown = run("--help").stdout
     places = [shown.index(f" {command} ") for command in order]

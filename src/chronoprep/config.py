@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import reprlib
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from chronoprep.errors import ConfigError
 
@@ -45,6 +46,7 @@ Fit = Literal["crop", "pad", "stretch", "error"]
 Layout = Literal["auto", "folders", "suffixes", "pair-folders", "kohya", "instructpix2pix", "clips"]
 Codec = Literal["lossless", "h264", "copy"]
 Chroma = Literal["444", "420"]
+Check = Literal["all", "sample", "none"]
 
 
 class Section(BaseModel):
@@ -107,7 +109,9 @@ class VLMSettings(Section, title="Model"):
     model: str = Field("Qwen/Qwen3-VL-30B-A3B-Instruct", description="Registry name, id or folder.")
     revision: str | None = Field(None, description="Branch, tag or commit on the hub.")
     backend: Literal["auto", "transformers", "vllm", "openai"] = Field(
-        "auto", description="auto: openai where an endpoint is given, else transformers."
+        "auto",
+        description="auto: openai where an endpoint is given; vllm where it is installed and works "
+        "with the GPU and the model; else transformers.",
     )
     endpoint: str | None = Field(
         None, description="An OpenAI-compatible server, such as http://localhost:8000/v1."
@@ -176,9 +180,10 @@ class VideoSettings(Section, title="Videos"):
     max_pixels: int | None = Field(
         None, ge=256, description="Larger frames are scaled down to so many pixels."
     )
-    check: bool = Field(
-        True,
-        description="Decode every video back before it counts; without, its packets are counted.",
+    check: Check = Field(
+        "sample",
+        description="Videos to decode back before they count, beside reading each one's structure: "
+        "all, the first of each kind and one in 20, or none.",
     )
     keep_clip: bool = Field(
         False, description="Of a clip: its own pictures, not encoded again, in place of two frames."
@@ -250,6 +255,25 @@ class ReviewSettings(Section, title="Review"):
     )
 
 
+class RunSettings(Section, title="Run"):
+    """Where the work is done, and which part of it."""
+
+    shard: str | None = Field(
+        None,
+        description="Do one part of the pairs, i/n from 0/n, into a dataset of its own under "
+        "DATASET/shards; `merge` puts them together.",
+    )
+
+    @field_validator("shard")
+    @classmethod
+    def _one_of_n(cls, text: str | None) -> str | None:
+        if text is not None:
+            parts = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
+            if parts is None or int(parts[1]) >= int(parts[2]):
+                raise ValueError("a shard is i/n, with i from 0 to n - 1, such as 0/4")
+        return text
+
+
 class Settings(Section):
     """All settings of all commands. A name that two sections have is the first's on the command
     line."""
@@ -262,6 +286,7 @@ class Settings(Section):
     umt5: UMT5Settings = UMT5Settings()
     verify: VerifySettings = VerifySettings()
     review: ReviewSettings = ReviewSettings()
+    run: RunSettings = RunSettings()
 
     @model_validator(mode="after")
     def _of_equal_times(self) -> Settings:

@@ -79,10 +79,14 @@ class Call:
             ConfigError: No dataset is named.
         """
         from chronoprep.dataset.index import FILE
+        from chronoprep.dataset.shards import Shard
 
         pairs, dataset = self.pairs, self.dataset
-        if dataset is None and pairs is not None and (pairs / FILE).is_file():
-            pairs, dataset = None, pairs
+        shard = Shard.of(self.settings.run.shard) if self.settings.run.shard else None
+        if dataset is None and pairs is not None:
+            folders = [pairs, *([shard.place(pairs)] if shard else ())]
+            if any((folder / FILE).is_file() for folder in folders):
+                pairs, dataset = None, pairs
         if dataset is None:
             raise ConfigError(
                 "Many pairs need a dataset folder to go to.",
@@ -91,7 +95,8 @@ class Call:
             )
         more |= {"reporter": self.reporter, "dry_run": self.dry_run}
         done = workflow(dataset, self.settings, pairs=pairs, **more)
-        return render.of_summaries(done, "" if self.dry_run else f"Result: {dataset / result}")
+        place = shard.place(dataset) if shard else dataset
+        return render.of_summaries(done, "" if self.dry_run else f"Result: {place / result}")
 
     def single(self, *more: object) -> tuple[Path, Path] | None:
         """The images of a single pair, with the reference script's defaults; None where the call is

@@ -65,7 +65,7 @@ def pairs(
     return render.of_report(report)
 
 
-@command("prepare", MANY, "pairs vlm labels video images umt5")
+@command("prepare", MANY, "pairs vlm labels video images umt5 run")
 def prepare(
     call: Call,
     umt5: Annotated[bool, typer.Option("--umt5", help="Embed the prompts, too.")] = False,
@@ -80,7 +80,7 @@ def prepare(
     return call.over_dataset(workflows.prepare, "metadata.csv", with_umt5=umt5)
 
 
-@command("caption", f"{MANY} {ONE}", f"{STAGE2} labels.caption_prompt")
+@command("caption", f"{MANY} {ONE}", f"{STAGE2} labels.caption_prompt run")
 def caption(
     call: Call,
     generate_cot: Annotated[bool, typer.Option("--generate-cot", help="Both stages.")] = False,
@@ -101,7 +101,7 @@ def caption(
     return _written(label, call, with_cot=generate_cot)
 
 
-@command("cot", f"{MANY} {ONE}", STAGE2)
+@command("cot", f"{MANY} {ONE}", f"{STAGE2} run")
 def cot(
     call: Call,
     caption: Annotated[
@@ -145,7 +145,7 @@ def _written(label: Label, call: Call, *, with_cot: bool) -> Answer:
     return render.of_text("\n\n".join(filter(None, pair.values())), record)
 
 
-@command("pair2video", f"{MANY} {ONE}", f"pairs video {FRAMES}")
+@command("pair2video", f"{MANY} {ONE}", f"pairs video {FRAMES} run")
 def pair2video(call: Call) -> Answer:
     """Write 2-frame videos: frame 1 the source, frame 2 the target, 1 fps.
 
@@ -175,7 +175,7 @@ def pair2video(call: Call) -> Answer:
 @command(
     "build-csv",
     MANY,
-    f"pairs video labels.prompt labels.allow_caption_as_prompt verify.min_score {FRAMES}",
+    f"pairs video labels.prompt labels.allow_caption_as_prompt verify.min_score {FRAMES} run.shard",
 )
 def build_csv(call: Call) -> Answer:
     """Write metadata.csv from pairs and the labels that exist; no model runs.
@@ -188,7 +188,7 @@ def build_csv(call: Call) -> Answer:
     return call.over_dataset(workflows.build_csv, "metadata.csv")
 
 
-@command("umt5", "dataset dry_run", "umt5")
+@command("umt5", "dataset dry_run", "umt5 run")
 def umt5(
     call: Call,
     folder: Annotated[
@@ -277,7 +277,7 @@ def check(
     "dataset dry_run",
     "verify.suspect_above verify.false_alarms verify.passes vlm.revision vlm.backend vlm.endpoint "
     "vlm.concurrency vlm.request_timeout vlm.dtype vlm.device vlm.batch_size vlm.max_new_tokens "
-    f"vlm.thinking_tokens vlm.reasoning_effort {FRAMES}",
+    f"vlm.thinking_tokens vlm.reasoning_effort {FRAMES} run",
 )
 def verify(
     call: Call,
@@ -343,6 +343,31 @@ def review(
 
     review_dataset(given[0], call.settings, ready=ready, reporter=call.reporter)
     return render.of_text("", {})
+
+
+@command("merge", settings="labels.allow_caption_as_prompt verify.min_score")
+def merge(
+    call: Call,
+    folder: Annotated[Path, typer.Argument(metavar="DATASET", help="The dataset folder.")],
+    shards: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[SHARD]...", help="Folders of shards; by default all of DATASET."),
+    ] = None,
+    partial: Annotated[
+        bool, run_option("--partial", help="Take what is there though shards are missing.")
+    ] = False,
+) -> Answer:
+    """Put the shards of a dataset together, as if one run had made it.
+
+    chronoprep merge my-dataset
+    chronoprep merge my-dataset /scratch/0000?-of-00004
+    """
+    from chronoprep.workflows.merge import merge_shards
+
+    done = merge_shards(
+        folder, call.settings, shards=shards or (), partial=partial, reporter=call.reporter
+    )
+    return render.of_summaries(done, f"Result: {folder}")
 
 
 @command("synth")

@@ -46,10 +46,10 @@ def settings_named(names: str) -> list[Setting]:
         names: Sections and single settings, such as "vlm labels.guard".
 
     A name that an earlier section has, too, is led by its own section's (`--umt5-model`), unless
-    the command takes but one section.
+    the command takes but one section beside that of the run.
     """
     wanted = set(names.split())
-    several = len({name.split(".")[0] for name in wanted}) > 1
+    several = len({name.split(".")[0] for name in wanted} - {"run"}) > 1
     taken: set[str] = set()
     chosen = []
     for section, kind in SECTIONS.items():
@@ -63,7 +63,7 @@ def settings_named(names: str) -> list[Setting]:
 
 def parameters(settings: list[Setting]) -> Iterator[inspect.Parameter]:
     """The settings as parameters that typer makes options of."""
-    several = len({setting.section for setting in settings}) > 1
+    several = len({setting.section for setting in settings} - {"run"}) > 1
     for setting in settings:
         section, key, kind = setting.section, setting.key, setting.kind
         flag = "--" + setting.parameter.replace("_", "-")
@@ -78,7 +78,7 @@ def parameters(settings: list[Setting]) -> Iterator[inspect.Parameter]:
             help=_help(setting),
             metavar="CHOICE" if get_origin(kind) is Literal else None,
             rich_help_panel=SECTIONS[section].model_config["title"]
-            if several and f"{section}.{key}" not in COMMON
+            if section == "run" or (several and f"{section}.{key}" not in COMMON)
             else None,
             **limits,
         )

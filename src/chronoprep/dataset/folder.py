@@ -84,9 +84,15 @@ class Dataset:
         Raises:
             BackendError: When the disk is full or the folder can't be written.
         """
-        self._require_place()
         now = {"time": datetime.now(timezone.utc).isoformat(timespec="seconds")}
-        return self.journal.append((event.model_copy(update=now) for event in events), only_if)
+        return self.append_known((event.model_copy(update=now) for event in events), only_if)
+
+    def append_known(
+        self, events: Iterable[Event], only_if: Callable[[], bool] | None = None
+    ) -> bool:
+        """As `append`, of events that another journal holds: their time is that of there."""
+        self._require_place()
+        return self.journal.append(events, only_if)
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -8,7 +8,7 @@ written whole, at discovery; what happens to a pair afterwards stands in the jou
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -178,6 +178,21 @@ class Index:
         before = zip(frame["key"], frame["source"], turned["source"], strict=True)
         changed = {key for key, old, new in before if old != new}
         self.look_again(changed)
+
+    def take(self, others: Sequence[Rows[Entry]], *, whole: bool) -> None:
+        """Take over pairs of other indices, in the place of those of the same keys; the pairs are
+        then in the order of their keys.
+
+        Args:
+            whole: Whether that is all there is at their places: other pairs of those leave.
+        """
+        import polars as pl
+
+        new = pl.concat([entries.frame for entries in others])
+        old = self.entries().frame
+        if whole:
+            old = old.filter(~pl.col("origin").is_in(new["origin"].unique().implode()))
+        self._frame = pl.concat([old, new]).unique("key", keep="last").sort("key")
 
     def look_again(self, keys: Container[str]) -> None:
         """See how the files of these pairs look now."""

@@ -123,9 +123,9 @@ class Columns:
         undecided = self.verdict == 0
         labelled = (self.status == 1) | (self.status == 2)
         scored = self.doubted if query.above is None else self.score > query.above
-        if query.show == "suspects":
-            return scored & undecided
+        suspects: Array = scored & undecided
         shown: dict[str, Array] = {
+            "suspects": suspects,
             "all": np.ones(len(self.keys), bool),
             "open": undecided & labelled,
             "failed": self.status == _STATUSES.index("failed"),

@@ -52,11 +52,21 @@ def embed_prompts(
         ConfigError: There are no prompts, or the encoder is not at hand.
         BackendError: When the disk or the memory is too small, or the encoder can't be loaded.
     """
-    folder = place if place.is_dir() else place.parent
-    csv = place / "metadata.csv" if place.is_dir() else place
+    own = place.is_dir()
+    if settings.run.shard and not own:
+        raise ConfigError(
+            f"--shard is of datasets, and {place} is none.",
+            hint="Leave it out, or name the dataset's folder.",
+        )
     with opened(
-        folder, settings, reporter=reporter, dry_run=dry_run, look=False, foreign=True
+        place if own else place.parent,
+        settings,
+        reporter=reporter,
+        dry_run=dry_run,
+        look=False,
+        foreign=not settings.run.shard,
     ) as run:
+        csv = run.dataset.csv if own else place
         if run.dataset.index.exists and csv == run.dataset.csv:
             return [run.summary, *embed_run(run, force=force)]
         return [_embed_csv(run, csv, force=force)]

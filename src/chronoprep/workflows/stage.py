@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
 from itertools import compress
 from pathlib import Path
 from typing import TypeVar
@@ -20,6 +20,7 @@ from chronoprep import pairs as pairing
 from chronoprep.config import Settings
 from chronoprep.data import Finding, Outcome, Pair
 from chronoprep.dataset import Artefact, Dataset, Entry, Event, Failure, Files, State, renamed
+from chronoprep.dataset.shards import Shard, make_place, noted, take_over
 from chronoprep.engine import Keyed, Worker, batched, mapped
 from chronoprep.errors import ConfigError, PairError, ToolError
 from chronoprep.images.sources import files_stamp
@@ -190,7 +191,8 @@ def opened(
     look: bool = True,
     foreign: bool = False,
 ) -> Iterator[Run]:
-    """A dataset, locked, with what a human edited taken over and its pairs brought up to date.
+    """A dataset, locked, with what a human edited taken over and its pairs brought up to date; or
+    the shard of it that the settings name.
 
     Args:
         pairs: Where to look for pairs; without, those that the dataset knows.
@@ -202,21 +204,39 @@ def opened(
         ConfigError: As `discover`; or the dataset knows no pairs, or their place is gone.
         BackendError: Another run holds the dataset, or it can't be written.
     """
+    shard = Shard.of(settings.run.shard) if settings.run.shard else None
+    whole, folder = Dataset(folder), shard.place(folder) if shard else folder
     run = Run(Dataset(folder), settings, reporter or Silent(), dry_run, look)
     found = pairing.discover(pairs, settings.pairs) if pairs is not None else None
-    if found is None and not foreign and not run.dataset.index.exists:
+    known = run.dataset.index.exists or (shard is not None and whole.index.exists)
+    if found is None and not foreign and not known:
         raise ConfigError(
             f"{folder}: this dataset knows no pairs yet.",
-            hint=f"Name them once: a folder or a table, before --dataset {folder}.",
+            hint=f"Name them once: a folder or a table, before --dataset {whole.folder}.",
         )
+    keys: list[str] | None = None
+    if shard is not None and (found is not None or not run.dataset.index.exists):
+        keys = found.pairs.frame["key"].to_list() if found is not None else whole.index.keys()
+    if shard is not None and found is not None:
+        found = _only(shard, found)
+    if shard is not None and not dry_run:
+        make_place(shard, whole.folder)
     if found is not None:
         run.summary.done = len(found.pairs)
-        run.reporter.say(f"{len(found.pairs)} pairs in {pairs} ({found.layout})")
+        run.reporter.say(
+            f"{len(found.pairs)} pairs in {pairs} ({found.layout})"
+            + (f": those of shard {shard}" if shard else "")
+        )
         run.reporter.say(str(found.tally))
         run.summary.findings += [f for f in findings_of(found) if f.severity != "error"]
         for outcome in found.bad:
             run.summary.fail(outcome.key, outcome.error.reason if outcome.error else "")
-    with _locked(run):
+    with _locked(run), noted(folder, keys) if shard and not dry_run else nullcontext():
+        if shard is not None and not dry_run and not run.dataset.index.exists:
+            mine = whole.index.entries().where(lambda entry: shard.holds(entry.key))
+            take_over(whole, run.dataset, mine)
+            run.dataset.index.take([mine], whole=False)
+            run.dataset.index.save()
         if not dry_run:
             run.summary.notes += run.dataset.take_over_edits()
         if found is not None:
@@ -232,6 +252,15 @@ def opened(
         run.summary.finish()
         yield run
         run.summary.findings += run.dataset.journal.damage()
+
+
+def _only(shard: Shard, found: Discovery) -> Discovery:
+    """What was found of the pairs of a shard."""
+    return replace(
+        found,
+        pairs=found.pairs.where(lambda pair: shard.holds(pair.key)),
+        bad=tuple(outcome for outcome in found.bad if shard.holds(outcome.key)),
+    )
 
 
 @contextmanager
