@@ -246,7 +246,7 @@ def _turned(frame: polars.DataFrame, roles: Mapping[str, Roles]) -> polars.DataF
 
     if not roles:
         return frame
-    known = pl.Series(roles, dtype=pl.String).implode()
+    known = pl.Series(list(roles), dtype=pl.String).implode()
     rows = frame.select("key", "source", "target").filter(pl.col("key").is_in(known)).rows()
     wrong = [key for key, *refs in rows if roles[key].exchanges(*refs)]
     if not wrong:

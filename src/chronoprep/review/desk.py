@@ -41,6 +41,7 @@ from chronoprep.review.columns import Columns, Query
 
 _FALSE_ALARMS = 0.1  # share of right labels that a calibrated threshold may flag, if not set
 _REMEMBERED = 20_000  # changes that a page may have missed
+_CAME = {"brought": "the label came with the data", "fixed": "the label was set for all pairs"}
 _SURE = 1.96  # deviations of an interval that holds with 95 %
 
 
@@ -394,7 +395,9 @@ def _history(events: Sequence[Event]) -> list[dict[str, str]]:
         elif isinstance(event, Roles):
             what = "exchanged source and target"
         elif isinstance(event, Label):
-            who, what = event.model or event.origin, "wrote the label"
+            who, what = event.model or "", "wrote the label"
+            if event.model is None:
+                what = _CAME.get(event.origin, "the label was written")
         elif isinstance(event, Failure):
             who, what = event.stage, f"failed: {event.error}"
         if what:
