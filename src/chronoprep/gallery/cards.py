@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Protocol
 
 from chronoprep import digest
 from chronoprep.data import Finding, Status
-from chronoprep.dataset import Entry, Label, Review, State, Text, cell_of
+from chronoprep.dataset import Entry, Label, State, Text, cell_of
 from chronoprep.labels.claims import claims_of
 from chronoprep.labels.guard import is_no_change
 
@@ -69,7 +69,8 @@ class Card:
         caption, cot: What is trained on.
         written: What the label says, where a human has changed it.
         status: None where nothing has happened to the label yet.
-        verdict: A human's: accept, reject or edit; `reviewer` and `remark` are the last one's.
+        verdict: A human's: accept, reject or edit. `reviewer`, `remark`, `error` and `severity` are
+            of the last one.
         score, percentile: Of verify, where it has judged the text: 1, and 100, are the worst.
         suspect: Whether a human should look at it.
         reasons: Why, in words, the weightiest first.
@@ -91,6 +92,8 @@ class Card:
     verdict: str | None = None
     reviewer: str | None = None
     remark: str | None = None
+    error: str | None = None
+    severity: str | None = None
     score: float | None = None
     percentile: float | None = None
     suspect: bool = False
@@ -116,7 +119,7 @@ def card_of(
     """
     label, text = state.label, state.text
     written = Text(label.caption, label.caption_cot) if label is not None else text
-    review = _last_review(state)
+    review = state.review
     return Card(
         key=entry.key,
         source=entry.source,
@@ -128,6 +131,8 @@ def card_of(
         verdict=state.verdict,
         reviewer=review.reviewer if review is not None else None,
         remark=review.reason if review is not None else None,
+        error=review.error if review is not None else None,
+        severity=review.severity if review is not None else None,
         score=judged.score if judged is not None else None,
         percentile=judged.percentile if judged is not None else None,
         suspect=judged is not None and judged.suspect,
@@ -153,12 +158,6 @@ def kind_of(text: Text) -> str | None:
         return "no change"
     claims = claims_of(said)
     return claims[0].kind if claims else None
-
-
-def _last_review(state: State) -> Review | None:
-    if state.verdict is None:
-        return None
-    return next((e for e in reversed(state.events) if isinstance(e, Review)), None)
 
 
 def _tokens(state: State) -> int | None:

@@ -12,12 +12,21 @@ from typing import Any, NamedTuple
 from chronoprep.data import Finding
 from chronoprep.dataset import Text
 from chronoprep.errors import cause
-from chronoprep.gallery.cards import Card, kind_of
+from chronoprep.gallery.cards import Card, Provenance, kind_of
 
 UNLABELLED = "unlabelled"
 STATUSES = ("ok", "no_change", "failed", "rejected", UNLABELLED)
 UNTOLD = "not told"  # an edit whose kind the words don't tell
 _NICE = (1, 2, 5)
+
+
+class Made(NamedTuple):
+    """What labels were made by."""
+
+    origin: str
+    model: str = ""
+    revision: str = ""
+    prompts: str = ""
 
 
 class Bin(NamedTuple):
@@ -105,6 +114,7 @@ class Numbers:
     Attributes:
         pairs: All of them; `status` adds up to it, and `edits` to those that have a label.
         verdicts: Of humans, on how many labels.
+        made: What the labels were made by.
         suspects, judged: Of verify.
         failures: By cause: the first reason, and how many pairs.
         caption_words, cot_words: Of the labels.
@@ -115,14 +125,14 @@ class Numbers:
         shifts: How far targets lie off their source, in per cent of the longer side; of those that
             were looked at and that tell.
         looked_at: How many pairs' images were opened.
+        first, last: When labels were made, in UTC.
     """
 
     pairs: int = 0
     status: Counter[str] = field(default_factory=Counter)
     verdicts: Counter[str] = field(default_factory=Counter)
     edits: Counter[str] = field(default_factory=Counter)
-    origins: Counter[str] = field(default_factory=Counter)
-    models: Counter[str] = field(default_factory=Counter)
+    made: Counter[Made] = field(default_factory=Counter)
     findings: Counter[str] = field(default_factory=Counter)
     failures: dict[str, tuple[str, int]] = field(default_factory=dict)
     suspects: int = 0
@@ -139,6 +149,8 @@ class Numbers:
     resolutions: Counter[tuple[int, int]] = field(default_factory=Counter)
     shifts: Spread = field(default_factory=lambda: Spread(0.02))
     looked_at: int = 0
+    first: str = ""
+    last: str = ""
     _images: set[int] = field(default_factory=set, repr=False)
     _words: set[int] = field(default_factory=set, repr=False)
 
@@ -170,9 +182,7 @@ class Numbers:
         if not any(text):
             return
         if card.provenance is not None:
-            self.origins[card.provenance.origin] += 1
-            if card.provenance.model is not None:
-                self.models[card.provenance.model] += 1
+            self._note(card.provenance)
         self.edits[card.edit or kind_of(text) or UNTOLD] += 1
         if card.status == "no_change":
             return
@@ -184,6 +194,12 @@ class Numbers:
         known = card.tokens if card.tokens is not None else tokens
         if known is not None:
             self.tokens.add(known)
+
+    def _note(self, by: Provenance) -> None:
+        prompts = ", ".join(by.prompts)
+        self.made[Made(by.origin, by.model or "", by.revision or "", prompts)] += 1
+        if by.time is not None:
+            self.first, self.last = min(self.first or by.time, by.time), max(self.last, by.time)
 
     def find(self, findings: Iterable[Finding]) -> None:
         """Count what was found."""
@@ -210,8 +226,8 @@ class Numbers:
             "verdicts": dict(self.verdicts.most_common()),
             "verified": {"judged": self.judged, "suspects": self.suspects},
             "edits": dict(self.edits.most_common()),
-            "origins": dict(self.origins.most_common()),
-            "models": dict(self.models.most_common()),
+            "made": [{**made._asdict(), "pairs": count} for made, count in self.made.most_common()],
+            "labelled": {"first": self.first or None, "last": self.last or None},
             "failures": [{"reason": reason, "pairs": count} for reason, count in self.causes()],
             "findings": dict(self.findings.most_common()),
             "videos": self.videos,
