@@ -84,7 +84,8 @@ def _listening(port: int) -> socket.socket:
     Raises:
         ConfigError: The port can't be had.
     """
-    listening = socket.socket()
+    # Named in full: of another protocol, as it seems, asyncio would let small packets wait for more.
+    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((HOST, port))

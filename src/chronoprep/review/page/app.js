@@ -6,6 +6,7 @@ import { Pictures, pictureOf } from "./pictures.js";
 import { Texts } from "./texts.js";
 
 const AHEAD = 3; // pairs on either side whose pictures are fetched before they are asked for
+const LATEST = 3000; // milliseconds that counts may lag behind
 const NEWS = 2500; // milliseconds between looks at what others have done
 const ERRORS = {
   object: "wrong object", place: "wrong place", colour: "wrong colour", direction: "wrong way round",
@@ -24,11 +25,28 @@ let pair = null, near = { before: [], after: [] }, version = 0;
 // ---- one thing after the other: keys that come faster than the server answers wait their turn
 
 let turn = Promise.resolve(), waiting = 0;
+const typed = []; // keys that came meanwhile
 function act(work) {
   waiting++;
-  turn = turn.then(work).catch((failure) => toast([failure.message, failure.body?.hint].filter(Boolean).join(" "), "bad"))
-    .finally(() => waiting--);
+  turn = turn.then(work).catch((failure) => {
+    typed.length = 0;
+    toast([failure.message, failure.body?.hint].filter(Boolean).join(" "), "bad");
+  }).finally(() => {
+    waiting--;
+    while (waiting === 0 && typed.length > 0) typeNow(typed.shift());
+  });
   return turn;
+}
+
+/** A key that has waited, as if it came now. */
+function typeNow(key) {
+  const field = document.activeElement.closest("textarea");
+  if (field && key.length === 1) {
+    field.setRangeText(key, field.selectionStart, field.selectionEnd, "end");
+    field.dispatchEvent(new Event("input", { bubbles: true }));
+  } else {
+    pressed(new KeyboardEvent("keydown", { key, cancelable: true }), document.activeElement);
+  }
 }
 
 async function overview() {
@@ -192,7 +210,7 @@ async function decide(action, more = {}, { stay = false } = {}) {
   let now;
   try {
     now = await ask(`/api/pair/${encodeURIComponent(key)}`,
-      undefined ?? { action, revision: pair.revision, seen: pair.seen, ...more });
+      { action, revision: pair.revision, seen: pair.seen, ...more });
   } catch (failure) {
     if (failure.status !== 409) throw failure;
     await conflict(failure.body, more);
@@ -210,13 +228,15 @@ async function decide(action, more = {}, { stay = false } = {}) {
   return true;
 }
 
-/** Counts and the list follow once decisions pause. */
-let soon = 0;
+/** Counts and the list follow once decisions pause, and at least every few seconds. */
+let soon = 0, counted = 0;
 function later() {
   clearTimeout(soon);
   soon = setTimeout(async () => {
+    if (waiting > 0 && performance.now() - counted < LATEST) return later();
+    counted = performance.now();
     await overview();
-    await list.refresh();
+    return list.refresh();
   }, 300);
 }
 
@@ -253,20 +273,20 @@ function reject() {
   $("reason").value = "";
   for (const radio of document.querySelectorAll("#errors input")) radio.checked = false;
   document.querySelector("#severity input[value=major]").checked = true;
-  $("rejecting").returnValue = "";
   $("rejecting").showModal();
   $("errors").focus();
 }
 
-$("rejecting").addEventListener("close", () => {
-  if ($("rejecting").returnValue !== "reject") return;
+function rejected() {
+  $("rejecting").close();
   const chosen = (name) => document.querySelector(`input[name=${name}]:checked`)?.value ?? null;
   const more = { error: chosen("error"), severity: chosen("severity"), reason: $("reason").value.trim() || null };
-  act(() => decide("reject", more));
-});
+  return act(() => decide("reject", more));
+}
 
 async function conflict(body, more) {
   known.clear();
+  typed.length = 0;
   const yours = [more.caption, more.caption_cot].filter(Boolean);
   $("conflict-since").replaceChildren(...(body.since.length ? lived(body.since) : [el("li", {}, "its text or its images")]));
   $("conflict-yours").replaceChildren(...(yours.length
@@ -326,9 +346,21 @@ const KEYS = [
 ];
 const bound = new Map(KEYS.flatMap(([key, , work, other]) => [[key, work], ...(other ? [[other, work]] : [])]));
 
+const fieldOf = (target) => target.closest("textarea, input:not([type=radio], [type=range]), select");
+
 document.addEventListener("keydown", (event) => {
-  const field = event.target.closest("textarea, input:not([type=radio], [type=range]), select");
-  if ($("rejecting").open) return rejectingKey(event, field);
+  const plain = !event.ctrlKey && !event.metaKey && !event.altKey && !fieldOf(event.target);
+  if (waiting > 0 && plain && (bound.has(event.key) || /^(Enter|[\p{L}\p{N}])$/u.test(event.key))) {
+    event.preventDefault();
+    typed.push(event.key);
+  } else {
+    pressed(event, event.target);
+  }
+});
+
+function pressed(event, target) {
+  const field = fieldOf(target);
+  if ($("rejecting").open) return rejectingKey(event, target, field);
   if (document.querySelector("dialog[open]")) return undefined;
   if (event.key === "Escape") {
     if (field && pair && ["caption", "cot"].includes(field.id)) texts.show(pair);
@@ -341,17 +373,17 @@ document.addEventListener("keydown", (event) => {
     return act(save);
   }
   if (field || event.ctrlKey || event.metaKey || event.altKey) return undefined;
-  if (event.target.matches("button, summary, input") && [" ", "Enter", "ArrowUp", "ArrowDown"].includes(event.key)) return undefined;
+  if (target.matches("button, summary, input") && [" ", "Enter", "ArrowUp", "ArrowDown"].includes(event.key)) return undefined;
   const work = bound.get(event.key);
   if (!work || (pair === null && !["?", "/", "g", "t"].includes(event.key))) return undefined;
   event.preventDefault();
   return work();
-});
+}
 
-function rejectingKey(event, field) {
+function rejectingKey(event, target, field) {
   if (event.key === "Enter" && !event.shiftKey) {
     event.preventDefault();
-    return $("rejecting").close(event.target.id === "rejecting-cancel" ? "" : "reject");
+    return target.id === "rejecting-cancel" ? $("rejecting").close() : rejected();
   }
   if (field || event.ctrlKey || event.metaKey || event.altKey) return undefined;
   const error = document.querySelector(`#errors input[data-key="${CSS.escape(event.key)}"]`);
@@ -404,7 +436,7 @@ function begin() {
     previous: () => act(() => step(-1)), next: () => act(() => step(1)), theme, help: () => $("keys").showModal(),
     drawer: () => drawer(!document.body.classList.contains("with-list")),
     "zoom-in": () => pictures.zoomBy(1.5), "zoom-out": () => pictures.zoomBy(1 / 1.5), "zoom-fit": () => pictures.fitAgain(),
-    "rejecting-cancel": () => $("rejecting").close(""),
+    "rejecting-cancel": () => $("rejecting").close(), "rejecting-done": rejected,
   };
   for (const [id, work] of Object.entries(clicks)) $(id).addEventListener("click", work);
   for (const button of $("modes").children) button.addEventListener("click", () => pictures.setMode(button.dataset.mode));
