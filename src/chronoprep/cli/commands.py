@@ -307,6 +307,43 @@ def verify(
     return render.of_verification(done, show)
 
 
+@command(
+    "review",
+    "dataset",
+    "review vlm.model vlm.endpoint vlm.request_timeout labels.preset umt5.tokenizer "
+    f"verify.suspect_above verify.false_alarms labels.allow_caption_as_prompt {FRAMES}",
+)
+def review(
+    call: Call,
+    folder: Annotated[
+        Path | None, typer.Argument(metavar="DATASET", help="The dataset folder.")
+    ] = None,
+) -> Answer:
+    """Look at pairs and their labels in the browser, and accept, reject or change them.
+
+    chronoprep review my-dataset --reviewer Ada
+    chronoprep review my-dataset --endpoint http://localhost:8000/v1 --no-browser
+    """
+    from chronoprep.workflows.review import review_dataset
+
+    given = [path for path in (folder, call.dataset) if path is not None]
+    if len(given) != 1:
+        raise ConfigError(
+            "Give one dataset folder.", hint="For example: chronoprep review my-dataset"
+        )
+
+    def ready(address: str) -> None:
+        call.reporter.say("Stop it with Ctrl-C. The page:")
+        typer.echo(address)
+        if call.settings.review.browser:
+            import webbrowser
+
+            webbrowser.open(address)
+
+    review_dataset(given[0], call.settings, ready=ready, reporter=call.reporter)
+    return render.of_text("", {})
+
+
 @command("merge", settings="labels.allow_caption_as_prompt verify.min_score")
 def merge(
     call: Call,
