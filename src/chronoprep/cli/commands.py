@@ -310,8 +310,9 @@ def verify(
 @command(
     "review",
     "dataset",
-    "review vlm.model vlm.endpoint vlm.request_timeout labels.preset umt5.tokenizer "
-    f"verify.suspect_above verify.false_alarms labels.allow_caption_as_prompt {FRAMES}",
+    "review pairs.allow_urls vlm.model vlm.endpoint vlm.request_timeout labels.preset "
+    f"umt5.tokenizer verify.suspect_above verify.false_alarms labels.allow_caption_as_prompt "
+    f"{FRAMES}",
 )
 def review(
     call: Call,

@@ -84,7 +84,7 @@ def _listening(port: int) -> socket.socket:
     Raises:
         ConfigError: The port can't be had.
     """
-    # Named in full: of another protocol, as it seems, asyncio would let small packets wait for more.
+    # Named in full: else asyncio does not know it for TCP, and small answers wait for an ACK.
     listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
