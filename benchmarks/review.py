@@ -2,7 +2,7 @@
 
     .venv/bin/python benchmarks/review.py --pairs 100000
 
-Needs Playwright and a Chromium, which `make test-browser` tells of. The pairs share 200 pictures
+Needs Playwright and a Chromium, which `make test-browser` tells of. The pairs share 24 pictures
 of 1024² pixels; each has its own label and score.
 """
 
@@ -23,7 +23,7 @@ import psutil
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
-PICTURES = 200
+PICTURES = 24
 STEPS = 60
 
 

@@ -173,6 +173,43 @@ def test_what_a_run_writes_meanwhile_is_shown_and_does_not_outrank_a_human(
     assert [row["key"] for row in found] == ["pair-001"]
 
 
+def test_scores_that_come_later_are_counted_in_when_asked(tmp_path: Path, run: Run) -> None:
+    dataset = dataset_of(tmp_path, run, 3, scores=lambda number: 0.9 - number / 4)
+    client = client_of(site_of(dataset.folder))
+    assert client.get("/api/pair/pair-000").json()["score"] is not None
+    edited = decide(client, "pair-000", "edit", caption_cot="A human's prompt.")
+    assert edited["score"] is None, "it was of the old text"
+    assert client.get("/api/overview").json()["outdated"] == 0
+    new = dataset.journal.state("pair-001").scores[0].model_copy(
+        update={"key": "pair-000", "scores": {"colour": 0.2},
+                "of": text_digest(Dataset(dataset.folder).journal.state("pair-000").text)}
+    )  # fmt: skip
+    dataset.append([new])
+    client.get("/api/news")
+    assert client.get("/api/overview").json()["outdated"] == 1
+    client.post("/api/scores", json={})
+    assert client.get("/api/overview").json()["outdated"] == 0
+    assert client.get("/api/pair/pair-000").json()["score"] == pytest.approx(0.97 * 0.2, abs=1e-3)
+    found = client.get("/api/list?finding=colour").json()["rows"]
+    assert [row["key"] for row in found] == ["pair-000"]
+
+
+def test_pictures_that_were_exchanged_since_are_told(tmp_path: Path, run: Run) -> None:
+    dataset = dataset_of(tmp_path, run, 1)
+    from chronoprep.images.load import content_hash
+
+    (entry,) = dataset.index.entries()
+    dataset.append([Label(key="pair-000", caption="x", caption_cot="y",
+                          images=content_hash(entry.pair))])  # fmt: skip
+    client = client_of(site_of(dataset.folder))
+    before = client.get("/api/pair/pair-000").json()
+    assert not before["stale"]
+    Image.new("RGB", (30, 30), "red").save(entry.target)
+    after = client.get("/api/pair/pair-000").json()
+    assert after["stale"]
+    assert after["stamp"] != before["stamp"], "the page fetches it anew"
+
+
 def test_exchanged_roles_turn_the_pair_in_the_next_run(tmp_path: Path, run: Run) -> None:
     dataset = dataset_of(tmp_path, run, 2)
     client = client_of(site_of(dataset.folder))

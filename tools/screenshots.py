@@ -17,12 +17,12 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
 SIZE = {"width": 1440, "height": 900}
-PAIRS, WRONG_EVERY = 60, 6
+PAIRS, WRONG_EVERY = 36, 4
 
 
 def dataset(folder: Path) -> Path:
     """Synthetic pairs, some with the label of another one."""
-    chronoprep("synth", PAIRS, "--output", folder / "pairs", "--size", 512)
+    chronoprep("synth", PAIRS, "--output", folder / "pairs", "--size", 320)
     truth = (folder / "pairs/truth.jsonl").read_text("utf-8").splitlines()
     rows = [json.loads(line) for line in truth]
     drawn = random.Random(2)

@@ -17,6 +17,7 @@ Show = Literal["suspects", "open", "all", "accept", "edit", "reject", "failed", 
 Order = Literal["worst", "key", "random"]
 
 _BARS = 40  # of the histogram
+_MOST_RULES = 64  # names of findings that are told apart: bits of a number
 _VERDICTS = ["", "accept", "edit", "reject"]
 _STATUSES = ["", "ok", "no_change", "failed", "rejected"]
 
@@ -56,7 +57,9 @@ class Columns:
         self.score = np.full(count, np.nan, np.float32)
         self.percentile = np.full(count, np.nan, np.float32)
         self.doubted = np.zeros(count, bool)
-        self.judged = np.zeros(count, bool)  # the text as it is now
+        self.judged = np.zeros(count, bool)  # by some rules, the text as it is now
+        self.text = np.zeros(count, np.int64)  # which one that is
+        self.scored = np.zeros(count, np.int64)  # which one the score is of
         self.verdict = np.zeros(count, np.uint8)
         self.status = np.zeros(count, np.uint8)
         self.kind = np.zeros(count, np.uint16)
@@ -74,6 +77,7 @@ class Columns:
         self.score[:] = np.nan
         self.percentile[:] = np.nan
         self.doubted[:] = False
+        self.scored[:] = self.text
         for key, verdict in verdicts.items():
             if (row := self.row.get(key)) is not None:
                 self.score[row], self.percentile[row] = verdict.score, verdict.percentile
@@ -84,14 +88,15 @@ class Columns:
         """Take over how a pair stands."""
         row = self.row[key]
         scores = state.scores
-        self.judged[row] = bool(scores)
+        self.judged[row], self.text[row] = bool(scores), hash(state.text)
         self.verdict[row] = _VERDICTS.index(state.verdict or "")
         self.status[row] = _STATUSES.index(state.status or "")
         kind = next((score.edit for score in reversed(scores) if score.edit), "") or ""
         self.kind[row] = _number(self.kinds, kind)
         bits = 0
         for name in {name for score in scores for name, weight in score.scores.items() if weight}:
-            bits |= 1 << _number(self.rules, name)
+            number = _number(self.rules, name)
+            bits |= 1 << number if number < _MOST_RULES else 0
         self.findings[row] = bits
         self.words[row] = "\n".join(filter(None, (key, *state.text)))
 
@@ -102,7 +107,7 @@ class Columns:
             named = self.kinds.index(query.kind) if query.kind in self.kinds else -1
             chosen &= self.kind == named
         if query.finding is not None:
-            known = query.finding in self.rules
+            known = query.finding in self.rules[:_MOST_RULES]
             bit = np.uint64(1 << self.rules.index(query.finding) if known else 0)
             chosen &= (self.findings & bit) != 0
         if text := query.text.casefold().strip():
@@ -146,11 +151,11 @@ class Columns:
     def named(self) -> dict[str, list[tuple[str, int]]]:
         """Kinds of edit and findings, each with how many pairs have it, the most frequent first."""
         of_kind = np.bincount(self.kind, minlength=len(self.kinds)).tolist()
-        bits = [np.uint64(1 << bit) for bit in range(len(self.rules))]
+        bits = [np.uint64(1 << bit) for bit in range(len(self.rules))][:_MOST_RULES]
         of_rule = [int(np.count_nonzero(self.findings & bit)) for bit in bits]
         return {
             "kinds": _ranked(zip(self.kinds, of_kind, strict=True)),
-            "findings": _ranked(zip(self.rules, of_rule, strict=True)),
+            "findings": _ranked(zip(self.rules, of_rule, strict=False)),
         }
 
     def histogram(self) -> dict[str, list[int]]:
@@ -164,11 +169,22 @@ class Columns:
 
     def accepted(self) -> list[tuple[float, str | None]]:
         """Score and kind of edit of the labels that humans accepted as they were judged."""
-        rows = (self.verdict == 1) & self.judged & ~np.isnan(self.score)
+        rows = (self.verdict == 1) & self.judged & (self.text == self.scored)
+        rows &= ~np.isnan(self.score)
         return [
             (float(self.score[row]), self.kinds[self.kind[row]] or None)
             for row in np.flatnonzero(rows)
         ]
+
+    def is_scored(self, key: str) -> bool:
+        """Whether the score is of the text as it is now."""
+        row = self.row[key]
+        return bool(self.judged[row] and self.text[row] == self.scored[row])
+
+    def outdated(self) -> int:
+        """How many labels were judged since all were held against each other."""
+        unknown = np.isnan(self.score) | (self.text != self.scored)
+        return int((self.judged & unknown).sum())
 
     def left(self, above: float) -> int:
         """How many labels of a higher score no human has decided on."""

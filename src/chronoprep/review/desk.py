@@ -133,8 +133,7 @@ class Desk:
         entry = self.entries[self.columns.row[key]]
         roles = self._roles.get(key)
         if roles is not None and roles.exchanges(entry.source, entry.target):
-            turned = entry._replace(source=entry.target, target=entry.source, images=None)
-            return turned._replace(files=files_stamp(turned.source, turned.target))
+            return entry._replace(source=entry.target, target=entry.source, images=None)
         return entry
 
     def overview(self, above: float | None = None) -> dict[str, Any]:
@@ -151,6 +150,7 @@ class Desk:
             "decided": self.decided,
             "relabel": self.hooks.relabel is not None,
             "version": self.version,
+            "outdated": columns.outdated(),
             **columns.named(),
         }
 
@@ -195,7 +195,8 @@ class Desk:
         """
         entry = self.entry(key)
         state = self.dataset.journal.state(key)
-        judged = self.verdicts.get(key) if state.scores else None
+        judged = self.verdicts.get(key) if self.columns.is_scored(key) else None
+        files = files_stamp(entry.source, entry.target)
         card = card_of(entry, state, judged)
         label = state.label
         model = Text(label.caption, label.caption_cot) if label is not None else NO_TEXT
@@ -210,10 +211,10 @@ class Desk:
             "seen": len(state.events),
             "history": _history(state.events),
             "turned": state.roles is not None and state.roles.exchanges(*self._found(key)),
-            "stale": self._stale(entry, state),
+            "stale": _is_stale(entry, files, state),
             "relabelling": key in self._relabelling,
             "relabel_failed": self._failed.get(key),
-            "stamp": of_text(f"{entry.source}{entry.target}{entry.files}", 6),
+            "stamp": of_text(f"{entry.source}{entry.target}{files}", 6),
             "origin": entry.origin,
         }
 
@@ -322,16 +323,6 @@ class Desk:
         entry = self.entries[self.columns.row[key]]
         return entry.source, entry.target
 
-    def _stale(self, entry: Entry, state: State) -> bool:
-        """Whether the text is of other images than those that lie there now."""
-        if state.images is None or state.images_of(entry.files) == state.images:
-            return False
-        try:
-            images = [content_digest(parse(ref)) for ref in (entry.source, entry.target)]
-        except ChronoprepError:
-            return False
-        return of_both(images[0], images[1]) != state.images
-
     def _relabel(self, key: str) -> None:
         relabel = self.hooks.relabel
         if relabel is None or key in self._relabelling:
@@ -356,6 +347,21 @@ class Desk:
                 self._news.append((self.version, key))
 
         self._asking.submit(ask)
+
+
+def _is_stale(entry: Entry, files: str | None, state: State) -> bool:
+    """Whether the text is of other images than those that lie there now.
+
+    Args:
+        files: How they look now.
+    """
+    if state.images is None or state.images_of(files) == state.images:
+        return False
+    try:
+        images = [content_digest(parse(ref)) for ref in (entry.source, entry.target)]
+    except ChronoprepError:
+        return False
+    return of_both(images[0], images[1]) != state.images
 
 
 def _to_be_expanded(state: State) -> bool:

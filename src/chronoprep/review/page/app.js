@@ -57,6 +57,8 @@ async function overview() {
   document.title = `${seen.dataset} – review`;
   $("reviewer").textContent = seen.reviewer ?? "";
   $("relabel").hidden = !seen.relabel;
+  $("rescore").hidden = seen.outdated === 0;
+  $("rescore").textContent = `${count(seen.outdated, "label")} verified since: count them in`;
   const decided = seen.counts.accept + seen.counts.edit + seen.counts.reject;
   const all = decided + seen.counts.suspects;
   const share = all ? (100 * decided) / all : 0;
@@ -418,6 +420,14 @@ async function table() {
   }
 }
 
+/** All labels held against each other anew, with those that verify has judged meanwhile. */
+async function rescore() {
+  await ask("/api/scores", {});
+  known.clear();
+  await list.set({});
+  if (pair !== null && !texts.edited) show(await fetched(pair.key));
+}
+
 function radios(name, choices, keys) {
   return Object.entries(choices).map(([value, text], at) => el("label", {},
     el("input", { type: "radio", name, value, "data-key": keys[at] }), el("kbd", {}, keys[at]), el("span", {}, text)));
@@ -436,7 +446,7 @@ function begin() {
     previous: () => act(() => step(-1)), next: () => act(() => step(1)), theme, help: () => $("keys").showModal(),
     drawer: () => drawer(!document.body.classList.contains("with-list")),
     "zoom-in": () => pictures.zoomBy(1.5), "zoom-out": () => pictures.zoomBy(1 / 1.5), "zoom-fit": () => pictures.fitAgain(),
-    "rejecting-cancel": () => $("rejecting").close(), "rejecting-done": rejected,
+    rescore: () => act(rescore), "rejecting-cancel": () => $("rejecting").close(), "rejecting-done": rejected,
   };
   for (const [id, work] of Object.entries(clicks)) $(id).addEventListener("click", work);
   for (const button of $("modes").children) button.addEventListener("click", () => pictures.setMode(button.dataset.mode));
