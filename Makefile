@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test test-slow test-vllm lint format reference docs bench shapes bench-gpu clean
+.PHONY: install demo test test-slow test-vllm lint format reference docs bench shapes bench-gpu test-browser clean
 
 install: $(STAMP)
 
@@ -44,6 +44,17 @@ $(VLLM_STAMP): pyproject.toml tests/torchvision_on_cpu.py
 
 test-vllm: $(VLLM_STAMP)
 	$(VLLM)/bin/python -m pytest -m vllm tests/test_vllm.py
+
+# Pages in a real Chromium: the program that CHROMIUM names, or one on PATH. axe-core is npm's.
+AXE := build/axe/package/axe.min.js
+
+$(AXE):
+	mkdir -p build/axe
+	cd build/axe && npm pack --silent axe-core@4.14.1 && tar -xzf axe-core-4.14.1.tgz
+
+test-browser: $(STAMP) $(AXE)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt playwright
+	$(BIN)/python -m pytest -m browser
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

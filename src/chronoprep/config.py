@@ -247,6 +247,17 @@ class VerifySettings(Section, title="Verification"):
     )
 
 
+class ReviewSettings(Section, title="Review"):
+    """The page on which humans decide."""
+
+    port: int = Field(8484, ge=0, le=65535, description="Of this machine; 0: any that is free.")
+    reviewer: str | None = Field(None, description="Your name, for the journal.")
+    browser: bool = Field(True, description="Open the page in this machine's browser.")
+    follow_links: bool = Field(
+        False, description="Show pictures that links lead to outside of the folder of pairs."
+    )
+
+
 class RunSettings(Section, title="Run"):
     """Where the work is done, and which part of it."""
 
@@ -296,6 +307,7 @@ class Settings(Section):
     umt5: UMT5Settings = UMT5Settings()
     verify: VerifySettings = VerifySettings()
     export: ExportSettings = ExportSettings()
+    review: ReviewSettings = ReviewSettings()
     run: RunSettings = RunSettings()
 
     @model_validator(mode="after")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from chronoprep.cli import completion, render
+from chronoprep.cli import completion, numbers, render
 from chronoprep.cli.app import PAIRS, Call, app, command, run_option
 from chronoprep.cli.render import Answer
 from chronoprep.errors import ConfigError
@@ -301,15 +301,52 @@ def verify(
     """
     from chronoprep import workflows
 
+    done = workflows.verify_labels(
+        _one_dataset(call, folder),
+        call.settings,
+        model=model,
+        reporter=call.reporter,
+        dry_run=call.dry_run,
+    )
+    return render.of_verification(done, show)
+
+
+@command(
+    "review",
+    "dataset",
+    "review pairs.allow_urls vlm.model vlm.endpoint vlm.request_timeout labels.preset "
+    f"umt5.tokenizer verify.suspect_above verify.false_alarms labels.allow_caption_as_prompt "
+    f"{FRAMES}",
+)
+def review(
+    call: Call,
+    folder: Annotated[
+        Path | None, typer.Argument(metavar="DATASET", help="The dataset folder.")
+    ] = None,
+) -> Answer:
+    """Look at pairs and their labels in the browser, and accept, reject or change them.
+
+    chronoprep review my-dataset --reviewer Ada
+    chronoprep review my-dataset --endpoint http://localhost:8000/v1 --no-browser
+    """
+    from chronoprep.workflows.review import review_dataset
+
     given = [path for path in (folder, call.dataset) if path is not None]
     if len(given) != 1:
         raise ConfigError(
-            "Give one dataset folder.", hint="For example: chronoprep verify my-dataset"
+            "Give one dataset folder.", hint="For example: chronoprep review my-dataset"
         )
-    done = workflows.verify_labels(
-        given[0], call.settings, model=model, reporter=call.reporter, dry_run=call.dry_run
-    )
-    return render.of_verification(done, show)
+
+    def ready(address: str) -> None:
+        call.reporter.say("Stop it with Ctrl-C. The page:")
+        typer.echo(address)
+        if call.settings.review.browser:
+            import webbrowser
+
+            webbrowser.open(address)
+
+    review_dataset(given[0], call.settings, ready=ready, reporter=call.reporter)
+    return render.of_text("", {})
 
 
 @command("export", "dataset dry_run", f"export verify.min_score {FRAMES}")
@@ -415,6 +452,65 @@ def merge(
         folder, call.settings, shards=shards or (), partial=partial, reporter=call.reporter
     )
     return render.of_summaries(done, f"Result: {folder}")
+
+
+SHOWN = f"verify.suspect_above verify.false_alarms umt5.model umt5.tokenizer {FRAMES}"
+
+
+@command("report", "dataset", SHOWN)
+def report(
+    call: Call,
+    folder: Annotated[
+        Path | None, typer.Argument(metavar="DATASET", help="The dataset folder.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The page; else DATASET/report.html.")
+    ] = None,
+    gallery: Annotated[int, typer.Option(min=0, help="How many pairs the page shows.")] = 100,
+    terminal: Annotated[
+        bool, typer.Option("--terminal", help="Show the numbers here; write no page.")
+    ] = False,
+) -> Answer:
+    """Write one HTML file of a dataset's numbers and pictures, to look at or to send around.
+
+    chronoprep report my-dataset --output report.html
+    chronoprep report my-dataset --terminal
+    """
+    from chronoprep.workflows.report import FILE, report_dataset
+
+    place = _one_dataset(call, folder)
+    if terminal and output is not None:
+        raise ConfigError("Either --terminal or --output.", hint="--terminal writes no page.")
+    page = None if terminal else output or place / FILE
+    done = report_dataset(place, call.settings, page=page, gallery=gallery, reporter=call.reporter)
+    return numbers.of_report(done) if terminal else numbers.of_page(done)
+
+
+@command("stats", "dataset", SHOWN)
+def stats(
+    call: Call,
+    folder: Annotated[
+        Path | None, typer.Argument(metavar="DATASET", help="The dataset folder.")
+    ] = None,
+) -> Answer:
+    """Count a dataset: labels, kinds of edit, words and tokens, sizes, duplicates.
+
+    chronoprep stats my-dataset
+    chronoprep stats my-dataset --json
+    """
+    from chronoprep.workflows.report import report_dataset
+
+    done = report_dataset(_one_dataset(call, folder), call.settings, reporter=call.reporter)
+    return numbers.of_report(done)
+
+
+def _one_dataset(call: Call, folder: Path | None) -> Path:
+    given = [path for path in (folder, call.dataset) if path is not None]
+    if len(given) != 1:
+        raise ConfigError(
+            "Give one dataset folder.", hint=f"For example: chronoprep {call.name} my-dataset"
+        )
+    return given[0]
 
 
 @command("synth")

@@ -203,8 +203,8 @@ def of_summaries(summaries: Sequence[Summary], where: str = "") -> Answer:
     notes = [plain(f"  {s.what}: {note}") for s in summaries for note in s.notes]
     last = [plain(where)] if where else []
     failures = [line for s in summaries for line in _failures(s)]
-    table = _table(f"|{counts}", rows, right=counts)
-    shown = [table, *notes, *failures, *_findings(findings), *last]
+    table = table_of(f"|{counts}", rows, right=counts)
+    shown = [table, *notes, *failures, *lines_of(findings), *last]
     failed = bool(failures) or _errors(findings)
     return Answer(list(map(_summary_json, summaries)), shown, failed)
 
@@ -214,7 +214,7 @@ def of_report(report: PairReport) -> Answer:
     captions = f", {report.captions} with a caption or prompt" if report.captions else ""
     count = f"[bold]{report.pairs} pairs[/] ({escape(report.layout)}){captions}"
     last = [] if report.looked else ["The images were not opened."]
-    shown = [count, str(report.tally), *_findings(report.findings), *last]
+    shown = [count, str(report.tally), *lines_of(report.findings), *last]
     return Answer({**vars(report), "counts": report.counts}, shown, _errors(report.findings))
 
 
@@ -226,7 +226,7 @@ def of_check(report: CheckReport) -> Answer:
     if not bad and _errors(report.findings):
         state = "[red]there are errors[/]"
     count = f"[bold]{report.samples} samples[/] for the {reader}: {state}"
-    return Answer(report.findings, [count, *_findings(report.findings)], _errors(report.findings))
+    return Answer(report.findings, [count, *lines_of(report.findings)], _errors(report.findings))
 
 
 def of_verification(done: Verification, most: int) -> Answer:
@@ -247,7 +247,7 @@ def of_verification(done: Verification, most: int) -> Answer:
     if done.threshold.accepted:
         by += f", from {done.threshold.accepted} labels that a human accepted"
     count = f"{suspects} of {len(done.verdicts)} labels are suspects ({by})"
-    table = [_table("score|percentile|suspect|key|why", rows, right="score|percentile")]
+    table = [table_of("score|percentile|suspect|key|why", rows, right="score|percentile")]
     shown = [*summary.shown, *(table if rows else ()), count]
     value = [verdict._asdict() for verdict in done.verdicts]
     return Answer(value, shown, summary.failed)
@@ -260,7 +260,7 @@ def of_models(models: Sequence[dict[str, Any]]) -> Answer:
         needs = f"{model['memory_gb']:.0f} GB" if model["memory_gb"] >= 1 else "< 1 GB"
         where, cached = model["runs_on"] or "too large", "yes" if model["cached"] else ""
         rows.append([model["name"], model["id"], needs, where, cached])
-    table = _table("name|hub id|needs|runs here on|cached", rows, right="needs")
+    table = table_of("name|hub id|needs|runs here on|cached", rows, right="needs")
     last = "--model also takes any other image-text-to-text hub id, or a folder."
     return Answer(models, [table, last])
 
@@ -289,7 +289,7 @@ def _summary_json(summary: Summary) -> dict[str, Any]:
     return values
 
 
-def _table(names: str, rows: list[list[Any]], *, right: str) -> Table:
+def table_of(names: str, rows: list[list[Any]], *, right: str) -> Table:
     """A table of columns named in `names`; those in `right` are set to the right."""
     from rich.table import Table
 
@@ -317,7 +317,7 @@ def _failures(summary: Summary) -> Iterator[str | Text]:
         yield plain(f"  … and {len(causes) - SHOWN} more causes: all with --json")
 
 
-def _findings(findings: Sequence[Finding]) -> Iterator[str | Text]:
+def lines_of(findings: Sequence[Finding]) -> Iterator[str | Text]:
     """The first few findings of each kind, the worst kind first; a remedy stands below the last of
     those that it is for."""
     kinds: dict[str, list[Finding]] = {}

@@ -28,6 +28,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from chronoprep import digest
 from chronoprep.data import Likelihood, Status
+from chronoprep.images.refs import told_apart
 
 Verdict = Literal["accept", "reject", "edit"]
 Fault = Literal[
@@ -151,6 +152,10 @@ class Roles(Event):
     def refuses(self, images: str | None) -> bool:
         """Whether a digest is of the images the other way round."""
         return images == self.instead != self.images
+
+    def exchanges(self, source: str, target: str) -> bool:
+        """Whether these references have each other's role."""
+        return told_apart(target, source) == (self.source, self.target)
 
 
 class Score(Event):

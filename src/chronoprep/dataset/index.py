@@ -17,7 +17,7 @@ from chronoprep.data import Outcome, Pair
 from chronoprep.dataset.events import Roles
 from chronoprep.errors import ConfigError, PairError
 from chronoprep.files import replacing
-from chronoprep.images.refs import file_of, of_path, told_apart
+from chronoprep.images.refs import file_of, of_path
 from chronoprep.images.sources import files_stamp
 from chronoprep.rows import Rows
 
@@ -246,13 +246,9 @@ def _turned(frame: polars.DataFrame, roles: Mapping[str, Roles]) -> polars.DataF
 
     if not roles:
         return frame
-    known = pl.Series(roles, dtype=pl.String).implode()
+    known = pl.Series(list(roles), dtype=pl.String).implode()
     rows = frame.select("key", "source", "target").filter(pl.col("key").is_in(known)).rows()
-    wrong = [
-        key
-        for key, source, target in rows
-        if told_apart(target, source) == (roles[key].source, roles[key].target)
-    ]
+    wrong = [key for key, *refs in rows if roles[key].exchanges(*refs)]
     if not wrong:
         return frame
     turn = pl.col("key").is_in(pl.Series(wrong, dtype=pl.String).implode())

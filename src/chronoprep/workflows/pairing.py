@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from chronoprep.config import Settings
 from chronoprep.data import Finding, Outcome, Pair, Remote
@@ -20,6 +20,9 @@ from chronoprep.pairs import Discovery, Tally, discover
 from chronoprep.rows import Rows
 from chronoprep.workflows.faults import finding as finding_of
 from chronoprep.workflows.progress import Reporter, Silent
+
+if TYPE_CHECKING:
+    from chronoprep.images.inspection import Inspection
 
 SHEET_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 SHEET_PAIRS = 1500  # so many fit on a WebP
@@ -111,7 +114,7 @@ def report_pairs(
         findings=list(findings_of(found)),
     )
     if look:
-        report.findings += _of_images(found.pairs, settings, reporter)
+        report.findings += look_at(found.pairs, settings, reporter)
     if sheet is not None:
         from chronoprep.images.sheet import save_sheet
 
@@ -141,7 +144,17 @@ def findings_of(found: Discovery) -> Iterator[Finding]:
         yield Finding("renamed-key", "note", key, f"made of {name}")
 
 
-def _of_images(pairs: Rows[Pair], settings: Settings, reporter: Reporter) -> Iterator[Finding]:
+def look_at(
+    pairs: Sequence[Pair],
+    settings: Settings,
+    reporter: Reporter,
+    take: Callable[[Inspection], None] | None = None,
+) -> Iterator[Finding]:
+    """Open the images of pairs, and say what is to be said of them.
+
+    Args:
+        take: Told of each pair that can be used.
+    """
     from chronoprep.images.alignment import flaws_of
     from chronoprep.images.inspection import Lookalikes, inspect
 
@@ -154,6 +167,8 @@ def _of_images(pairs: Rows[Pair], settings: Settings, reporter: Reporter) -> Ite
             continue
         reporter.advance("ok")
         alike.add(seen.key, seen.value)
+        if take is not None:
+            take(seen.value)
         if seen.value.identical:
             yield _warning("identical", seen.key, "source and target are the same")
         if seen.value.mismatch:

@@ -1,0 +1,1 @@
+"""The review page: a desk for decisions, its pictures, its server."""
