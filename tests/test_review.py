@@ -423,6 +423,8 @@ def test_decisions_that_are_none_are_refused(outside: tuple[Any, str]) -> None:
         answer = client.post("/api/pair/pair-000", json=body)
         assert answer.status_code == 400, body
         assert answer.json()["error"]
+    for wrong in ("show=x", "order=x", "above=x", "offset=x"):
+        assert client.get(f"/api/list?{wrong}").status_code == 400
     too_long = client.post("/api/pair/pair-000", content=b" " * 2_000_000,
                            headers={"content-type": "application/json"})  # fmt: skip
     assert too_long.status_code == 413
