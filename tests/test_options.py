@@ -128,8 +128,8 @@ def test_the_help_of_a_command(command: str, run: Run, monkeypatch: pytest.Monke
 
 def test_commands_stand_in_the_order_of_use(run: Run) -> None:
     order = ["pairs", "prepare", "caption", "cot", "pair2video", "build-csv", "umt5", "check"]
-    order += ["verify", "export", "enhance", "merge", "synth"]
-    assert list(COMMANDS) == [*order, "models"]
+    order += ["verify", "review", "export", "enhance", "merge", "report", "stats", "synth"]
+    assert list(COMMANDS) == [*order, "models", "doctor"]
     shown = run("--help").stdout
     places = [shown.index(f" {command} ") for command in order]
     assert places == sorted(places)

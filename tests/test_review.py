@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,6 +23,7 @@ from chronoprep.config import Settings
 from chronoprep.dataset import Dataset, Label, Review, Score
 from chronoprep.dataset.events import text_digest
 from conftest import Result
+from fault_server import caption_of, cot_of, fingerprint
 
 Run = Callable[..., Result]
 HERE = "http://127.0.0.1:8484"
@@ -236,23 +238,38 @@ def test_exchanged_roles_turn_the_pair_in_the_next_run(tmp_path: Path, run: Run)
     assert (back["source"], back["target"]) == (before["source"], before["target"])
 
 
-def test_a_new_label_comes_in_the_background(tmp_path: Path, run: Run) -> None:
-    dataset = dataset_of(tmp_path, run, 1)
-    site = site_of(dataset.folder)
-    done = threading.Event()
-
-    def relabel(entry: Any, _state: Any) -> list[Any]:
-        done.wait(10)
-        return [Label(key=entry.key, caption="Newly.", caption_cot="A new prompt.", model="m")]
-
-    site.desk.hooks = site.desk.hooks._replace(relabel=relabel)
-    client = client_of(site)
+def test_an_endpoint_writes_a_new_label_in_the_background(
+    tmp_path: Path, run: Run, fault_server: Callable[..., str]
+) -> None:
+    dataset = dataset_of(tmp_path, run, 2)
+    client = client_of(site_of(dataset.folder, vlm={"endpoint": fault_server()}))
+    assert client.get("/api/overview").json()["relabel"]
     decide(client, "pair-000", "reject")
-    assert decide(client, "pair-000", "relabel")["relabelling"]
-    done.set()
-    site.desk._asking.shutdown(wait=True)
-    pair = client.get("/api/pair/pair-000").json()
-    assert (pair["cot"], pair["status"], pair["relabelling"]) == ("A new prompt.", "ok", False)
+    new = relabelled(client, "pair-000")
+    assert (new["status"], new["verdict"], new["relabel_failed"]) == ("ok", None, None)
+    assert (new["caption"], new["cot"]) == (caption_of(own_of(new)), cot_of(own_of(new)))
+    # Of a human's own instruction, the prompt is written.
+    own = own_of(client.get("/api/pair/pair-001").json())
+    decide(client, "pair-001", "edit", caption=caption_of(own))
+    expanded = relabelled(client, "pair-001")
+    assert (expanded["caption"], expanded["cot"]) == (caption_of(own), cot_of(own))
+    assert (expanded["verdict"], expanded["provenance"]["origin"]) == ("edit", "human")
+
+
+def own_of(pair: Any) -> str:
+    """What the server knows a pair's pictures by."""
+    return fingerprint(*(Image.open(pair[side]) for side in ("source", "target")))
+
+
+def relabelled(client: TestClient, key: str) -> Any:
+    """A pair once the model has answered."""
+    pair = decide(client, key, "relabel")
+    late = time.monotonic() + 60
+    while pair["relabelling"]:
+        assert time.monotonic() < late
+        time.sleep(0.05)
+        pair = client.get(f"/api/pair/{key}").json()
+    return pair
 
 
 def test_sixty_accepted_labels_tell_the_rate_of_false_alarms(tmp_path: Path, run: Run) -> None:
@@ -406,6 +423,8 @@ def test_decisions_that_are_none_are_refused(outside: tuple[Any, str]) -> None:
         answer = client.post("/api/pair/pair-000", json=body)
         assert answer.status_code == 400, body
         assert answer.json()["error"]
+    for wrong in ("show=x", "order=x", "above=x", "offset=x"):
+        assert client.get(f"/api/list?{wrong}").status_code == 400
     too_long = client.post("/api/pair/pair-000", content=b" " * 2_000_000,
                            headers={"content-type": "application/json"})  # fmt: skip
     assert too_long.status_code == 413

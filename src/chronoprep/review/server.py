@@ -18,7 +18,7 @@ import socket
 from collections.abc import Awaitable, Callable
 from functools import cached_property
 from importlib.resources import files
-from typing import Any
+from typing import Any, get_args
 
 import uvicorn
 from pydantic import ValidationError
@@ -32,7 +32,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from chronoprep.errors import ChronoprepError, PairError
-from chronoprep.review.columns import Query
+from chronoprep.review.columns import Order, Query, Show
 from chronoprep.review.desk import Decision, Desk, Refused
 from chronoprep.review.pictures import Pictures
 
@@ -175,6 +175,9 @@ class Site:
 
     async def _list(self, request: Request) -> Response:
         asked = request.query_params
+        known = asked.get("show", "all") in get_args(Show)
+        if not known or asked.get("order", "worst") not in get_args(Order):
+            raise HTTPException(400, "no such list")
         try:
             query = Query(
                 show=asked.get("show", "all"),  # type: ignore[arg-type]
