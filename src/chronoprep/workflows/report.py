@@ -79,12 +79,12 @@ def report_dataset(
         numbers = Numbers()
         told.findings += _look(run, numbers)
         labelled = _count(run, judged, numbers)
-        suspects = [verdict.key for verdict in verdicts if verdict.suspect]
+        suspects = {verdict.key: None for verdict in verdicts if verdict.suspect}
     report = Report(numbers, threshold.all, [*told.findings, *run.summary.findings])
     numbers.find(report.findings)
     if page is not None:
-        keys = suspects[:gallery]
-        others = [key for key in labelled if key not in set(suspects)]
+        keys = list(suspects)[:gallery]
+        others = [key for key in labelled if key not in suspects]
         keys += evenly(others, gallery - len(keys))
         cards = list(_cards(run, keys, judged, report.findings))
         report.shown = len(cards)
