@@ -63,7 +63,8 @@ def judged(pairs: Path, data: Path, model: str, truth: dict[str, str]) -> tuple[
         The keys of its wrong labels; and for each set of signals, every label's score.
     """
     settings = Settings(
-        vlm=VLMSettings(model=model, batch_size=32), labels=LabelSettings(preset="compact")
+        vlm=VLMSettings(model=model, batch_size=32, max_new_tokens=64),
+        labels=LabelSettings(preset="compact", retries=0),
     )
     caption_pairs(data, settings, pairs=pairs)
     scores: Scores = {}

@@ -148,7 +148,8 @@ def _confirmed(pictures: Array, couples: Array) -> Array:
     near = apart.mean((1, 2)) <= _MEAN * evener
     near &= np.percentile(apart, 98, axis=(1, 2)) <= _MOST * evener
     near &= np.abs(light).max((1, 2, 3)) <= _LIGHT
-    return couples[near]
+    kept: Array = couples[near]
+    return kept
 
 
 def _smooth(pictures: Array) -> Array:
