@@ -3,12 +3,14 @@
     python benchmarks/verify.py                       # synthetic pairs, errors planted in labels
     python benchmarks/verify.py --clean 120 --each 12 --model shapes --reworded
     python benchmarks/verify.py --photos WHEELS       # photos; benchmarks/photos says which wheels
+    python benchmarks/verify.py --own-errors          # the model's own errors, found by itself
     python benchmarks/verify.py --cost                # CPU time of a pair of 1024²
 
 Synthetic: 1,000 pairs with their true labels, then 80 of each of ten kinds of errors. Flagged is
 what scores above the score that one in twenty right labels has (`at 5 %`), and what is a suspect as
 the defaults have it (`default`). `--model` has a model judge them, too, as labels of somebody else;
-with `--reworded` they are put into other words first.
+with `--reworded` they are put into other words first. `--own-errors` has the packaged `shapes`
+model label pairs with its weights disturbed, and pairs that were darkened, and verify what it said.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import own_errors
 import photos
 from PIL import Image
 from reworded import reworded
@@ -47,12 +50,15 @@ def main() -> None:
     parser.add_argument("--model", help="a VLM that judges them, too")
     parser.add_argument("--reworded", action="store_true", help="labels of another author")
     parser.add_argument("--photos", type=Path, help="a folder of wheels")
+    parser.add_argument("--own-errors", action="store_true", help="of the `shapes` model")
     parser.add_argument("--cost", action="store_true")
     parser.add_argument("--show", type=int, default=0, help="so many misses and false alarms")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         if arguments.cost:
             cost(Path(folder))
+        elif arguments.own_errors:
+            of_own_errors(arguments, Path(folder))
         elif arguments.photos:
             for part in ("kept", "tuning"):
                 print(f"\nPhotos, captions of `{part}`:\n")
@@ -62,6 +68,32 @@ def main() -> None:
             rows = list(synthetic_rows(arguments, Path(folder)))
             verdicts = verified(rows, Path(folder) / "data", arguments.model)
             report(rows, verdicts, arguments.show)
+
+
+def of_own_errors(arguments: argparse.Namespace, folder: Path) -> None:
+    """A Markdown table: the area under the curve by the signals that are put together."""
+    print("| errors by | labels | wrong | signals | area under the curve | found at 5 % |")
+    print("|---|---:|---:|---|---:|---:|")
+    for number, way in enumerate(own_errors.WAYS):
+        place = folder / str(number)
+        place.mkdir()
+        model = "shapes" if number else str(own_errors.disturbed(place / "model", arguments.seed))
+
+        def rows(way: str = way, place: Path = place) -> Iterator[Row]:
+            for index in range(arguments.clean):
+                sample, pair = own_errors.pictures(way, index, arguments.seed)
+                yield saved(place, f"p{index:05}", pair, "png") | {"truth": sample.instruction}
+
+        truth = own_errors.manifest(rows(), place / "pairs.jsonl")
+        wrong, scores = own_errors.judged(place / "pairs.jsonl", place / "data", model, truth)
+        for name, found in scores.items():
+            high = [score for key, score in found.items() if key in wrong]
+            low = [score for key, score in found.items() if key not in wrong]
+            limit = sorted(low, reverse=True)[len(low) // 20]
+            print(
+                f"| {way} | {len(found)} | {len(wrong)} | {name} | {area(low, high):.3f} | "
+                f"{share(score > limit for score in high)} |"
+            )
 
 
 def synthetic_rows(arguments: argparse.Namespace, folder: Path) -> Iterator[Row]:
@@ -126,7 +158,8 @@ def report(rows: list[Row], verdicts: dict[str, Verdict], show: int) -> None:
     for name, found in [*by_error.items(), ("all wrong", wrong), ("right: false alarms", right)]:
         above = share(v.score > limit for v in found)
         print(f"| {name} | {len(found)} | {above} | {share(v.suspect for v in found)} |")
-    print(f"\nArea under the curve: {area(right, wrong):.3f}")
+    scores = [[verdict.score for verdict in part] for part in (right, wrong)]
+    print(f"\nArea under the curve: {area(*scores):.3f}")
     missed = [v for v in wrong if not v.suspect][:show]
     for title, found in (("accused", [v for v in right if v.suspect][:show]), ("missed", missed)):
         for verdict in found:
@@ -139,8 +172,8 @@ def share(found: Iterable[bool]) -> str:
     return f"{100 * sum(values) / max(1, len(values)):.1f} %"
 
 
-def area(right: list[Verdict], wrong: list[Verdict]) -> float:
-    low, high = np.array([v.score for v in right]), np.array([v.score for v in wrong])
+def area(right: list[float], wrong: list[float]) -> float:
+    low, high = np.array(right), np.array(wrong)
     below = (low[:, None] < high).mean() + 0.5 * (low[:, None] == high).mean()
     return float(below)
 

@@ -26,7 +26,7 @@ from chronoprep.export import TRAINERS, file_name
 from chronoprep.images.load import load_pair
 from chronoprep.workflows.export import Export, export_dataset
 from chronoprep.workflows.stage import opened
-from conftest import Model, text_of, write_pairs
+from conftest import Model, photo, text_of, write_pairs
 
 Run = Callable[..., Any]
 NAMES = (
@@ -250,7 +250,7 @@ def test_an_export_that_was_killed_goes_on(dataset: Path, tmp_path: Path) -> Non
     record = output / ".chronoprep-export.jsonl"
     lines = record.read_text().splitlines(keepends=True)
     keys = [json.loads(line)[0] for line in lines[1:]]
-    started = [json.dumps([key, "", "", "", [0, 0], "", None, "", ""]) + "\n" for key in keys]
+    started = [json.dumps([key, "", "", "", [0, 0], "", None, "", None]) + "\n" for key in keys]
     record.write_text("".join([lines[0], *started, *lines[1:31], lines[31][:20]]))
     done = export(dataset, "ai-toolkit", output).summaries[-1]
     assert (done.done, done.skipped) == (20, 30)
@@ -304,6 +304,31 @@ def test_splits_keep_all_edits_of_a_source_together(dataset: Path, tmp_path: Pat
     assert {all_of_them[f"{number}-{other}"] == all_of_them[f"{number}-0"]
             for number in range(20) for other in range(3)} == {True}  # fmt: skip
     assert few == {key: all_of_them[key] for key in few}
+
+
+def test_splits_keep_sources_that_look_alike_together(tmp_path: Path) -> None:
+    rows = []
+    for number in range(12):
+        image = photo(number, (160, 120))
+        photo(100 + number, (160, 120)).save(tmp_path / f"{number}-t.png")
+        copies = {"png": image, "jpg": image, "webp": image.resize((128, 96))}
+        for kind, copy in copies.items():
+            copy.save(tmp_path / f"{number}.{kind}")
+            rows.append({"key": f"{number}-{kind}", "source": str(tmp_path / f"{number}.{kind}"),
+                         "target": str(tmp_path / f"{number}-t.png")})  # fmt: skip
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with opened(tmp_path / "made", load_settings(), pairs=tmp_path / "pairs.jsonl") as run:
+        run.dataset.append(Label(key=entry.key, caption="Edit.") for entry in run.entries)
+    export(tmp_path / "made", "diffusion-pipe", tmp_path / "out", split="a=0.5,b=0.5")
+    read = {name: set(trainers.diffusion_pipe(tmp_path / "out", name)) for name in ("", "b")}
+    assert len(read[""]) + len(read["b"]) == 36
+    assert read[""]
+    assert read["b"]
+    for number in range(12):
+        family = {f"{number}-{kind}" for kind in ("png", "jpg", "webp")}
+        assert family <= read[""] or family <= read["b"]
+    again = export(tmp_path / "made", "diffusion-pipe", tmp_path / "out", split="a=0.5,b=0.5")
+    assert again.summaries[-1].skipped == 36
 
 
 @pytest.mark.parametrize(

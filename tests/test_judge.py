@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from chronoprep import vlm
 from chronoprep.config import Settings
-from chronoprep.data import GREEDY, Chat, Completion, Picture, Sampling
+from chronoprep.data import GREEDY, Chat, Completion, Likelihood, Picture, Sampling
 from chronoprep.labels.claims import claims_of
 from chronoprep.labels.claims.comparing import contradiction, mirrored, reversed_
 from chronoprep.labels.judge import SCHEMA, Judge, Judged, JudgeTask, read_verdicts
@@ -108,6 +108,7 @@ class Model:
     def __init__(self, caption: str, verdict: str = "yes", missing: str = "") -> None:
         self.caption, self.verdict, self.missing = caption, verdict, missing
         self.asked: list[tuple[Chat, Sampling]] = []
+        self.likelihood: Likelihood | None = None
 
     def generate(self, chats: Sequence[Chat], sampling: Sampling = GREEDY) -> list[Completion]:
         self.asked += [(chat, sampling) for chat in chats]
@@ -119,7 +120,7 @@ class Model:
                 text = json.dumps(
                     {"reasoning": "Seen.", "verdicts": verdicts, "missing": self.missing}
                 )
-            answers.append(Completion(text, 5, truncated=False))
+            answers.append(Completion(text, 5, truncated=False, likelihood=self.likelihood))
         return answers
 
     def close(self) -> None: ...
@@ -187,6 +188,14 @@ def test_its_own_model_is_shown_other_views(judged: Callable[..., Judged]) -> No
     assert np.array_equal(swap[0], target)
     assert np.array_equal(swap[1], source)
     assert len(model.asked) == 2
+    assert "mirror_unsure" not in done.signals, "the backend does not tell"
+
+
+def test_how_sure_its_own_model_is_of_other_views(judged: Callable[..., Judged]) -> None:
+    model = Model(CAR)
+    model.likelihood = Likelihood(-0.1, -0.7, " left")
+    done = judged(model, CAR, own=True)
+    assert done.signals["mirror_unsure"] == pytest.approx(0.503, abs=0.001)
 
 
 def test_wrong_labels_are_found_by_a_model_and_asked_once(run: Run) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -203,6 +204,29 @@ def test_how_sure_the_captioner_was_counts(tmp_path: Path, run: Run) -> None:
     assert [verdict["key"] for verdict in result.json] == ["b", "c", "a"]
     assert [verdict["score"] for verdict in result.json] == [0.5, 0.25, 0.0]
     assert not any(verdict["suspect"] for verdict in result.json)  # ranks alone accuse nobody
+
+
+def test_how_targets_lie_is_told_each_time(tmp_path: Path, run: Run) -> None:
+    source, other = picture(0), picture(2)
+    edited = disc(source, "top left", RED)
+    width = source.shape[1]
+    bars = edited.copy()
+    bars[:, : width // 12] = 0
+    pairs = {
+        "shifted": (source, np.roll(edited, (round(0.025 * width), 3), axis=(1, 0))),
+        "border": (source, bars),
+        "other": (source, other),
+    }
+    data = labelled(tmp_path, run, dict.fromkeys(["good", *pairs], RIGHT), **pairs)
+    shutil.copytree(data, tmp_path / "again")
+    for _ in range(2):  # the second time, nothing is measured
+        told = run("verify", data).stdout
+        assert "shifted: the target lies +6.5 px to the right" in told
+        assert "border: the target has a plain border that the source has not: 21 px left" in told
+        assert "good: the target" not in told
+    told = run("verify", tmp_path / "again", "--align").stdout
+    assert "other: target not aligned: too little of it is like the source" in told
+    assert "+6.5 px" not in told, "it was moved back before it was compared"
 
 
 def test_one_label_of_many_pairs(tmp_path: Path, run: Run) -> None:

@@ -170,6 +170,7 @@ class Score(Event):
         edit: The kind of edit that the text speaks of.
         places: The places that it names.
         spots: Boxes, weights and areas of what changed, for judging places together.
+        flaws: What is the matter with how the images lie over each other: codes and words.
     """
 
     kind: Literal["score"] = "score"
@@ -182,6 +183,7 @@ class Score(Event):
     edit: str | None = None
     places: tuple[str, ...] = ()
     spots: tuple[tuple[float, float, float, float, float, float], ...] = ()
+    flaws: tuple[tuple[str, str], ...] = ()
 
 
 class Artefact(Event):

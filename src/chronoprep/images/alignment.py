@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import cmath
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -112,6 +113,7 @@ class Alignment:
 
 
 UNKNOWN = Alignment(sure=False)
+NOT_ALIGNED = "not aligned"  # in what `aligned` says where it could not
 
 
 def flaws_of(alignment: Alignment, size: Size, limits: Limits = FINE) -> list[Flaw]:
@@ -143,6 +145,15 @@ def flaws_of(alignment: Alignment, size: Size, limits: Limits = FINE) -> list[Fl
         what = f"{abs(drift):.0f} levels of 255 {'lighter' if drift > 0 else 'darker'}"
         found.append(Flaw("exposure-drift", f"outside the edit, the target is {what}"))
     return found
+
+
+def flaws_in_notes(notes: Iterable[str]) -> list[Flaw]:
+    """What is to be said of a pair that was to be aligned and could not be.
+
+    Args:
+        notes: On what was done to its images.
+    """
+    return [Flaw("not-aligned", note) for note in notes if NOT_ALIGNED in note]
 
 
 def measure(source: Picture, target: Picture) -> Alignment:
@@ -197,7 +208,7 @@ def aligned(
     size = source.size
     found = measure(source, target)
     if not found.sure:
-        return source, target, "not aligned: too little of it is like the source"
+        return source, target, f"{NOT_ALIGNED}: too little of it is like the source"
     turn = found.zoom * cmath.exp(1j * math.radians(found.turn))
     fit = Fit(turn, complex(*found.shift), 1.0, 0.0, 0.0)
     well = fit.moves(abs(complex(*size)) / 2) < _WELL or not found.out_of_line
@@ -207,7 +218,7 @@ def aligned(
         fit = Fit(1, 0, 1.0, 0.0, 0.0)
     box = _common(fit, found.border, size)
     if min(box[2] - box[0], box[3] - box[1]) < _LEAST_SIDE:
-        return source, target, "not aligned: hardly anything would be left"
+        return source, target, f"{NOT_ALIGNED}: hardly anything would be left"
     if not well:
         matrix = matrix_of(fit.turn, fit.shift, size, size)
         flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP

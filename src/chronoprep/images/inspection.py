@@ -1,31 +1,25 @@
 """What a pair's images say about it before anything runs, and which pairs are much alike.
 
-A leaf: imports Pillow, numpy and dhash at its top.
+A leaf: imports Pillow, numpy and OpenCV at its top.
 """
 
 from __future__ import annotations
 
-from array import array
 from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-import dhash
-import numpy as np
 from PIL import Image, ImageChops
 
 from chronoprep.config import ImageSettings
 from chronoprep.data import Pair
+from chronoprep.images import likeness
 from chronoprep.images.alignment import UNKNOWN, Alignment, measure
 from chronoprep.images.load import load_image
 from chronoprep.images.refs import parse
 from chronoprep.images.room import room
 
-# Bits that two difference hashes of 128 may differ in where one image is the other saved again.
-NEAR = 4
 # Shapes may differ by so much: a resize to whole pixels, or to multiples of 16, does it.
 ASPECT = 0.02
-_MOST_ALIKE = 200
 _STRIP = 256  # rows
 
 
@@ -36,7 +30,7 @@ class Inspection:
     Attributes:
         sizes: (width, height) of source and of target, upright.
         digests: Of the bytes of source and of target.
-        hashes: Difference hashes of 128 bits; images that look alike have close ones.
+        thumbnails: Of source and of target, as `likeness` makes them.
         identical: Whether both show the same pixels.
         colours: The colour spaces that they name.
         alignment: How the target lies over the source, where their shapes are the same.
@@ -44,7 +38,7 @@ class Inspection:
 
     sizes: tuple[tuple[int, int], tuple[int, int]]
     digests: tuple[str, str]
-    hashes: tuple[int, int]
+    thumbnails: tuple[bytes, bytes]
     identical: bool
     colours: tuple[str, str] = ("sRGB", "sRGB")
     alignment: Alignment = UNKNOWN
@@ -72,7 +66,7 @@ def inspect(pair: Pair, settings: ImageSettings) -> Inspection:
     seen = Inspection(
         sizes=(source.size, target.size),
         digests=(before.digest, after.digest),
-        hashes=(_hash(source), _hash(target)),
+        thumbnails=(likeness.thumbnail(source), likeness.thumbnail(target)),
         identical=before.digest == after.digest or _same(source, target),
         colours=(before.colours, after.colours),
     )
@@ -93,28 +87,19 @@ def _same(one: Image.Image, other: Image.Image) -> bool:
     )
 
 
-def _hash(image: Image.Image) -> int:
-    # A box filter first: as good for 9×9 grey values, and many times quicker.
-    grays = image.reduce(max(1, min(image.size) // 64)).convert("L")
-    small = grays.resize((9, 9), Image.Resampling.LANCZOS)
-    row, column = dhash.dhash_row_col(list(small.tobytes()), size=8)
-    return int(row << 64 | column)
-
-
 @dataclass
 class Lookalikes:
-    """Finds pairs of equal and of nearly equal content among many, in 100 bytes a pair."""
+    """Finds pairs of equal and of nearly equal content among many, in 1.6 kB a pair."""
 
     keys: list[str] = field(default_factory=list)
     _digests: dict[bytes, list[int]] = field(default_factory=lambda: defaultdict(list))
-    _sources: array[int] = field(default_factory=lambda: array("q"))
-    _words: array[int] = field(default_factory=lambda: array("Q"))
+    _sources: bytearray = field(default_factory=bytearray)
+    _targets: bytearray = field(default_factory=bytearray)
 
     def add(self, key: str, seen: Inspection) -> None:
         self._digests[bytes.fromhex("".join(seen.digests))].append(len(self.keys))
-        self._sources.append(hash(seen.digests[0]))
-        for value in seen.hashes:
-            self._words.extend((value >> 64, value & (2**64 - 1)))
+        self._sources += seen.thumbnails[0]
+        self._targets += seen.thumbnails[1]
         self.keys.append(key)
 
     def equal(self) -> list[list[str]]:
@@ -123,27 +108,14 @@ class Lookalikes:
         return [[self.keys[row] for row in rows] for rows in groups]
 
     def near(self) -> list[tuple[str, str]]:
-        """Keys of two pairs whose images look the same without being it: saved again or resized.
-
-        Pairs of one source are left out: its edits are meant to look alike.
-        """
-        words = np.frombuffer(self._words, dtype=np.uint64).reshape(-1, 4)
-        sources = np.frombuffer(self._sources, dtype=np.int64)
-        found: set[tuple[int, int]] = set()
-        for band in self._bands(words):
-            order = np.argsort(band, kind="stable")
-            for group in np.split(order, np.flatnonzero(np.diff(band[order])) + 1):
-                if not 1 < len(group) <= _MOST_ALIKE:
-                    continue
-                differ = np.bitwise_count(words[group, None] ^ words[group])
-                close = (differ[..., :2].sum(2) <= NEAR) & (differ[..., 2:].sum(2) <= NEAR)
-                close &= sources[group, None] != sources[group]
-                close[~words[group, :2].any(1)] = False  # an even image: any other one is "close"
-                found |= {(group[one], group[other]) for one, other in np.argwhere(np.triu(close))}
-        return [(self.keys[one], self.keys[other]) for one, other in sorted(found)]
-
-    def _bands(self, words: np.ndarray) -> Iterator[np.ndarray]:
-        """Parts of the sources' hashes: of `NEAR` + 1 parts, close ones share at least one."""
-        bits = np.unpackbits(words[:, :2].astype(">u8").view(np.uint8).reshape(-1, 16), axis=1)
-        for part in np.array_split(bits, NEAR + 1, axis=1):
-            yield part.astype(np.int64) @ (1 << np.arange(part.shape[1], dtype=np.int64))
+        """Keys of two pairs that show the same edit of the same picture without being equal: saved
+        again, cropped a little, a little lighter. Two edits of one source are none."""
+        equal = {row: rows[0] for rows in self._digests.values() for row in rows}
+        sources, targets = map(likeness.stacked, (self._sources, self._targets))
+        couples = likeness.alike(sources)
+        same = likeness.same_change(sources, targets, couples)
+        return [
+            (self.keys[one], self.keys[other])
+            for one, other in couples[same].tolist()
+            if equal[one] != equal[other]
+        ]

@@ -9,6 +9,7 @@ label's claims one by one, beside what it said itself.
 from __future__ import annotations
 
 import json
+import math
 import re
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -35,6 +36,7 @@ _DRAWN = Sampling(temperature=0.5, top_p=0.9)
 _DOUBT = {"yes": 0.0, "no": 1.0, "unsure": 0.5}
 _LINE = re.compile(r"^\W*(\d{1,2})\W+(?:.{0,200}?\b)??(yes|no|unsure)\b", re.I | re.M)
 _MOST_STATEMENTS = 8
+_SIGNALS = 2  # raised when they are told otherwise
 _MISSING = 0.5  # how sure an edit is that only the model sees: models invent differences
 SCHEMA = json.dumps(
     {
@@ -82,7 +84,8 @@ class Judged:
 
     Attributes:
         signals: From 0, nothing, to 1, by their names: `mirror` and `swap` of the model that wrote
-            the label, `recaption` and `judge` of another one. Absent where its answer says nothing.
+            the label, and with `_unsure` how improbable the worst token of those answers was;
+            `recaption` and `judge` of another one. Absent where its answer says nothing.
         reasons: In words, the weightiest first.
         images, files: The digest of the images' bytes, and how their files looked.
         seconds: Of the model's time.
@@ -150,7 +153,7 @@ class Judge:
         model = self.recipe.model
         caption, asked = self.recipe.prompts.caption.version, statements_prompt().version
         names = (model.checkpoint.name, model.checkpoint.revision, model.text_settings)
-        return digest.of_values(*names, caption, asked, self.passes, self.statements)
+        return digest.of_values(*names, caption, asked, self.passes, self.statements, _SIGNALS)
 
     def stream(self, tasks: Iterable[JudgeTask]) -> Iterator[list[Outcome[Judged]]]:
         """Verify labels, in batches or with many in flight.
@@ -181,7 +184,9 @@ class Judge:
             ("swap", reversed_, (1, 0)),
         ):
             chats = [template.fill(case.pictures[first], case.pictures[then]) for case in cases]
-            for case, text in _said(model, cases, chats, GREEDY, errors):
+            for case, text, unsure in _answered(model, cases, chats, GREEDY, errors):
+                if unsure is not None:
+                    case.doubt(f"{signal}_unsure", unsure, "")
                 claims = None if case.claims is None else turned(case.claims)
                 weight, why = contradiction(claims, text)
                 case.doubt(signal, weight, f"of the {_PAIR[signal]} pair, the model {why}")
@@ -235,9 +240,22 @@ def _said(
     errors: dict[str, PairError],
 ) -> Iterator[tuple[_Case, str]]:
     """What the model says to each case; one that can't be answered has its error kept."""
+    for case, text, _ in _answered(model, cases, chats, sampling, errors):
+        yield case, text
+
+
+def _answered(
+    model: VLM,
+    cases: Sequence[_Case],
+    chats: Sequence[Chat],
+    sampling: Sampling,
+    errors: dict[str, PairError],
+) -> Iterator[tuple[_Case, str, float | None]]:
+    """The same, with how improbable the worst token was, where the backend tells."""
     for case, answer in zip(cases, generate(model, chats, sampling), strict=True):
         if isinstance(answer, Completion):
-            yield case, clean(answer.text)
+            known = answer.likelihood
+            yield case, clean(answer.text), None if known is None else 1 - math.exp(known.worst)
         else:
             errors[case.task.key] = answer
 

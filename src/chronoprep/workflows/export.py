@@ -6,6 +6,7 @@ has changed, and takes away what is no longer wanted. The dataset itself is only
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import shutil
@@ -36,7 +37,7 @@ from chronoprep.files import linked, make_folder, replacing
 from chronoprep.images.refs import parse
 from chronoprep.images.room import room
 from chronoprep.rows import Rows
-from chronoprep.workflows.exported import Exported, Written
+from chronoprep.workflows.exported import Exported, Origin, Written
 from chronoprep.workflows.label import SLOT
 from chronoprep.workflows.progress import Reporter, Summary
 from chronoprep.workflows.splits import Splits
@@ -72,7 +73,6 @@ class ExportTask(NamedTuple):
     target: str
     place: str
     split: str
-    origin: str
     files: str | None
     images: str | None
 
@@ -126,7 +126,6 @@ class Exporter:
             images=images,
             files=task.files,
             look=look_of(self.settings),
-            origin=task.origin,
         )
         return written, notes
 
@@ -176,20 +175,20 @@ def _export(run: Run, trainer: Trainer, splits: Splits, done: Exported) -> Summa
     summary.notes += [f"left out: {count} {reason}" for reason, count in sorted(left_out.items())]
     texts, tasks = dict[str, str](), Rows(ExportTask)
     look = look_of(run.settings)
-    origins = _origins([one.entry for one in wanted], done) if splits.shares else {}
-    where = {key: splits.split_of(origin) for key, origin in origins.items()}
+    origins = _origins(run, [one.entry for one in wanted], done) if splits.shares else {}
+    where = splits.chosen(origins)
     # A split of no pairs is none: readers stumble over an empty one.
     used = tuple(name for name in splits.names if name in where.values())
     done.place = place = Place(done.place.folder, used)
     for entry, text, images, whole in wanted:
-        origin, split = origins.get(entry.key, ""), where.get(entry.key, "")
+        split = where.get(entry.key, "")
         texts[entry.key] = text
         if done.holds(entry, images, split, look):
             summary.skipped += 1
             continue
         known = images if whole else None
         folder = str(place.of(split))
-        tasks.append(ExportTask(*entry[:3], folder, split, origin, entry.files, known))
+        tasks.append(ExportTask(*entry[:3], folder, split, entry.files, known))
     if run.dry_run:
         summary.todo = len(tasks)
         return summary.finish()
@@ -197,7 +196,7 @@ def _export(run: Run, trainer: Trainer, splits: Splits, done: Exported) -> Summa
         for name in (CONTROL, TARGET):
             make_folder(place.of(split) / name)
     gone = done.drop(set(done.written).difference(texts))
-    _write_images(run, tasks, done, summary)
+    _write_images(run, tasks, origins, done, summary)
     written = _write_texts(trainer, done, texts)
     settings = {**trainer.configs(place), "README.md": readme(trainer, place)}
     summary.notes += done.keep_settings(settings)
@@ -212,35 +211,50 @@ def _export(run: Run, trainer: Trainer, splits: Splits, done: Exported) -> Summa
     return summary.finish()
 
 
-def _origins(entries: list[Entry], done: Exported) -> dict[str, str]:
-    """What decides on the split of each pair: the digest of its source image; with those that look
-    like it, the smallest of them."""
-    from chronoprep.images.sources import content_digest
+def _origins(run: Run, entries: list[Entry], done: Exported) -> dict[str, Origin]:
+    """What the source of each pair is, which decides on its split."""
+    from chronoprep.images.likeness import thumbnail
+    from chronoprep.images.load import load_image
+
+    @room()
+    def look_at(entry: Entry) -> Origin:
+        loaded = load_image(parse(entry.source), run.settings.images, at_least=(128, 128))
+        return Origin(loaded.digest, base64.b64encode(thumbnail(loaded.image)).decode())
 
     known = {
         entry.key: written.origin
         for entry in entries
         if (written := done.written.get(entry.key)) is not None
-        and written.origin
-        and written.files is not None
+        and written.origin is not None
+        and entry.files is not None
         and written.files == entry.files
     }
     unread = [entry for entry in entries if entry.key not in known]
-    read = engine.mapped(
-        lambda entry: content_digest(parse(entry.source)), unread, key=lambda entry: entry.key
-    )
-    # One that can't be read fails by and by, as any pair does.
-    known |= {outcome.key: outcome.value or "" for outcome in read}
+    if unread:
+        run.reporter.start("sources", len(unread))
+    for outcome in engine.mapped(look_at, unread, key=lambda entry: entry.key):
+        # One that can't be read fails by and by, as any pair does.
+        known[outcome.key] = outcome.value or Origin("", "")
+        run.reporter.advance("ok")
     return known
 
 
-def _write_images(run: Run, tasks: Rows[ExportTask], done: Exported, summary: Summary) -> None:
+def _write_images(
+    run: Run,
+    tasks: Rows[ExportTask],
+    origins: dict[str, Origin],
+    done: Exported,
+    summary: Summary,
+) -> None:
     """Write the images of pairs, and write down which are there."""
     if not len(tasks):
         return
     run.reporter.start("export", len(tasks))
     done.drop([task.key for task in tasks])
-    coming = [Written(task.key, task.split, files=task.files, origin=task.origin) for task in tasks]
+    coming = [
+        Written(task.key, task.split, files=task.files, origin=origins.get(task.key))
+        for task in tasks
+    ]
     worker = Exporter(run.settings)
     with done.adding(coming) as add:
         for outcomes in engine.run(worker, tasks):
@@ -250,7 +264,7 @@ def _write_images(run: Run, tasks: Rows[ExportTask], done: Exported, summary: Su
                     run.reporter.advance("failed")
                     continue
                 written, notes = outcome.value
-                add(written)
+                add(written._replace(origin=origins.get(written.key)))
                 summary.done += 1
                 summary.adjusted(written.key, notes)
                 run.reporter.advance("ok")

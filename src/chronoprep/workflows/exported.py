@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from chronoprep import digest
 from chronoprep.dataset import Entry, same_images
@@ -21,6 +21,18 @@ RECORD = ".chronoprep-export.jsonl"
 _SUFFIXES = {CONTROL: (".png", ".jpg"), TARGET: (".png", ".jpg", ".txt")}
 
 
+class Origin(NamedTuple):
+    """The source image of a pair, as its split depends on it.
+
+    Attributes:
+        content: The digest of its bytes.
+        thumbnail: As `images.likeness` makes it, in base64.
+    """
+
+    content: str
+    thumbnail: str
+
+
 class Written(NamedTuple):
     """A pair of an export.
 
@@ -29,7 +41,7 @@ class Written(NamedTuple):
         sizes: Their bytes.
         images, files: Of what they were made, as in a label.
         look: How the images were brought to one frame.
-        origin: The digest of the source image's bytes, where the split depends on it.
+        origin: Its source, where there are splits.
     """
 
     key: str
@@ -40,7 +52,7 @@ class Written(NamedTuple):
     images: str = ""
     files: str | None = None
     look: str = ""
-    origin: str = ""
+    origin: Origin | None = None
 
 
 @dataclass
@@ -86,7 +98,7 @@ class Exported:
             head, *rows = map(json.loads, _whole_lines(self._saved))
             trainer, dataset = head["trainer"], Path(head["dataset"])
             self.settings = dict(head["settings"])
-            read = [Written(*row)._replace(sizes=(row[4][0], row[4][1])) for row in rows]
+            read = [_read(row) for row in rows]
         except (ValueError, KeyError, TypeError, IndexError):
             raise ConfigError(
                 f"{folder / RECORD}: damaged.", hint="Give --output a new folder."
@@ -194,6 +206,12 @@ class Exported:
             with replacing(self.place.folder / RECORD) as temporary:
                 temporary.write_text(text, encoding="utf-8")
             self._saved = text
+
+
+def _read(row: list[Any]) -> Written:
+    written = Written(*row)
+    origin = None if written.origin is None else Origin(*written.origin)
+    return written._replace(sizes=(row[4][0], row[4][1]), origin=origin)
 
 
 def _whole_lines(text: str) -> list[str]:

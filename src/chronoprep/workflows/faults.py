@@ -81,6 +81,7 @@ FAULTS: dict[str, tuple[Severity, str]] = {
     "zoomed": ("warning", _ALIGN),
     "turned": ("warning", _ALIGN),
     "border": ("warning", _ALIGN),
+    "not-aligned": ("warning", "Look whether both are of one picture: else leave the pair out."),
     "exposure-drift": ("note", "If the light is no part of the edit, expose both alike."),
     # Embeddings.
     "embedding-missing": ("error", "`chronoprep umt5` writes it."),

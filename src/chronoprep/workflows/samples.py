@@ -174,6 +174,7 @@ class Look:
         if made is not None and video is not None and video == self.own.video(sample.key):
             if not same_images(state.images, made.images):
                 yield Flaw("other-images", f"{video}: shows other images than its label is of.")
+            yield from (Flaw(f.code, f"{video}: {f.message}.") for f in _not_aligned(made.notes))
             if well and digest.of_file(video) != made.content:
                 yield Flaw("video-changed", f"{video}: not what was written for this pair.")
         embedded = state.embedding
@@ -185,6 +186,12 @@ class Look:
             if embedded.tokens > MAX_TOKENS:
                 what = f"{sample.where}: {embedded.tokens} tokens, {MAX_TOKENS} are read."
                 yield Flaw("prompt-tokens", what)
+
+
+def _not_aligned(notes: tuple[str, ...]) -> list[Flaw]:
+    from chronoprep.images.alignment import flaws_in_notes
+
+    return flaws_in_notes(notes)
 
 
 def _folded(name: str) -> str:

@@ -3,12 +3,14 @@ of images that look like it, stay on one side, on every machine and however many
 
 from __future__ import annotations
 
+import base64
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from chronoprep import digest
 from chronoprep.errors import ConfigError
+from chronoprep.workflows.exported import Origin
 
 _SHARE = re.compile(r"\s*([A-Za-z][\w-]*)\s*=\s*([0-9.]+)\s*")
 _HINT = "Write names and shares that add up to 1: --split train=0.95,val=0.05"
@@ -44,6 +46,23 @@ class Splits:
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(name for name, _ in self.shares)
+
+    def chosen(self, origins: Mapping[str, Origin]) -> dict[str, str]:
+        """The split of each pair, by key."""
+        from chronoprep.images.likeness import alike, stacked
+
+        if not origins:
+            return {}
+        # Each source once: its edits are not alike but the same.
+        thumbnails = {origin.content: origin.thumbnail for origin in origins.values()}
+        pictures = [content for content, thumbnail in thumbnails.items() if thumbnail]
+        data = b"".join(base64.b64decode(thumbnails[content]) for content in pictures)
+        couples = [(int(one), int(other)) for one, other in alike(stacked(data))] if data else []
+        family = dict(zip(pictures, families(pictures, couples), strict=True))
+        return {
+            key: self.split_of(family.get(origin.content, origin.content))
+            for key, origin in origins.items()
+        }
 
     def split_of(self, source: str) -> str:
         """The split of a source image, by the digest of its bytes."""

@@ -7,6 +7,7 @@ again) follows from the events each time.
 
 from __future__ import annotations
 
+import math
 import re
 from array import array
 from collections import Counter
@@ -16,7 +17,7 @@ from typing import NamedTuple
 
 from chronoprep import digest, vlm
 from chronoprep.config import Settings
-from chronoprep.data import Finding, Outcome, Pair
+from chronoprep.data import Finding, Flaw, Outcome, Pair
 from chronoprep.dataset import (
     NO_TEXT,
     Entry,
@@ -41,6 +42,7 @@ from chronoprep.labels.scoring import (
 )
 from chronoprep.labels.vocabulary import Spot, Vocabulary
 from chronoprep.rows import Rows
+from chronoprep.workflows.faults import finding
 from chronoprep.workflows.label import recipe_of
 from chronoprep.workflows.progress import Summary
 from chronoprep.workflows.stage import Run, failure
@@ -48,6 +50,8 @@ from chronoprep.workflows.stage import Run, failure
 RULES = f"rules@{rules.VERSION}"
 MODEL = "model:"  # begins the name of a model that judged
 _COLLAPSE = (5, 0.004)  # a text that so many labels share, and such a share of all
+_LEAST_CHANCE = 1e-4  # of a token: what is less likely is all one
+_ASTRAY = 8.0  # ΔE along the edges, from which on a target may lie off: most lie well
 _OWN_PLACE, _OWN_UNCLAIMED = 0.95, 0.8  # weights of what the dataset's own words for places say
 
 
@@ -71,11 +75,17 @@ class Verifier:
     def __call__(self, task: VerifyTask) -> Score:
         import numpy as np
 
+        from chronoprep.images import alignment
         from chronoprep.images.difference import measure
         from chronoprep.images.load import load_pair
 
         loaded = load_pair(Pair(*task[:3]), self.settings.images)
-        seen = measure(np.asarray(loaded.source), np.asarray(loaded.target))
+        source, target = np.asarray(loaded.source), np.asarray(loaded.target)
+        seen = measure(source, target)
+        flaws = alignment.flaws_in_notes(loaded.notes)
+        if seen.border > _ASTRAY:  # of others, measuring finds nothing
+            lies = alignment.measure(source, target)
+            flaws += alignment.flaws_of(lies, loaded.source.size, alignment.GROSS)
         judged = rules.judge(task.caption, task.cot, seen)
         weights = {doubt.rule: round(doubt.weight, 4) for doubt in judged.doubts}
         return Score(
@@ -89,6 +99,7 @@ class Verifier:
             edit=judged.edit,
             places=judged.places,
             spots=tuple(Spot(*(round(value, 4) for value in spot)) for spot in judged.spots),
+            flaws=tuple(flaws),
         )
 
 
@@ -280,13 +291,14 @@ def verdicts_of(run: Run, summary: Summary) -> tuple[list[Verdict], Threshold]:
     keys, edits, humans = list[str](), list[str | None](), list[str | None]()
     ruled, unsure, views = array("d"), list[float | None](), list[float | None]()
     for key, state, judgement, _ in _judged(run):
+        summary.findings += [finding(Flaw(*flaw), key) for flaw in judgement.flaws]
         keys.append(key)
         edits.append(judgement.edit)
         humans.append(state.verdict)
         opinion = _opinion(state)
         weights = (*_of_places(judgement, vocabulary), *_of_another(opinion, judgement))
         ruled.append(together([*judgement.scores.values(), *weights]))
-        unsure.append(_unsure(state))
+        unsure.append(_unsure(state, opinion))
         views.append(_of_views(opinion))
     _note_collapse(run, texts, summary)
     scores = combined(ruled, unsure, views)
@@ -338,8 +350,9 @@ def _reasons(run: Run, key: str, vocabulary: Vocabulary) -> tuple[str, ...]:
     return (*reasons, *(opinion.reasons if opinion is not None else ()))
 
 
-def _unsure(state: State) -> float | None:
-    """How unsure the captioner was of the text that stands: of its worst token."""
+def _unsure(state: State, opinion: Score | None) -> float | None:
+    """How unsure the captioner was of the text that stands: of its worst token, and where it was
+    shown the pair mirrored, of that answer's as well."""
     label = state.label
     if (
         label is None
@@ -347,7 +360,9 @@ def _unsure(state: State) -> float | None:
         or state.text != (label.caption, label.caption_cot)
     ):
         return None
-    return -min(likelihood.worst for likelihood in label.likelihood.values())
+    mirrored = opinion.scores.get("mirror_unsure", 0.0) if opinion is not None else 0.0
+    worst = min(likelihood.worst for likelihood in label.likelihood.values())
+    return -worst - math.log(max(1 - mirrored, _LEAST_CHANCE))
 
 
 def _threshold(
