@@ -131,6 +131,7 @@ def write_folder(folder: Path, shape: str, *, small_vocabulary: bool = False) ->
     """
     import torch
     from safetensors.torch import save_file
+    from tokenizers import Tokenizer
 
     from tiny_checkpoints import write_processor
 
@@ -138,7 +139,8 @@ def write_folder(folder: Path, shape: str, *, small_vocabulary: bool = False) ->
     names = ("image", "video")
     tokens = {f"{name}_token_id": ids[f"<|{name}_pad|>"] for name in names}
     tokens |= {f"vision_{edge}_token_id": ids[f"<|vision_{edge}|>"] for edge in ("start", "end")}
-    made = config(shape, vocabulary=len(ids) if small_vocabulary else None, **tokens)
+    words = Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab_size()
+    made = config(shape, vocabulary=words if small_vocabulary else None, **tokens)
     made.architectures = [type(made).__name__.replace("Config", "ForConditionalGeneration")]
     made.dtype = torch.bfloat16
     made.save_pretrained(folder)

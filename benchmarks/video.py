@@ -306,7 +306,7 @@ def main() -> None:
             print(read_all(reader, Path(folder)))
             return
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--pairs", type=int, default=12)
+    parser.add_argument("--pairs", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--python", action="append", default=[sys.executable])
     parser.add_argument("--docs", type=Path)

@@ -14,6 +14,7 @@ from chronoprep import vlm
 from chronoprep.config import VLMSettings
 from chronoprep.dataset import Dataset
 from chronoprep.vlm import choice
+from chronoprep.vlm.choice import spread
 from conftest import Result, write_pairs
 
 CARDS = {"uuid,memory.total": "GPU-a, 81559\nGPU-b, 81559", "compute_cap": "9.0\n9.0"}
@@ -55,7 +56,11 @@ def test_vllm_runs_what_it_knows_on_gpus_that_it_works_with(
     machine(version="0.32.0")
     model = found(tiny("qwen3_vl"))
     assert (model.backend, model.how) == ("vllm", "by vLLM on 2 GPUs")
-    assert model.in_flight > 1
+    # A copy on each GPU, with as much to do as one alone; whoever plans it all is heeded.
+    planned = found(tiny("qwen3_vl"), vllm={"tensor_parallel_size": 2})
+    assert model.in_flight == 2 * planned.in_flight
+    large = spread(100 * 10**9, {})
+    assert (large.tensor, large.data) == (2, 1), "which one GPU does not hold"
     # A family that this vLLM does not list, and a device that it would not heed.
     assert "does not know Qwen2_5_VL" in found(tiny("qwen2_5_vl")).how
     for other in (found(tiny("qwen2_5_vl")), found(tiny("qwen3_vl"), device="cpu")):

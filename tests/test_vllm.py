@@ -279,7 +279,7 @@ def test_several_renderers_share_the_pictures(model: Path, monkeypatch: pytest.M
     from chronoprep.vlm import vllm_backend
     from chronoprep.vlm.choice import Spread
 
-    monkeypatch.setattr(vllm_backend, "spread", lambda _: Spread(1, 1, 1))
+    monkeypatch.setattr(vllm_backend, "spread", lambda *_: Spread(1, 1, 1))
     monkeypatch.setattr(vllm_backend, "_RENDERERS", 2)
     prompts = load_prompts(LabelSettings(), "compact")
     pictures = [Picture(photo(i, (192, 192))) for i in range(32)]

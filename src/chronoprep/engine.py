@@ -86,7 +86,8 @@ def run(worker: Worker[K, U] | Callable[[K], U], tasks: Iterable[K]) -> Iterator
     tasks = _begun(until_stopped(tasks))
     try:
         if callable(worker):
-            for outcome in mapped(worker, tasks, key=lambda task: task.key):
+            # One more than there are cores, for one of them waits for the disk.
+            for outcome in mapped(worker, tasks, key=lambda task: task.key, workers=cores() + 1):
                 yield [outcome]
         else:
             yield from worker.stream(tasks)

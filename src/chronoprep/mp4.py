@@ -64,7 +64,7 @@ class Sample:
 ALL = Sample("all")
 
 
-def frames(data: bytes, codec: Codec, size: tuple[int, int]) -> list[bytes]:
+def frames(data: bytes, codec: Codec, size: tuple[int, int]) -> list[memoryview]:
     """The packets of a file that shows two frames of this size, a second each.
 
     A JPEG packet is not looked into: whoever wrote it has its bytes to compare.
@@ -82,12 +82,12 @@ def frames(data: bytes, codec: Codec, size: tuple[int, int]) -> list[bytes]:
     start = int.from_bytes(places[8:12], "big")
     if (start, start + first + second) != content[1:]:
         raise BrokenError("the frames do not lie where its index says")
-    packets = [data[start : start + first], data[start + first : content.end]]
+    middle = start + first
     if codec == "h264":
-        kinds = [_units(packet) for packet in packets]
+        kinds = _units(data, start, middle), _units(data, middle, content.end)
         if _IDR not in kinds[0] or not {_SLICE, _IDR} & set(kinds[1]):
             raise BrokenError("a frame is missing its picture")
-    return packets
+    return [memoryview(data)[start:middle], memoryview(data)[middle : content.end]]
 
 
 def _tables(data: bytes, codec: Codec, size: tuple[int, int]) -> tuple[Box, dict[bytes, Box]]:
@@ -134,13 +134,13 @@ def _named(data: bytes, among: dict[bytes, Box], kind: bytes) -> bytes:
     return data[box.begin : box.end]
 
 
-def _units(packet: bytes) -> list[int]:
-    """The kinds of an H.264 packet's units, which fill it."""
-    kinds, at = list[int](), 0
-    while at < len(packet):
+def _units(data: bytes, at: int, end: int) -> list[int]:
+    """The kinds of the units of an H.264 packet, which fill it."""
+    kinds = list[int]()
+    while at < end:
         begin = at + 4
-        at = begin + int.from_bytes(packet[at:begin], "big")
-        if not begin < at <= len(packet) or packet.find(b"\0\0\0", begin, at) >= 0:
+        at = begin + int.from_bytes(data[at:begin], "big")
+        if not begin < at <= end or data.find(b"\0\0\0", begin, at) >= 0:
             raise BrokenError("a frame is not whole")
-        kinds.append(packet[begin] & 0x1F)
+        kinds.append(data[begin] & 0x1F)
     return kinds

@@ -238,7 +238,9 @@ def _encode(frames: list[av.VideoFrame], path: Path, encoder: _Encoder) -> None:
         container.mux(stream.encode(None))
 
 
-def _two_packets(path: Path, codec: mp4.Codec, size: tuple[int, int], name: str) -> list[bytes]:
+def _two_packets(
+    path: Path, codec: mp4.Codec, size: tuple[int, int], name: str
+) -> list[memoryview]:
     """The packets of a video, which are two and whole."""
     try:
         return mp4.frames(path.read_bytes(), codec, size)
@@ -269,7 +271,7 @@ def _check(frames: list[av.VideoFrame], path: Path, encoder: _Encoder, name: str
             )
 
 
-def _decodes(packets: list[bytes], size: tuple[int, int]) -> bool:
+def _decodes(packets: list[memoryview], size: tuple[int, int]) -> bool:
     """Whether each packet is one upright JPEG frame without an error."""
     decoder = av.CodecContext.create("mjpeg", "r")
     decoder.thread_count = 1
@@ -277,7 +279,7 @@ def _decodes(packets: list[bytes], size: tuple[int, int]) -> bool:
     # making the pixels.
     decoder.options = {"err_detect": "explode", "lowres": "3"}
     small = tuple(-(-side // 8) for side in size)
-    frames = [decoder.decode(av.Packet(packet)) for packet in packets]
+    frames = [decoder.decode(av.Packet(bytes(packet))) for packet in packets]
     return all(
         len(shown) == 1 and (shown[0].width, shown[0].height, shown[0].rotation) == (*small, 0)
         for shown in frames

@@ -19,6 +19,9 @@ _LISTED = "model_executor/models/registry.py"
 _SHARE = 0.9
 
 
+PARALLEL = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
+
+
 class Choice(NamedTuple):
     """A backend, and the words that say so to a user."""
 
@@ -34,9 +37,16 @@ class Spread(NamedTuple):
     data: int
 
 
-def spread(needed: int | None) -> Spread:
-    """As many copies as there is room for, each on no more GPUs than it takes, a power of two."""
+def spread(needed: int | None, given: Mapping[str, object]) -> Spread:
+    """As many copies as there is room for, each on no more GPUs than it takes, a power of two.
+
+    Args:
+        given: The user's arguments of vLLM: whoever says one of these numbers has planned it all.
+    """
     sizes, tensor = memory.of_gpus(), 1
+    if any(name in given for name in PARALLEL):
+        asked = (given.get(name) for name in ("tensor_parallel_size", "data_parallel_size"))
+        return Spread(len(sizes), *(one if isinstance(one, int) else 1 for one in asked))
     while 2 * tensor <= len(sizes) and _SHARE * sum(sizes[:tensor]) < (needed or 0):
         tensor *= 2
     return Spread(len(sizes), tensor, max(len(sizes) // tensor, 1))

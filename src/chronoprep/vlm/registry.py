@@ -79,7 +79,7 @@ _SPEED = {
     *("enable_chunked_prefill", "enable_prefix_caching", "gpu_memory_utilization", "load_format"),
     *("limit_mm_per_prompt", "max_model_len", "max_num_batched_tokens", "max_num_seqs"),
     *("mm_processor_cache_gb", "pipeline_parallel_size", "skip_mm_profiling", "swap_space"),
-    "tensor_parallel_size",
+    *("async_scheduling", "renderer_num_workers", "tensor_parallel_size"),
 }
 
 
@@ -122,7 +122,9 @@ class Model:
         usual = _IN_FLIGHT[self.backend]
         if self.settings.concurrency is not None and usual > 1:
             return self.settings.concurrency
-        return usual * (spread(self.memory_needed).data if self.backend == "vllm" else 1)
+        if self.backend != "vllm":
+            return usual
+        return usual * spread(self.memory_needed, self.settings.vllm).data
 
     @property
     def text_settings(self) -> dict[str, object]:

@@ -75,7 +75,7 @@ class VLLMVLM:
     def __init__(self, found: Model, folder: Path) -> None:
         self._limit = found.settings.token_limit
         self._thinking = bool(found.settings.thinking_tokens)
-        gpus = spread(found.memory_needed)
+        gpus = spread(found.memory_needed, found.settings.vllm)
         # Without GPUs the engine computes on the same cores, and one renderer is enough.
         renderers = min(_RENDERERS, os.cpu_count() or 1) if gpus.here else 1
         arguments: dict[str, Any] = {
