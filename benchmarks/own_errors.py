@@ -23,7 +23,7 @@ from chronoprep.workflows.verify import RULES, verify_run
 
 WAYS = ("noisy weights", "dark pictures")
 _NOISE = 0.31  # of the deviation of each matrix
-_DARK, _BLUR = 0.07, 1.5  # of the light that is left; of 256 pixels
+_DARK, _BLUR = 0.3, 1.5  # of the light that is left; of 256 pixels
 
 Row = dict[str, Any]
 Scores = dict[str, dict[str, float]]
