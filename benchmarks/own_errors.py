@@ -22,7 +22,7 @@ from chronoprep.workflows.stage import opened
 from chronoprep.workflows.verify import RULES, verify_run
 
 WAYS = ("noisy weights", "dark pictures")
-_NOISE = 0.22  # of the deviation of each matrix
+_NOISE = 0.31  # of the deviation of each matrix
 _DARK, _BLUR = 0.3, 1.5  # of the light that is left; of 256 pixels
 
 Row = dict[str, Any]
@@ -79,7 +79,12 @@ def judged(pairs: Path, data: Path, model: str, truth: dict[str, str]) -> tuple[
         scores["all signals"] = {v.key: v.score for v in done.verdicts}
         print(*done.summaries[1].notes, sep="\n")
         texts = {v.key: run.dataset.journal.state(v.key).text.caption for v in done.verdicts}
-    return {key for key, text in texts.items() if text != truth[key]}, scores
+    return {key for key, text in texts.items() if edits(text) != edits(truth[key])}, scores
+
+
+def edits(text: str | None) -> set[str]:
+    """The edits of a label, in any order and however they are dotted."""
+    return {edit.strip(" .").lower() for edit in (text or "").split(";")}
 
 
 def _of_rules(state: State) -> float:

@@ -124,3 +124,12 @@ def test_what_a_chat_left_in_front_of_a_label_is_no_part_of_it() -> None:
     right = "Add a blue circle at the top left."
     assert doubts(source, target, f"assistant {right}")["degenerate"] > 0.5
     assert doubts(source, target, right) == {}
+
+
+def test_a_new_background_of_which_nothing_is_said() -> None:
+    thing = ("circle", (60, 60), 30, BLUE)
+    before, after = scene(thing), scene(thing, backdrop=(196, 228, 205))
+    for said in ("Change the blue circle at the top left.", "Add a red star at the top left."):
+        assert doubts(before, after, said)["unclaimed"] >= 0.7
+    for said in ("Change the background from grey to mint.", "Make the picture brighter."):
+        assert "unclaimed" not in doubts(before, after, said)

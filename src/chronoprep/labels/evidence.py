@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 _SUBTLE = ("replace", "resize", "change", "background")
 _LOCAL = ("add", "remove", "replace", "move", "resize")
+_ANYWHERE = ("style", "view", "light")  # kinds that leave nothing as it was
+_FOCUS = ("blur", "sharpen")  # said of a thing, they may be of all around it
 _SEAM = 35.0  # ΔE between the mean colours of a seam
 _PATTERN = 4.5  # ΔE all over the picture: a faint pattern has come or gone
 # Other groups are of things in the shade, too.
@@ -305,8 +307,6 @@ class Evidence:
             )
             if miss > 0.05:
                 yield Doubt("side", miss, f"says {either(map(str, places))}; {told(nearest)}")
-        if claim.places and self.seen.changed > 0.6 and not self.behind and claim.kind in _LOCAL:
-            yield Doubt("kind", 0.4, f"says {claim.places[0]}; all of the picture changed")
 
     # Colours -----------------------------------------------------------------------------------
 
@@ -363,9 +363,13 @@ class Evidence:
     # What no claim speaks of -------------------------------------------------------------------
 
     def _unclaimed(self, claims: Sequence[Claim]) -> Iterator[Doubt]:
-        if self.seen.view is not None or (self.everywhere and not self.behind):
+        if self.seen.view is not None or any(claim.kind in _ANYWHERE for claim in claims):
             return
-        if any(claim.kind in ("style", "view", "light") for claim in claims):
+        if self.everywhere and not self.behind:
+            local = all(c.scope == "part" and c.places and c.kind not in _FOCUS for c in claims)
+            if self.seen.changed > 0.6 and local:
+                where = either({str(place) for claim in claims for place in claim.places})
+                yield Doubt("unclaimed", 0.8, f"says {where}; all of the picture changed")
             return
         if not self.behind and any(claim.scope != "part" for claim in claims):
             return
