@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from chronoprep.data import Outcome, Pair
 from chronoprep.errors import ConfigError, PairError
 from chronoprep.files import replacing
-from chronoprep.images.refs import file_of, of_path
+from chronoprep.images.refs import file_of, is_address, of_path
 from chronoprep.images.sources import files_stamp
 from chronoprep.rows import Rows
 
@@ -142,11 +142,11 @@ class Index:
         for row in both.filter(
             pl.col("origin") != pl.col("origin_old"), pl.col("source") != pl.col("source_old"),
         ).iter_rows(named=True):  # fmt: skip
-            if os.path.lexists(file_of(row["source_old"])) and row["files"] != row["files_old"]:
+            if _is_there(file_of(row["source_old"])) and row["files"] != row["files_old"]:
                 changes.clashing.append(_clash(row))
             else:
                 changes.moved.add(row["origin_old"])
-        changes.moved = {name for name in changes.moved if not os.path.lexists(name)}
+        changes.moved = {name for name in changes.moved if not _is_there(name)}
         taken = {outcome.key for outcome in changes.clashing}
         new = new.filter(~pl.col("key").is_in(taken))
 
@@ -224,6 +224,11 @@ def _found(pairs: Rows[Pair], origin: str) -> polars.DataFrame:
     ]  # fmt: skip
     frame = pairs.frame.with_columns(*refs, origin=pl.lit(origin))
     return frame.with_columns(pl.Series("files", _stamps(frame), dtype=pl.String))
+
+
+def _is_there(place: str) -> bool:
+    """Whether something lies there; of another machine that is assumed."""
+    return is_address(place) or os.path.lexists(place)
 
 
 def _stamps(frame: polars.DataFrame) -> list[str | None]:

@@ -11,7 +11,7 @@ from chronoprep import digest
 from chronoprep.config import Settings
 from chronoprep.data import Outcome
 from chronoprep.dataset import Embedding, Event, Files, read_table, rewrite_table
-from chronoprep.engine import batched
+from chronoprep.engine import Needs, batched
 from chronoprep.errors import ConfigError
 from chronoprep.keys import pandas_reads_as_text, safe_key
 from chronoprep.umt5 import MAX_TOKENS, Embedder, EmbedTask, Written, clean, find_encoder, identity
@@ -183,8 +183,9 @@ def _embed(run: Run, rows: list[_Row], summary: Summary, *, force: bool) -> None
 
     if tasks:
         run.reporter.say(f"Loading {run.settings.umt5.model} …")
+        needs: Needs = "cpu" if run.settings.umt5.device == "cpu" else "gpu"
         run.stage("embeddings", tasks, Embedder(checkpoint, run.settings.umt5), record,
-                  summary=summary)  # fmt: skip
+                  summary=summary, needs=needs)  # fmt: skip
     _share(run, shared, summary)
     _mention_cut(run, rows, summary)
     summary.finish()

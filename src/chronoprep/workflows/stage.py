@@ -21,8 +21,9 @@ from chronoprep.config import Settings
 from chronoprep.data import Finding, Outcome, Pair
 from chronoprep.dataset import Artefact, Dataset, Entry, Event, Failure, Files, State, renamed
 from chronoprep.dataset.shards import Shard, make_place, noted, take_over
-from chronoprep.engine import Keyed, Worker, batched, mapped
+from chronoprep.engine import Keyed, Needs, Worker, batched, mapped
 from chronoprep.errors import ConfigError, PairError, ToolError
+from chronoprep.images.remote import address_of, objects
 from chronoprep.images.sources import files_stamp
 from chronoprep.pairs import Discovery
 from chronoprep.pairs.hub import is_address
@@ -70,6 +71,7 @@ class Run:
         *,
         summary: Summary | None = None,
         of_tool: Callable[[Outcome[U]], bool] | None = None,
+        needs: Needs = "cpu",
     ) -> Summary:
         """Run a stage over its tasks, and write down what comes of them.
 
@@ -78,6 +80,7 @@ class Run:
             summary: What the plan has counted already.
             of_tool: Whether an outcome's failure may be the model's, the server's or the encoder's,
                 and not the pair's; by default where its error says so.
+            needs: What the worker wants of a machine, where the stage runs on several.
 
         Raises:
             BackendError: The worker can't go on; or the same cause makes one pair after the other
@@ -95,7 +98,7 @@ class Run:
         streak = Streak(what)
         written = time.monotonic()
         try:
-            for outcomes in engine.run(worker, tasks):
+            for outcomes in engine.run_as_asked(worker, tasks, self.settings.run, needs):
                 for outcome in outcomes:
                     events = list(record(outcome))
                     own = not (of_tool or _of_tool)(outcome)
@@ -286,7 +289,7 @@ def _update(run: Run, found: Discovery, where: Path) -> None:
     limited = run.settings.pairs.limit is not None
     changes = index.update(
         found.pairs,
-        str(where) if is_address(where) else os.path.abspath(where),  # noqa: PTH100
+        _place(where),
         keep=None if limited else {outcome.key for outcome in found.bad},
         images_of=lambda key: journal.state(key).images,
         digest_of=digest_of,
@@ -321,6 +324,13 @@ def _update(run: Run, found: Discovery, where: Path) -> None:
     index.save()
 
 
+def _place(where: Path) -> str:
+    """The name of a place of pairs, wherever a run starts."""
+    if is_address(where):
+        return str(where)
+    return address_of(where) or os.path.abspath(where)  # noqa: PTH100
+
+
 def _require_images(run: Run) -> None:
     """Refuse at once where a place of pairs is gone, and all of its images with it.
 
@@ -330,6 +340,9 @@ def _require_images(run: Run) -> None:
     entries = run.dataset.index.entries()
     for origin in entries.frame["origin"].unique().sort():
         if is_address(Path(origin)) or os.path.lexists(origin):
+            continue
+        if address_of(Path(origin)):
+            objects(origin)  # one request a thousand, where each look would be one
             continue
         here = (entry for entry in entries if entry.origin == origin)
         if not any(files_stamp(entry.source, entry.target) for entry in here):
