@@ -324,7 +324,7 @@ def test_a_download_that_fails_can_be_run_again(hub: Hub) -> None:
 
 
 def check_fits(found: Checkpoint, **settings: str) -> None:
-    vlm.Model(VLMSettings(model="qwen3-vl-30b", **settings), found).check_fits()
+    vlm.Model(VLMSettings(model="qwen3-vl-30b", **settings), found, "transformers").check_fits()
 
 
 def test_a_model_that_does_not_fit_says_what_would(tiny: Tiny) -> None:

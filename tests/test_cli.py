@@ -264,7 +264,7 @@ def test_what_changes_no_text_makes_no_label_stale(
 def test_what_changes_the_text_makes_a_label_stale() -> None:
     def ids(**settings: object) -> str:
         all_of_it = Settings.model_validate({"vlm": settings})
-        model = vlm.Model(all_of_it.vlm, Checkpoint("m", None, "r", {}))
+        model = vlm.Model(all_of_it.vlm, Checkpoint("m", None, "r", {}), all_of_it.vlm.backend)
         recipe = Recipe(model, load_prompts(all_of_it.labels), all_of_it)
         assert recipe.generation["backend"] == settings["backend"]
         return recipe.caption_id("images")

@@ -255,7 +255,7 @@ def test_a_clip_is_kept_only_if_it_decodes(run: Run, tmp_path: Path) -> None:
     assert "damaged.mp4: does not decode" in kept.stdout
     assert "shuffled.avi: its container does not say when" in kept.stdout
     assert [path.name for path in Path("data/videos").iterdir()] == ["whole.mp4"]
-    assert run("pair2video", "clips", "-d", "data", "--keep-clip", "--no-check").code == 0
+    assert run("pair2video", "clips", "-d", "data", "--keep-clip", "--check", "none").code == 0
 
 
 def test_a_kept_clip_shows_what_its_label_tells_of(run: Run, tmp_path: Path) -> None:

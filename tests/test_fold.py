@@ -15,7 +15,19 @@ from hypothesis import strategies as st
 
 from chronoprep.config import Settings
 from chronoprep.data import Outcome, Pair
-from chronoprep.dataset import Dataset, Event, Failure, Journal, Label, Review, Score, State, Text
+from chronoprep.dataset import (
+    Dataset,
+    Event,
+    Failure,
+    Journal,
+    Label,
+    Review,
+    Roles,
+    Score,
+    State,
+    Text,
+    Undo,
+)
 from chronoprep.dataset.events import text_digest
 from chronoprep.labels.captioning import Answer
 from chronoprep.labels.labeller import Labelled
@@ -300,3 +312,102 @@ def test_a_whole_last_line_without_its_end_counts(tmp_path: Path) -> None:
     dataset.append([Label(key="b", caption="two")])
     assert len(path.read_text().splitlines()) == 2
     assert Journal(path).damage() == []
+
+
+def labelled(caption: str, images: str) -> Label:
+    return Label(key="a", caption=caption, caption_cot=f"{caption} at length", images=images)
+
+
+any_event = st.one_of(
+    st.builds(labelled, st.sampled_from("xy"), st.sampled_from("12")),
+    st.builds(
+        lambda word, images: word.model_copy(update={"key": "a", "images": images}),
+        st.sampled_from(list(WORDS.values())),
+        st.sampled_from("12"),
+    ),
+    st.just(Failure(key="a", stage="caption", error="x")),
+)
+
+
+@given(st.lists(any_event, max_size=6), st.lists(any_event, max_size=6))
+@settings(max_examples=500, deadline=None)
+def test_an_undo_takes_back_the_last_review_and_nothing_else(
+    before: list[Event], after: list[Event]
+) -> None:
+    """Whatever runs have done between the two."""
+    meanwhile = [event for event in after if not isinstance(event, Review)]
+    reject = Review(key="a", verdict="reject", images="1", error="colour", severity="major")
+    undone = State([*before, reject, *meanwhile, Undo(key="a")])
+    never = State([*before, *meanwhile])
+    for name in ("status", "text", "verdict", "review"):
+        assert getattr(undone, name) == getattr(never, name)
+    again = State([*undone.events, *after])
+    assert (again.status, again.text) == (
+        State([*never.events, *after]).status,
+        State([*never.events, *after]).text,
+    )
+
+
+def test_undo_after_undo_goes_further_back() -> None:
+    label = labelled("x", "1")
+    accept = Review(key="a", verdict="accept", images="1")
+    edit = Review(key="a", verdict="edit", caption="z", images="1")
+    undo = Undo(key="a")
+    assert State([label, accept, edit]).text == ("z", None)
+    assert State([label, accept, edit, undo]).verdict == "accept"
+    assert State([label, accept, edit, undo]).text == ("x", "x at length")
+    assert State([label, accept, edit, undo, undo]).verdict is None
+    assert State([label, accept, edit, undo, undo, undo, accept]).verdict == "accept"
+
+
+def test_a_label_of_images_whose_roles_are_exchanged_is_none_until_a_human_takes_it_over() -> None:
+    label, scored = labelled("Add a hat.", "12"), Failure(key="a", stage="verify", error="x")
+    turned = Roles(key="a", source="b.png", target="a.png", images="21", instead="12")
+    now = State([label, turned, scored])
+    assert (now.text, now.status, now.images) == ((None, None), None, "21")
+    taken = Review(key="a", verdict="accept", images="21")
+    assert State([*now.events, taken]).text == ("Add a hat.", "Add a hat. at length")
+    renewed = labelled("Remove the hat.", "21")
+    assert State([*now.events, renewed]).text.caption == "Remove the hat."
+    late = labelled("Add a hat again.", "12")  # of a run that began before
+    assert State([*now.events, late]).status is None
+    back = Roles(key="a", source="a.png", target="b.png", images="12", instead="21")
+    assert State([*now.events, back]).text.caption == "Add a hat."
+    fixed = Label(key="a", origin="fixed", caption_cot="Do it.")
+    assert State([fixed, turned]).text.cot == "Do it.", "it was written without a look at them"
+
+
+def test_a_revision_names_what_a_reviewer_sees() -> None:
+    label = labelled("x", "1")
+    seen = State([label]).revision
+    score = Score(key="a", of=text_digest(Text("x", "x at length")), scores={"side": 1.0})
+    failed = Failure(key="a", stage="video", error="x")
+    assert State([label, score, failed, label]).revision == seen
+    accept = Review(key="a", verdict="accept", images="1")
+    others = [[labelled("y", "1")], [labelled("x", "2")], [accept], [accept, Undo(key="a")]]
+    revisions = {State([label, *more]).revision for more in others}
+    assert seen not in revisions
+    assert len(revisions) == len(others)
+
+
+def test_of_two_who_decide_on_what_they_saw_only_the_first_is_written(tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    Dataset(tmp_path / "data").append([labelled("x", "1")])
+    script = (
+        "import sys; from pathlib import Path; from chronoprep.dataset import Dataset, Review\n"
+        "dataset, name = Dataset(Path(sys.argv[1])), sys.argv[2]\n"
+        "won = 0\n"
+        "for n in range(40):\n"
+        "    saw = dataset.journal.state('a').revision\n"
+        "    review = Review(key='a', verdict='accept', images='1', reviewer=name)\n"
+        "    won += dataset.append([review], lambda: dataset.journal.state('a').revision == saw)\n"
+        "print(won)\n"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path / "data")]
+    asked = [subprocess.Popen([*command, name], stdout=subprocess.PIPE) for name in "pq"]
+    won = [int(process.communicate(timeout=60)[0]) for process in asked]
+    reviews = [e for e in Dataset(tmp_path / "data").journal.events("a") if isinstance(e, Review)]
+    assert [sum(r.reviewer == name for r in reviews) for name in "pq"] == won
+    assert sum(won) >= 40, "there is always one who gets through"

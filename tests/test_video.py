@@ -20,6 +20,7 @@ from chronoprep.config import Codec, Settings, VideoSettings
 from chronoprep.data import Pair
 from chronoprep.dataset import Video
 from chronoprep.errors import BackendError, PairError
+from chronoprep.mp4 import Sample
 from chronoprep.video import copy_video, read_frames, write_video
 from chronoprep.workflows import videos, write_videos
 from conftest import EXAMPLES, Result, photo, write_pairs
@@ -28,6 +29,7 @@ from trainer import read_video
 LOSSLESS, H264 = VideoSettings(), VideoSettings(codec="h264")
 PLAYERS = VideoSettings(codec="h264", chroma="420")
 COPY = VideoSettings(codec="copy")
+NONE = Sample("none")
 
 
 def noise(size: tuple[int, int], seed: int = 0) -> Image.Image:
@@ -214,26 +216,23 @@ def test_a_video_that_decodes_badly_is_refused_and_the_old_one_stays(
     assert [file.name for file in tmp_path.iterdir()] == ["pair.mp4"]
 
 
-def test_without_the_check_the_packets_are_counted(
+def test_without_the_check_the_structure_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images, path = (noise((32, 24)), noise((32, 24), 1)), tmp_path / "pair.mp4"
-    unchecked = VideoSettings(check=False)
-    write_video(*images, path, unchecked)
+    write_video(*images, path, LOSSLESS, NONE)
     assert all(map(np.array_equal, read_video(path), images))
     encode = video._encode
     monkeypatch.setattr(video, "_encode", lambda images, *rest: encode(images[:1], *rest))
-    for settings, message in ((unchecked, "has 1 frames"), (LOSSLESS, "not decode to two frames")):
-        with pytest.raises(PairError, match=message):
-            write_video(*images, tmp_path / "other.mp4", settings)
+    with pytest.raises(PairError, match="has 1 frames"):
+        write_video(*images, tmp_path / "other.mp4", LOSSLESS, NONE)
     monkeypatch.setattr(video, "_encode", lambda images, *rest: encode(images[::-1], *rest))
     with pytest.raises(PairError, match="differs too much"):
         write_video(*images, tmp_path / "other.mp4", LOSSLESS)
     files = spoiled("damaged", tmp_path)
-    unchecked = COPY.model_copy(update={"check": False})
     assert copy_video(contents(files), tmp_path / "copied.mp4", COPY) == "damaged"
     assert not (tmp_path / "copied.mp4").exists()
-    assert copy_video(contents(files), tmp_path / "copied.mp4", unchecked) is None
+    assert copy_video(contents(files), tmp_path / "copied.mp4", COPY, NONE) is None
 
 
 def test_a_full_disk_stops_the_run_and_leaves_the_old_video(tmp_path: Path) -> None:

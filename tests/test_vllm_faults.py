@@ -99,7 +99,7 @@ def engine(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> A
     settings = VLMSettings(
         backend="vllm", max_new_tokens=5, concurrency=4, thinking_tokens=thinking
     )
-    found = Model(settings, Checkpoint("x", Path("x"), "r", {}))
+    found = Model(settings, Checkpoint("x", Path("x"), "r", {}), "vllm")
     return backend.VLLMVLM(found, Path("x"))
 
 

@@ -46,6 +46,7 @@ Fit = Literal["crop", "pad", "stretch", "error"]
 Layout = Literal["auto", "folders", "suffixes", "pair-folders", "kohya", "instructpix2pix", "clips"]
 Codec = Literal["lossless", "h264", "copy"]
 Chroma = Literal["444", "420"]
+Check = Literal["all", "sample", "none"]
 
 
 class Section(BaseModel):
@@ -108,7 +109,9 @@ class VLMSettings(Section, title="Model"):
     model: str = Field("Qwen/Qwen3-VL-30B-A3B-Instruct", description="Registry name, id or folder.")
     revision: str | None = Field(None, description="Branch, tag or commit on the hub.")
     backend: Literal["auto", "transformers", "vllm", "openai"] = Field(
-        "auto", description="auto: openai where an endpoint is given, else transformers."
+        "auto",
+        description="auto: openai where an endpoint is given; vllm where it is installed and works "
+        "with the GPU and the model; else transformers.",
     )
     endpoint: str | None = Field(
         None, description="An OpenAI-compatible server, such as http://localhost:8000/v1."
@@ -177,9 +180,10 @@ class VideoSettings(Section, title="Videos"):
     max_pixels: int | None = Field(
         None, ge=256, description="Larger frames are scaled down to so many pixels."
     )
-    check: bool = Field(
-        True,
-        description="Decode every video back before it counts; without, its packets are counted.",
+    check: Check = Field(
+        "sample",
+        description="Videos to decode back before they count, beside reading each one's structure: "
+        "all, the first of each kind and one in 20, or none.",
     )
     keep_clip: bool = Field(
         False, description="Of a clip: its own pictures, not encoded again, in place of two frames."

@@ -50,14 +50,7 @@ def of_gpus() -> list[int]:
 
     `CUDA_VISIBLE_DEVICES` is respected, by number and by UUID.
     """
-    if shutil.which("nvidia-smi") is None:
-        return []
-    query = ["nvidia-smi", "--query-gpu=uuid,memory.total", "--format=csv,noheader,nounits"]
-    try:
-        result = subprocess.run(query, capture_output=True, text=True, timeout=5, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return []
-    rows = [line.replace(" ", "").split(",") for line in result.stdout.splitlines()]
+    rows = _nvidia("uuid,memory.total")
     # A GPU that shares the machine's memory says "[N/A]".
     sizes = {row[0]: int(row[1]) << 20 for row in rows if len(row) == 2 and row[1].isdigit()}
     sizes |= {str(number): size for number, size in enumerate(list(sizes.values()))}
@@ -65,3 +58,22 @@ def of_gpus() -> list[int]:
     if visible is None:
         return [size for name, size in sizes.items() if name.isdigit()]
     return [sizes[name] for name in visible.replace(" ", "").split(",") if name in sizes]
+
+
+def least_capability() -> float | None:
+    """The lowest compute capability of the NVIDIA GPUs here; None where the driver does not say."""
+    said = [row[0] for row in _nvidia("compute_cap")]
+    known = [float(text) for text in said if text.replace(".", "", 1).isdigit()]
+    return min(known, default=None)
+
+
+def _nvidia(fields: str) -> list[list[str]]:
+    """What NVIDIA's driver says of each GPU; nothing where there is none."""
+    if shutil.which("nvidia-smi") is None:
+        return []
+    query = ["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader,nounits"]
+    try:
+        result = subprocess.run(query, capture_output=True, text=True, timeout=5, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return [line.replace(" ", "").split(",") for line in result.stdout.splitlines()]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from errno import EACCES, EDQUOT, EFBIG, EIO, ENOENT, ENOSPC, EROFS
 from fractions import Fraction
@@ -23,9 +23,11 @@ from av.video.stream import VideoStream
 from PIL.Image import Image, Resampling
 from PIL.JpegImagePlugin import JpegImageFile
 
+from chronoprep import mp4
 from chronoprep.config import VideoSettings
 from chronoprep.errors import PairError, ToolError
 from chronoprep.files import replacing
+from chronoprep.mp4 import ALL, Sample
 
 MAX_SIDE = 16384  # x264's own limit, in pixels
 # What the machine, and not the pair, is to blame for.
@@ -57,12 +59,19 @@ def _encoder(settings: VideoSettings) -> _Encoder:
 
 
 def write_video(
-    source: Image, target: Image, path: Path, settings: VideoSettings
+    source: Image,
+    target: Image,
+    path: Path,
+    settings: VideoSettings,
+    sample: Sample = ALL,
+    kind: Hashable = None,
 ) -> tuple[str, ...]:
     """Encode two RGB images of equal size as an mp4, checked before it takes its name.
 
     Args:
         settings: `copy` encodes as `lossless` does: that is for the pairs that can't be copied.
+        sample: Says whether it is decoded back.
+        kind: Of the source.
 
     Returns:
         Notes: whether the frames were scaled down to `max_pixels`.
@@ -97,22 +106,24 @@ def write_video(
     frames = [_frame(image, encoder.pixel_format) for image in images]
     with _written(path) as temporary:
         _encode(frames, temporary, encoder)
-        if settings.check:
+        _two_packets(temporary, "h264", size, path.name)
+        if sample.holds(path.stem, encoder.pixel_format, size, kind):
             _check(frames, temporary, encoder, path.name)
-        else:
-            _two_packets(temporary, path.name)
     return (f"frames {was} → {now} (max_pixels)",) if was != now else ()
 
 
-def copy_video(files: list[bytes], path: Path, settings: VideoSettings) -> str | None:
+def copy_video(
+    files: list[bytes], path: Path, settings: VideoSettings, sample: Sample = ALL
+) -> str | None:
     """Put two JPEG files, byte for byte, into an mp4 as its two frames (MJPEG).
 
     Only what all readers decode alike is taken: 8-bit YCbCr or grey, baseline or progressive,
-    upright, chroma at full size or, with even sides, halved. The file is decoded back, and its
-    packets are compared with the files.
+    upright, chroma at full size or, with even sides, halved. The file's packets are compared with
+    the files.
 
     Args:
         files: The content of the source's and of the target's file.
+        sample: Says whether it is decoded back, too.
 
     Returns:
         None when the video was written, else why this pair can't be copied; then nothing is left
@@ -122,19 +133,19 @@ def copy_video(files: list[bytes], path: Path, settings: VideoSettings) -> str |
         BackendError: When the disk is full or the folder can't be written.
     """
     try:
-        sizes = [_jpeg_size(data) for data in files]
+        (size, form), (other, other_form) = map(_jpeg, files)
     except PairError as reason:
         return str(reason)
-    size = sizes[0]
-    if sizes[1] != size:
+    if other != size:
         return "different sizes"
     if size != _within(size, settings.max_pixels) or max(size) > MAX_SIDE:
         return "too large"
     try:
         with _written(path) as temporary:
             _mux(files, size, temporary)
-            packets = _two_packets(temporary, path.name)
-            if packets != files or (settings.check and not _decodes(packets, size)):
+            packets = _two_packets(temporary, "mjpeg", size, path.name)
+            decoded = sample.holds(path.stem, "copy", size, form, other_form)
+            if packets != files or (decoded and not _decodes(packets, size)):
                 raise PairError(f"{path.name}: does not decode to the two JPEG files")
     except PairError:
         return "damaged"
@@ -147,8 +158,8 @@ def read_frames(path: Path) -> list[np.ndarray]:
         return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
 
 
-def _jpeg_size(data: bytes) -> tuple[int, int]:
-    """Width and height of a JPEG file that all readers decode alike.
+def _jpeg(data: bytes) -> tuple[tuple[int, int], Hashable]:
+    """Width and height of a JPEG file that all readers decode alike, and how it is coded.
 
     Raises:
         PairError: It is another file; the message is the reason alone.
@@ -165,7 +176,7 @@ def _jpeg_size(data: bytes) -> tuple[int, int]:
     if data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):
         raise PairError("cut off")
     if image.mode == "L":
-        return image.size
+        return image.size, image.mode
     # Of each component: its name, which b"RGB" has for just that, and its sampling.
     luma, *chroma = [component[:3] for component in image.layer]
     usual = luma in ((1, 1, 1), (1, 2, 1), (1, 2, 2)) and chroma == [(2, 1, 1), (3, 1, 1)]
@@ -173,7 +184,7 @@ def _jpeg_size(data: bytes) -> tuple[int, int]:
         raise PairError("unusual colours (CMYK, RGB, rare subsampling)")
     if luma != (1, 1, 1) and (image.width % 2 or image.height % 2):
         raise PairError("odd sides with halved chroma")  # readers differ in the last row
-    return image.size
+    return image.size, (luma, "progression" in image.info)
 
 
 def _within(size: tuple[int, int], max_pixels: int | None, step: int = 1) -> tuple[int, int]:
@@ -227,15 +238,15 @@ def _encode(frames: list[av.VideoFrame], path: Path, encoder: _Encoder) -> None:
         container.mux(stream.encode(None))
 
 
-def _two_packets(path: Path, name: str) -> list[bytes]:
-    """The packets of a video, which are two."""
-    with av.open(str(path), options=_UNPROBED) as container:
-        packets = [bytes(packet) for packet in container.demux(video=0) if packet.size]
-    if len(packets) != 2:
+def _two_packets(path: Path, codec: mp4.Codec, size: tuple[int, int], name: str) -> list[bytes]:
+    """The packets of a video, which are two and whole."""
+    try:
+        return mp4.frames(path.read_bytes(), codec, size)
+    except mp4.BrokenError as error:
         raise ToolError(
-            f"{name}: the video has {len(packets)} frames and not 2", hint="Another --codec may do."
-        )
-    return packets
+            f"{name}: the file is not what was written: {error}",
+            hint="Run it again; if that does not help, look after the disk or try another --codec.",
+        ) from None
 
 
 def _check(frames: list[av.VideoFrame], path: Path, encoder: _Encoder, name: str) -> None:

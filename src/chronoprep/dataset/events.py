@@ -11,7 +11,10 @@ The rules, all of them here:
   it saw; what it edits replaces that text. Of several reviews the last verdict counts, and edits
   add up. With other images the label of those stands, and the review again when its images are
   back.
+- An undo takes back the last review before it that still counts; what stood before stands again.
 - A CoT that a model writes for the very caption that a human wrote completes the human's text.
+- Where a human said which image is the one before the edit, a label of the two images the other way
+  round is none of the pair's, unless a human takes it over. The last such word counts.
 - Scores belong to the text that they judged: with another text they are gone.
 - Where images are unknown, since the text came without a look at them, they count as the same.
 """
@@ -27,6 +30,10 @@ from chronoprep import digest
 from chronoprep.data import Likelihood, Status
 
 Verdict = Literal["accept", "reject", "edit"]
+Fault = Literal[
+    "object", "place", "colour", "direction", "missing", "invented", "wording", "images", "other"
+]
+Severity = Literal["minor", "major", "critical"]
 
 # What is trained on. A NUL would end it for some who read it.
 Words = Annotated[str, Field(pattern=r"\A[^\x00]*\z")]
@@ -104,6 +111,8 @@ class Review(Event):
         caption, caption_cot: With `edit`, the new texts; None leaves one as it is. A new caption
             alone takes the CoT away, which was written for the old one.
         images: What the label was of.
+        error, severity: With `reject`, what is wrong with the label, and how much it matters.
+        reason: The same in the reviewer's own words.
     """
 
     kind: Literal["review"] = "review"
@@ -113,6 +122,35 @@ class Review(Event):
     images: str | None = None
     reviewer: str | None = None
     reason: str | None = None
+    error: Fault | None = None
+    severity: Severity | None = None
+
+
+class Undo(Event):
+    """A human took back the last review that counted."""
+
+    kind: Literal["undo"] = "undo"
+    reviewer: str | None = None
+
+
+class Roles(Event):
+    """A human said which of a pair's images is the one before the edit.
+
+    Attributes:
+        source, target: The references, as far as they tell the two apart: a set may move.
+        images, instead: Digests of the images in this order, and in the other.
+    """
+
+    kind: Literal["roles"] = "roles"
+    source: str
+    target: str
+    images: str
+    instead: str
+    reviewer: str | None = None
+
+    def refuses(self, images: str | None) -> bool:
+        """Whether a digest is of the images the other way round."""
+        return images == self.instead != self.images
 
 
 class Score(Event):
@@ -200,12 +238,12 @@ class Torn(Event):
 
 
 AnyEvent = Annotated[
-    Label | Failure | Review | Score | Video | Embedding | Table | Torn,
+    Label | Failure | Review | Undo | Roles | Score | Video | Embedding | Table | Torn,
     Field(discriminator="kind"),
 ]
 KINDS: dict[str, type[Event]] = {
     kind.model_fields["kind"].default: kind
-    for kind in (Label, Failure, Review, Score, Video, Embedding)
+    for kind in (Label, Failure, Review, Undo, Roles, Score, Video, Embedding)
 }
 """The events of a pair, by what they are called in the journal."""
 read_event = TypeAdapter[Any](AnyEvent).validator.validate_json
@@ -229,12 +267,17 @@ class State:
         events: All of them.
         label: The last label.
         failure: The last failure of a label, unless a label came after it.
+        roles: The last word of a human on which image is which, if any.
+        review: The last one that counts for the pair's images; None where none does.
         verdict: A human's, on the label's images; None where none stands.
         text: What is trained on: the human's words, or the label's.
         video, embedding: The last ones that were written.
     """
 
-    __slots__ = ("_reviews", "embedding", "events", "failure", "label", "text", "verdict", "video")
+    __slots__ = (
+        "_reviews", "embedding", "events", "failure", "label", "review", "roles", "text", "verdict",
+        "video",
+    )  # fmt: skip
 
     def __init__(self, events: Iterable[Event] = ()) -> None:
         self.events = tuple(events)
@@ -242,6 +285,8 @@ class State:
         self.failure: Failure | None = None
         self.video: Video | None = None
         self.embedding: Embedding | None = None
+        self.roles: Roles | None = None
+        self.review: Review | None = None
         self.verdict: Verdict | None = None
         self._reviews: list[tuple[Review, Label | None]] = []  # each with the label that it saw
         # Of exact types, which is several times quicker: a million pairs are asked for this.
@@ -256,10 +301,17 @@ class State:
                 self.failure = event
             elif type(event) is Review:
                 self._reviews.append((event, self.label))
-        label = self.label
-        self.text = Text(label.caption, label.caption_cot) if label is not None else NO_TEXT
-        if (word := self.reviewed(self.images)) is not None:
+            elif type(event) is Undo:
+                del self._reviews[-1:]
+            elif type(event) is Roles:
+                self.roles = event
+        label, images = self.label, self.images
+        own = label is not None and same_images(label.images, images)
+        self.text = Text(label.caption, label.caption_cot) if label is not None and own else NO_TEXT
+        if (word := self.reviewed(images)) is not None:
             self.verdict, self.text = word
+            of_these = (r for r, _ in reversed(self._reviews) if same_images(r.images, images))
+            self.review = next(of_these, None)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, State) and self.events == other.events
@@ -272,7 +324,17 @@ class State:
     @property
     def images(self) -> str | None:
         """The images that the text is of."""
-        return self.label.images if self.label is not None else None
+        images = self.label.images if self.label is not None else None
+        if self.roles is not None and self.roles.refuses(images):
+            return self.roles.images
+        return images
+
+    @property
+    def revision(self) -> str:
+        """Names what a reviewer sees: the text, its images and what humans have said. A decision on
+        another revision is on something else; scores, videos and the like don't count."""
+        said = sum(isinstance(event, Review | Undo | Roles) for event in self.events)
+        return digest.of_values(*self.text, self.images, said)
 
     @property
     def scores(self) -> list[Score]:
@@ -342,5 +404,5 @@ def same_images(one: str | None, other: str | None) -> bool:
 def renamed(events: Iterable[Event], key: str) -> Iterator[Event]:
     """What is known of a pair's text, for the same images under another key."""
     for event in events:
-        if isinstance(event, Label | Review | Score):
+        if isinstance(event, Label | Review | Undo | Score):
             yield event.model_copy(update={"key": key})

@@ -72,19 +72,27 @@ class Dataset:
         self._require_place()
         make_folder(self.folder / name)
 
-    def append(self, events: Iterable[Event]) -> None:
+    def append(self, events: Iterable[Event], only_if: Callable[[], bool] | None = None) -> bool:
         """Add events to the journal, with the time: on disk when this returns.
+
+        Args:
+            only_if: As in `Journal.append`.
+
+        Returns:
+            Whether they were added.
 
         Raises:
             BackendError: When the disk is full or the folder can't be written.
         """
         now = {"time": datetime.now(timezone.utc).isoformat(timespec="seconds")}
-        self.append_known(event.model_copy(update=now) for event in events)
+        return self.append_known((event.model_copy(update=now) for event in events), only_if)
 
-    def append_known(self, events: Iterable[Event]) -> None:
+    def append_known(
+        self, events: Iterable[Event], only_if: Callable[[], bool] | None = None
+    ) -> bool:
         """As `append`, of events that another journal holds: their time is that of there."""
         self._require_place()
-        self.journal.append(events)
+        return self.journal.append(events, only_if)
 
     @contextmanager
     def locked(self) -> Iterator[None]:

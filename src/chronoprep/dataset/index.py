@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from chronoprep.data import Outcome, Pair
+from chronoprep.dataset.events import Roles
 from chronoprep.errors import ConfigError, PairError
 from chronoprep.files import replacing
-from chronoprep.images.refs import file_of, is_address, of_path
+from chronoprep.images.refs import file_of, is_address, of_path, told_apart
 from chronoprep.images.sources import files_stamp
 from chronoprep.rows import Rows
 
@@ -120,6 +121,7 @@ class Index:
         origin: str,
         *,
         keep: Iterable[str] | None,
+        roles: Mapping[str, Roles],
         images_of: Callable[[str], str | None],
         digest_of: Callable[[Pair], str | None],
     ) -> Changes:
@@ -130,13 +132,14 @@ class Index:
             origin: Names the place.
             keep: Keys that are there though they were not found, as one of no use is; None keeps
                 all.
+            roles: What humans said of which image is which.
             images_of: The digest of a key's images, as the journal knows it.
             digest_of: The same of a pair that was found, by reading it; None where it can't be.
         """
         import polars as pl
 
         changes = Changes()
-        new = _found(pairs, origin)
+        new = _found(pairs, origin, roles)
         old = self._frame if self._frame is not None else Rows(Entry).frame
         both = new.join(old, on="key", suffix="_old")
         for row in both.filter(
@@ -165,6 +168,16 @@ class Index:
         rest = rest.join(left, on="key", how="anti", maintain_order="left")
         self._frame = pl.concat([new.select(names), rest.select(names)])
         return changes
+
+    def turn(self, roles: Mapping[str, Roles]) -> None:
+        """Give images the roles that humans said they have."""
+        frame = self._frame
+        if frame is None or (turned := _turned(frame, roles)) is frame:
+            return
+        self._frame = turned
+        before = zip(frame["key"], frame["source"], turned["source"], strict=True)
+        changed = {key for key, old, new in before if old != new}
+        self.look_again(changed)
 
     def take(self, others: Sequence[Rows[Entry]], *, whole: bool) -> None:
         """Take over pairs of other indices, in the place of those of the same keys; the pairs are
@@ -212,8 +225,8 @@ class Index:
             self._frame = self._frame.with_columns(listed=pl.when(stands).then(pl.lit("yes")))
 
 
-def _found(pairs: Rows[Pair], origin: str) -> polars.DataFrame:
-    """Pairs as entries, with absolute references and how their files look."""
+def _found(pairs: Rows[Pair], origin: str, roles: Mapping[str, Roles]) -> polars.DataFrame:
+    """Pairs as entries, with absolute references, in their roles, and how their files look."""
     import polars as pl
 
     here = of_path(f"{Path.cwd()}{os.sep}")
@@ -222,13 +235,36 @@ def _found(pairs: Rows[Pair], origin: str) -> polars.DataFrame:
         .alias(name)
         for name in ("source", "target")
     ]  # fmt: skip
-    frame = pairs.frame.with_columns(*refs, origin=pl.lit(origin))
+    frame = _turned(pairs.frame.with_columns(*refs, origin=pl.lit(origin)), roles)
     return frame.with_columns(pl.Series("files", _stamps(frame), dtype=pl.String))
 
 
 def _is_there(place: str) -> bool:
     """Whether something lies there; of another machine that is assumed."""
     return is_address(place) or os.path.lexists(place)
+
+
+def _turned(frame: polars.DataFrame, roles: Mapping[str, Roles]) -> polars.DataFrame:
+    """The frame with source and target of those pairs exchanged that are the other way round; the
+    same frame where none is."""
+    import polars as pl
+
+    if not roles:
+        return frame
+    known = pl.Series(roles, dtype=pl.String).implode()
+    rows = frame.select("key", "source", "target").filter(pl.col("key").is_in(known)).rows()
+    wrong = [
+        key
+        for key, source, target in rows
+        if told_apart(target, source) == (roles[key].source, roles[key].target)
+    ]
+    if not wrong:
+        return frame
+    turn = pl.col("key").is_in(pl.Series(wrong, dtype=pl.String).implode())
+    return frame.with_columns(
+        source=pl.when(turn).then("target").otherwise("source"),
+        target=pl.when(turn).then("source").otherwise("target"),
+    )
 
 
 def _stamps(frame: polars.DataFrame) -> list[str | None]:

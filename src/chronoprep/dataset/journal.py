@@ -18,7 +18,7 @@ import re
 import stat
 import threading
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, get_args
@@ -28,7 +28,7 @@ from pydantic import TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from chronoprep.data import Finding
-from chronoprep.dataset.events import KINDS, Event, State, Table, Torn, read_event
+from chronoprep.dataset.events import KINDS, Event, Roles, State, Table, Torn, read_event
 from chronoprep.errors import BackendError
 from chronoprep.files import unwritable
 from chronoprep.keys import safe_key
@@ -39,7 +39,7 @@ _BUFFER = 1 << 16
 _BOM = b"\xef\xbb\xbf"
 _PLAIN = re.compile(r"[A-Za-z][\w-]{0,100}")  # a safe key, seen at a glance
 
-Kind = Literal["label", "failure", "review", "score", "video", "embedding"]
+Kind = Literal["label", "failure", "review", "undo", "roles", "score", "video", "embedding"]
 # An event's place holds its kind, too, as the remainder: what need not be read is passed over.
 _CODES: dict[str, int] = {kind: code for code, kind in enumerate(get_args(Kind))}
 _READERS = [TypeAdapter[Any](KINDS[kind]).validator.validate_json for kind in _CODES]
@@ -63,11 +63,18 @@ class Journal:
 
     Args:
         path: A JSON Lines file; an absent one has no events.
+
+    Attributes:
+        tables: Digests of the tables that were written or taken over.
+        turned: The keys whose images' roles a human gave.
+        fresh: Where somebody waits for them, the keys of which something was read since.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.tables: set[str] = set()
+        self.turned: set[str] = set()
+        self.fresh: set[str] | None = None
         self._places: dict[str, int | list[int]] = {}
         self._damaged: dict[int, str] = {}
         self._read, self._lines = 0, 0
@@ -111,7 +118,9 @@ class Journal:
         )
 
     def _forget(self) -> None:
-        for part in (self.tables, self._places, self._damaged):
+        if self.fresh is not None:
+            self.fresh.update(self._places)
+        for part in (self.tables, self.turned, self._places, self._damaged):
             part.clear()
         self._read, self._lines, self._file = 0, 0, None
 
@@ -142,6 +151,10 @@ class Journal:
         if key not in self._places and not _is_safe(key):
             self._damaged[self._lines] = f"{key[:80]!r} is no key"
             return
+        if self.fresh is not None:
+            self.fresh.add(key)
+        if head["kind"] == "roles":
+            self.turned.add(key)
         place = start * _KINDS + _CODES[head["kind"]]
         before = self._places.get(key)
         if before is None:
@@ -187,6 +200,11 @@ class Journal:
         """What a key's events come to, of which those of `files` may be left out."""
         return State(self.events(key, files=files))
 
+    def roles(self) -> dict[str, Roles]:
+        """What humans said of which image is which, by key."""
+        said = {key: self.state(key, files=False).roles for key in self.turned}
+        return {key: roles for key, roles in said.items() if roles is not None}
+
     def _line(self, start: int) -> bytes:
         assert self._file is not None
         with self._lock:
@@ -226,8 +244,14 @@ class Journal:
     def __len__(self) -> int:
         return len(self._places)
 
-    def append(self, events: Iterable[Event]) -> None:
+    def append(self, events: Iterable[Event], only_if: Callable[[], bool] | None = None) -> bool:
         """Add events: on disk when this returns.
+
+        Args:
+            only_if: Asked once no other process can write and all that was written is read.
+
+        Returns:
+            Whether they were added.
 
         Raises:
             BackendError: When the disk is full or the file can't be written.
@@ -236,16 +260,24 @@ class Journal:
             event.model_dump_json(exclude_none=True).encode() + b"\n" for event in events
         )
         if not text:
-            return
+            return True
         try:
             with append_lock(self.path), self.path.open("ab+") as file:
                 end = file.seek(0, os.SEEK_END)
-                file.write(_closed(file, end) + text)
+                if closing := _closed(file, end):
+                    file.write(closing)
+                    file.flush()
+                if only_if is not None:
+                    self.refresh()  # every line has its end now: nobody has to be waited for
+                    if not only_if():
+                        return False
+                file.write(text)
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
             raise unwritable(self.path, error) from None
         self.refresh()
+        return True
 
 
 @contextmanager

@@ -70,5 +70,13 @@ def file_of(text: str) -> str:
     return _unescaped(text if part is None else part["file"])
 
 
+def told_apart(source: str, target: str) -> tuple[str, str]:
+    """Two references as far as they differ: without the folders that they have in common."""
+    at = 0
+    while (end := source.find("/", at) + 1) and source[at:end] == target[at:end]:
+        at = end
+    return source[at:], target[at:]
+
+
 def _unescaped(text: str) -> str:
     return _ESCAPE.sub(lambda escape: unquote(escape[0]), text) if "%2" in text else text

@@ -15,6 +15,7 @@ from chronoprep import checkpoint, memory
 from chronoprep.checkpoint import Checkpoint
 from chronoprep.config import VLMSettings
 from chronoprep.errors import BackendError, ConfigError
+from chronoprep.vlm.choice import Choice, choose
 
 if TYPE_CHECKING:
     from chronoprep.vlm import VLM
@@ -89,20 +90,19 @@ class Model:
     Attributes:
         settings: That chose it.
         checkpoint: Where it is; of a server's model, what a label says of it.
+        backend: The name of the one that runs it.
+        how: In words, what it is run by, and why by no faster one.
     """
 
     settings: VLMSettings
     checkpoint: Checkpoint
+    backend: str
+    how: str = ""
 
     @property
     def name(self) -> str:
         """The hub id, the folder's own name, or what a server calls it."""
         return self.checkpoint.name
-
-    @property
-    def backend(self) -> str:
-        """The name of the backend that runs it."""
-        return _backend_name(self.settings)
 
     @property
     def preset(self) -> str:
@@ -141,14 +141,7 @@ class Model:
     @property
     def memory_needed(self) -> int | None:
         """Bytes that it takes; None where that is a server's affair, or shows when it is here."""
-        if self.backend == "openai":
-            return None
-        found, asked = self.checkpoint, _BYTES.get(self.settings.dtype)
-        if found.bytes is not None:
-            saved = _BYTES.get(_saved_dtype(found.config) or "")
-            return int(found.bytes * (asked / saved if asked and saved else 1) * 1.2)
-        spec = _spec(self.settings.model)
-        return spec.memory * (asked or 2) // 2 if spec is not None else None
+        return None if self.backend == "openai" else _memory_needed(self.settings, self.checkpoint)
 
     def check_fits(self) -> None:
         """Whether it fits this machine's memory.
@@ -192,35 +185,44 @@ def resolve(settings: VLMSettings) -> Model:
             not installed; when a server is to choose the model and has several.
         BackendError: When a server has to say what it serves, and does not answer.
     """
-    backend = _backend_name(settings)
-    if settings.endpoint and backend != "openai":
+    asked = settings.backend
+    if settings.endpoint and asked not in ("auto", "openai"):
         raise ConfigError(
-            f"--backend {settings.backend} asks no server, and --endpoint names one.",
+            f"--backend {asked} asks no server, and --endpoint names one.",
             hint="Leave one of them out; `--endpoint ''` undoes what the settings name.",
         )
-    if backend == "vllm" and settings.device != "auto":
+    if settings.endpoint or asked == "openai":
+        return Model(settings, _find_on_server(settings), "openai", f"on {settings.endpoint}")
+    if asked == "vllm" and settings.device != "auto":
         raise ConfigError(
             f"The vllm backend does not take --device {settings.device}.",
             hint="vLLM's build decides; CUDA_VISIBLE_DEVICES chooses the GPUs that it sees.",
         )
-    if backend != "openai" and importlib.util.find_spec(backend) is None:
+    if asked != "auto" and importlib.util.find_spec(asked) is None:
         raise ConfigError(
-            f"The {backend} backend needs a package that is not installed.",
-            hint=f"pip install 'chronoprep[{backend}]'",
+            f"The {asked} backend needs a package that is not installed.",
+            hint=f"pip install 'chronoprep[{asked}]'",
         )
-    if backend == "openai":
-        return Model(settings, _find_on_server(settings))
     spec = _spec(settings.model)
     name = str(spec.folder or spec.id) if spec else settings.model
     found = checkpoint.find(name, revision=settings.revision, check=_check)
     if found.folder is None and found.config:
         _check_vision(name, found.config)  # before gigabytes are downloaded
-    return Model(settings, found)
+    choice = Choice(asked, f"by {'vLLM' if asked == 'vllm' else asked}")
+    if asked == "auto" and spec is not None and spec.packaged:
+        choice = Choice("transformers", "by transformers; it is too small for vLLM to pay")
+    elif asked == "auto":
+        choice = choose(found.config, _memory_needed(settings, found), settings.device)
+    return Model(settings, found, *choice)
 
 
-def _backend_name(settings: VLMSettings) -> str:
-    automatic = "openai" if settings.endpoint else "transformers"
-    return automatic if settings.backend == "auto" else settings.backend
+def _memory_needed(settings: VLMSettings, found: Checkpoint) -> int | None:
+    asked = _BYTES.get(settings.dtype)
+    if found.bytes is not None:
+        saved = _BYTES.get(_saved_dtype(found.config) or "")
+        return int(found.bytes * (asked / saved if asked and saved else 1) * 1.2)
+    spec = _spec(settings.model)
+    return spec.memory * (asked or 2) // 2 if spec is not None else None
 
 
 def _spec(name: str) -> ModelSpec | None:

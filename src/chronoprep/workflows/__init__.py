@@ -16,6 +16,7 @@ from chronoprep.data import Pair
 from chronoprep.dataset import Entry, State
 from chronoprep.files import make_folder, replacing
 from chronoprep.images.refs import of_path
+from chronoprep.mp4 import Sample
 from chronoprep.workflows.embeddings import embed_prompts, embed_run
 from chronoprep.workflows.label import brings_label, label_by_text, label_one, make_labels
 from chronoprep.workflows.progress import Reporter, Silent, Summary
@@ -156,9 +157,8 @@ def video_one(source: Path, target: Path, path: Path, settings: Settings) -> tup
         PairError: When an image can't be used or the video can't be read back.
     """
     make_folder(path.parent)
-    written = write_one(
-        Pair(source.stem, of_path(str(source)), of_path(str(target))), path, settings
-    )
+    pair = Pair(source.stem, of_path(str(source)), of_path(str(target)))
+    written = write_one(pair, path, settings, Sample(settings.video.check))
     if written.not_copied:
         return (*written.notes, f"not copied but encoded lossless: {written.not_copied}")
     return written.notes

@@ -93,7 +93,7 @@ def label_by_model(
         if tasks:
             if run.settings.run.engine == "local":  # other machines have other memory
                 recipe.model.check_fits()
-            run.reporter.say(f"Loading {recipe.model.name} …")
+            run.reporter.say(f"Loading {recipe.model.name} {recipe.model.how} …")
     if recipe.model.in_flight == 1:
         # Largest pictures first: batches are level, and if memory is short it shows at once.
         tasks = tasks.ordered(sizes)

@@ -64,6 +64,7 @@ def merge_shards(
             summary.findings += part.journal.damage()
             reporter.advance("ok")
         dataset.index.take([part.index.entries() for part in parts.values()], whole=not partial)
+        dataset.index.turn(dataset.journal.roles())
         dataset.index.save()
         summary.skipped = len(dataset.index.keys()) - summary.done
         run = Run(dataset, settings, reporter, False, False, dataset.index.entries())

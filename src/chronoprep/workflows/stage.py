@@ -245,6 +245,7 @@ def opened(
         if found is not None:
             _update(run, found, pairs or folder)
         else:
+            run.dataset.index.turn(run.dataset.journal.roles())
             if look:
                 _require_images(run)
                 # Those of which nothing is known will be opened, whatever they look like.
@@ -291,6 +292,7 @@ def _update(run: Run, found: Discovery, where: Path) -> None:
         found.pairs,
         _place(where),
         keep=None if limited else {outcome.key for outcome in found.bad},
+        roles=journal.roles(),
         images_of=lambda key: journal.state(key).images,
         digest_of=digest_of,
     )

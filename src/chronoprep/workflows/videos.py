@@ -19,6 +19,7 @@ from chronoprep.files import replacing
 from chronoprep.images.refs import parse
 from chronoprep.images.room import room
 from chronoprep.labels.recipe import view_settings
+from chronoprep.mp4 import Sample
 from chronoprep.rows import Rows
 from chronoprep.workflows.progress import Summary
 from chronoprep.workflows.stage import Run, failure
@@ -43,14 +44,19 @@ class VideoTask(NamedTuple):
 
 @dataclass(frozen=True)
 class VideoWriter:
-    """Writes the video of a pair."""
+    """Writes the video of a pair.
+
+    Attributes:
+        sample: Which videos are decoded back.
+    """
 
     settings: Settings
+    sample: Sample
 
     def __call__(self, task: VideoTask) -> Video:
         path = Path(task.path)
         try:
-            return write_one(Pair(*task[:3]), path, self.settings)
+            return write_one(Pair(*task[:3]), path, self.settings, self.sample)
         except PairError:
             with suppress(PairError, OSError):
                 from chronoprep.images.load import content_hash
@@ -116,7 +122,9 @@ def write_videos(run: Run, wanted: Callable[[Entry, State], bool] = lambda *_: T
 
     if not run.dry_run:
         run.dataset.make("videos")
-    run.stage("videos", tasks, VideoWriter(settings), record, summary=summary)
+    ends = frozenset(task.key for task in (*tasks[:1], *tasks[-1:]))
+    worker = VideoWriter(settings, Sample(settings.video.check, ends))
+    run.stage("videos", tasks, worker, record, summary=summary)
     if encoded:
         reasons = ", ".join(f"{count} {reason}" for reason, count in encoded.most_common())
         summary.notes.append(f"not copied but encoded lossless: {encoded.total()} ({reasons})")
@@ -124,8 +132,11 @@ def write_videos(run: Run, wanted: Callable[[Entry, State], bool] = lambda *_: T
 
 
 @room()
-def write_one(pair: Pair, path: Path, settings: Settings) -> Video:
+def write_one(pair: Pair, path: Path, settings: Settings, sample: Sample) -> Video:
     """Write a pair's video.
+
+    Args:
+        sample: Says whether it is decoded back.
 
     Returns:
         What was written; its notes tell what was done to the images.
@@ -140,6 +151,7 @@ def write_one(pair: Pair, path: Path, settings: Settings) -> Video:
     from chronoprep.video import copy_video, write_video
 
     source, target = parse(pair.source), parse(pair.target)
+    kind = tuple((type(ref).__name__, str(ref).rpartition(".")[2][:8]) for ref in (source, target))
     files = files_stamp(pair.source, pair.target)
     not_copied: str | None = None
     if settings.video.keep_clip and isinstance(source, Frame):
@@ -151,7 +163,8 @@ def write_one(pair: Pair, path: Path, settings: Settings) -> Video:
                 hint="Let the manifest name #t=first and #t=last of one clip, or leave it out.",
             )
         with replacing(path) as temporary:
-            keep_clip(source.clip, temporary, settings.images, check=settings.video.check)
+            decoded = sample.holds(pair.key, "clip", kind)
+            keep_clip(source.clip, temporary, settings.images, check=decoded)
         return _video(pair.key, path, content_hash(pair), files, settings)
     if settings.video.codec == "copy":
         not_copied = "no files of their own"
@@ -165,12 +178,12 @@ def write_one(pair: Pair, path: Path, settings: Settings) -> Video:
             ):
                 not_copied = "other colours than sRGB"
             else:
-                not_copied = copy_video(contents, path, settings.video)
+                not_copied = copy_video(contents, path, settings.video, sample)
             if not_copied is None:
                 images = of_both(*map(digest.of_bytes, contents))
                 return _video(pair.key, path, images, files, settings)
     loaded = load_pair(pair, settings.images)
-    notes = write_video(loaded.source, loaded.target, path, settings.video)
+    notes = write_video(loaded.source, loaded.target, path, settings.video, sample, kind)
     video = _video(pair.key, path, loaded.images, loaded.files, settings)
     return video.model_copy(update={"notes": (*loaded.notes, *notes), "not_copied": not_copied})
 
