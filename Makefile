@@ -27,11 +27,11 @@ test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow
 
 # Kills, signals, full and read-only disks, odd files, torn and foreign lines, several writers, images
-# that change. Small file systems are mounted in a namespace of the tests' own.
+# that change. Small file systems are mounted in a namespace of the tests' own, where there may be one.
+ALONE = $(shell alone="unshare --user --map-root-user --mount"; $$alone true 2>&- && echo $$alone)
 FAULTS := $(addprefix tests/test_,faults.py killed.py signals.py no_files.py meanwhile.py fold.py)
 test-faults: $(STAMP)
-	OMP_NUM_THREADS=1 unshare --user --map-root-user --mount \
-		$(BIN)/python -m pytest -m "not vllm" -s $(FAULTS)
+	OMP_NUM_THREADS=1 $(ALONE) $(BIN)/python -m pytest -m "not vllm" -s $(FAULTS)
 
 # A Ray cluster of two nodes on this machine, one of which goes.
 test-ray: $(STAMP)

@@ -4,20 +4,21 @@ and the next run comes to what an undisturbed one comes to."""
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import signal
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
 from chronoprep.workflows import write_synthetic
-from test_killed import SERVER, dying, is_clean
+from test_killed import SERVER, is_clean
 
 pytestmark = pytest.mark.faults
 
@@ -25,17 +26,23 @@ KILLS, SIZES = 200, 20
 _SHARD = ("--shard", "1/2")
 
 
-def prepare(pairs: Path, folder: Path, model: Path, year: int | None, *more: str) -> None:
+def prepare(
+    pairs: Path, folder: Path, models: tuple[Path, Path], year: int | None, *more: str
+) -> None:
     """A run of `prepare --umt5`, as the command line does it."""
     from chronoprep.cli import app
 
     torch.set_num_threads(1)
-    dying(None)
+    log = os.open(pairs.parent / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    for stream in (1, 2):
+        os.dup2(log, stream)
     if year is not None:
         moment = time.mktime((year, 1, 1, 0, 0, 0, 0, 0, 0))
         time.time = lambda: moment
-    app(["prepare", str(pairs), "-d", str(folder), "--model", "shapes", "--batch-size", "2", "-q",
-         "--umt5", "--umt5-model", str(model), *more])  # fmt: skip
+    # What a model of random weights says is refused by the guard.
+    app(["prepare", str(pairs), "-d", str(folder), "--model", str(models[0]), "--no-guard",
+         "--max-new-tokens", "8", "--batch-size", "2", "--dtype", "float32", "-q",
+         "--umt5", "--umt5-model", str(models[1]), *more])  # fmt: skip
 
 
 class Running:
@@ -46,8 +53,8 @@ class Running:
         seconds: That it takes.
     """
 
-    def __init__(self, pairs: Path, model: Path, calm: Path) -> None:
-        self.pairs, self.model = pairs, model
+    def __init__(self, pairs: Path, models: tuple[Path, Path], calm: Path) -> None:
+        self.pairs, self.models = pairs, models
         assert self.started(calm).wait() == 0  # what is imported once does not count
         shutil.rmtree(calm)
         began = time.monotonic()
@@ -57,7 +64,7 @@ class Running:
 
     def started(self, folder: Path, *more: str, year: int | None = None) -> One:
         return One(
-            SERVER.Process(target=prepare, args=(self.pairs, folder, self.model, year, *more))
+            SERVER.Process(target=prepare, args=(self.pairs, folder, self.models, year, *more))
         )
 
 
@@ -84,10 +91,12 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory, tiny_umt5: Path) -> Running:
+def running(
+    tmp_path_factory: pytest.TempPathFactory, tiny: Callable[[str], Path], tiny_umt5: Path
+) -> Running:
     folder = tmp_path_factory.mktemp("faults")
     write_synthetic(folder / "pairs", 8, seed=3, size=64)
-    running = Running(folder / "pairs", tiny_umt5, folder / "calm")
+    running = Running(folder / "pairs", (tiny("qwen3_vl"), tiny_umt5), folder / "calm")
     assert len(running.wanted) > 10
     return running
 

@@ -12,6 +12,7 @@ import pytest
 
 from chronoprep.config import PairSettings
 from chronoprep.dataset import Dataset
+from chronoprep.errors import BackendError
 from chronoprep.images import remote
 from chronoprep.pairs import discover
 from conftest import Model, Result, photo, text_of, write_pairs
@@ -146,6 +147,102 @@ def test_what_is_not_there_says_so(run: Run, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
 
 
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Be on another machine, which has a cache of its own."""
+
+    def be(name: str) -> None:
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "machines" / name))
+        remote._looks.clear()
+
+    return be
+
+
+def there(store: Any, top: str = "pairs/data") -> dict[str, bytes]:
+    """What a trainer gets of a dataset in the store."""
+    names = [name for name in store.find(top) if "/shards/" not in name and "/labels/" not in name]
+    kept = [name for name in names if not name.endswith((".json", ".parquet"))]
+    return {name.removeprefix(f"{top}/"): store.cat_file(name) for name in kept}
+
+
+def here(folder: Path) -> dict[str, bytes]:
+    found = [folder / "metadata.csv", *(folder / "videos").iterdir()]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}
+
+
+def test_a_dataset_in_a_bucket_goes_on_on_any_machine(
+    store: Any, tmp_path: Path, run: Run, model: Model, machine: Callable[[str], None]
+) -> None:
+    names = [f"n{n}" for n in range(6)]
+    uploaded(store, write_pairs(tmp_path / "local", names, (32, 24)), "pairs/set")
+    assert run("prepare", "s3://pairs/set", "-d", "whole").code == 0
+    calls = dict(model.calls)
+
+    machine("one")
+    assert run("caption", "s3://pairs/set", "-d", "s3://pairs/data", "--limit", "4").code == 0
+    machine("two")
+    done = run("prepare", "s3://pairs/set", "-d", "s3://pairs/data")
+    assert done.code == 0, done.stderr
+    assert model.calls["caption"] == calls["caption"] + 6, "the labels of the other one are kept"
+    assert there(store) == here(Path("whole"))
+    parts = store.ls("pairs/data/labels", detail=False)
+    assert len(parts) > 1, "each writer has parts of its own"
+
+    # The table is edited in the store; a third machine takes it over.
+    table = store.cat_file("pairs/data/metadata.csv").decode()
+    prompt = text_of("whole", "n3")[1]
+    assert prompt is not None
+    lines = [line.replace(prompt, "My words.") if "n3" in line else line
+             for line in table.splitlines()]  # fmt: skip
+    store.pipe_file("pairs/data/metadata.csv", "\n".join(lines).encode() + b"\n")
+    machine("three")
+    assert run("build-csv", "-d", "s3://pairs/data").code == 0
+    assert "My words." in store.cat_file("pairs/data/metadata.csv").decode()
+    machine("one")
+    assert run("prepare", "-d", "s3://pairs/data").code == 0
+    assert "My words." in store.cat_file("pairs/data/metadata.csv").decode()
+    assert model.calls["caption"] == calls["caption"] + 6
+
+
+def test_shards_in_a_bucket_put_together(
+    store: Any, tmp_path: Path, run: Run, model: Model, machine: Callable[[str], None]
+) -> None:
+    names = [f"n{n}" for n in range(6)]
+    uploaded(store, write_pairs(tmp_path / "local", names, (32, 24)), "pairs/set")
+    assert run("prepare", "s3://pairs/set", "-d", "whole").code == 0
+    calls = dict(model.calls)
+    for i in (1, 0):
+        machine(f"node {i}")
+        assert (
+            run("prepare", "s3://pairs/set", "-d", "s3://pairs/data", "--shard", f"{i}/2").code == 0
+        )
+    machine("head")
+    assert run("merge", "s3://pairs/data").code == 0
+    assert there(store) == here(Path("whole"))
+    assert model.calls == {stage: 2 * count for stage, count in calls.items()}
+
+
+def test_a_store_that_goes_away_loses_nothing(
+    store: Any, tmp_path: Path, run: Run, model: Model, machine: Callable[[str], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    pairs = write_pairs(tmp_path / "local", ["a", "b"], (32, 24))
+    machine("one")
+    with monkeypatch.context() as broken:
+
+        def refuse(*_: object) -> None:
+            raise BackendError("s3://pairs: can't write it: gone.", hint="Run it again.")
+
+        broken.setattr("chronoprep.dataset.mirror.put", refuse)
+        stopped = run("prepare", pairs, "-d", "s3://pairs/data")
+        assert stopped.code == 1
+        assert "can't write it" in stopped.stderr
+    calls = dict(model.calls)
+    assert run("prepare", pairs, "-d", "s3://pairs/data").code == 0
+    assert model.calls == calls
+    assert len(there(store)) == 3
+
+
 @pytest.mark.slow
 def test_twenty_thousand_pairs(store: Any, tmp_path: Path, run: Run) -> None:
     """The same dataset as from the disk."""
@@ -157,14 +254,10 @@ def test_twenty_thousand_pairs(store: Any, tmp_path: Path, run: Run) -> None:
         for side in (0, 1):
             path = local / ("input", "output")[side] / f"n{n:05}.png"
             photo(2 * n + side, (16, 16)).save(path)
-    uploaded(store, local, "pairs")
-    for where, data in (("s3://pairs", "there"), (local, "here")):
+    store.put(str(local), "pairs/set", recursive=True)
+    for where, data in (("s3://pairs/set", "s3://pairs/data"), (local, "here")):
         prepared = run("build-csv", where, "-d", data, "--prompt", "Remove the noise.", "-q")
         assert prepared.code == 0, prepared.stderr
-    assert Path("there/metadata.csv").read_bytes() == Path("here/metadata.csv").read_bytes()
-    videos = sorted(path.name for path in Path("here/videos").iterdir())
-    assert len(videos) == count
-    for name in videos:
-        assert (Path("there/videos") / name).read_bytes() == (
-            Path("here/videos") / name
-        ).read_bytes()
+    made = here(Path("here"))
+    assert len(made) == count + 1
+    assert there(store) == made

@@ -7,6 +7,7 @@ written whole, at discovery; what happens to a pair afterwards stands in the jou
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -111,8 +112,10 @@ class Index:
         """
         if self._frame is None or (self._saved is not None and self._frame.equals(self._saved)):
             return
+        data = io.BytesIO()  # polars has errors of its own for a disk that is full
+        self._frame.write_parquet(data)
         with replacing(self.path) as temporary:
-            self._frame.write_parquet(temporary)
+            temporary.write_bytes(data.getbuffer())
         self._saved = self._frame
 
     def update(

@@ -7,11 +7,12 @@ Keys and endpoints are the store's own business: `AWS_ACCESS_KEY_ID`, `AWS_ENDPO
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from chronoprep.errors import ConfigError, PairError
+from chronoprep.errors import BackendError, ConfigError, PairError
 from chronoprep.images.sources import MOST_BYTES, reason
 
 # A path folds the two slashes into one; one letter would be a drive's.
@@ -29,9 +30,12 @@ def address_of(where: Path) -> str | None:
     return f"{found['protocol']}://{found['path']}"
 
 
-def objects(address: str) -> dict[str, str]:
+def objects(address: str, *, missing_ok: bool = False) -> dict[str, str]:
     """All that lies below an address: paths below it, with `/` between folders, each with how it
     looks. That is remembered: `look` asks no more for it.
+
+    Args:
+        missing_ok: Whether there may be nothing, as in a store that was never written to.
 
     Raises:
         ConfigError: It can't be listed.
@@ -41,6 +45,8 @@ def objects(address: str) -> dict[str, str]:
         system.invalidate_cache()
         found = system.find(top, detail=True)
     except Exception as error:  # each store's own, and the network's
+        if missing_ok and isinstance(error, FileNotFoundError):
+            return {}
         raise ConfigError(
             f"{address}: can't list it: {reason(error)}.",
             hint="Check its name, the endpoint and your keys.",
@@ -75,8 +81,9 @@ def read(address: str, most: int = MOST_BYTES) -> bytes:
         data: bytes = system.cat_file(path, end=most + 1)
     except Exception as error:  # each store's own, and the network's
         missing = isinstance(error, FileNotFoundError)
+        what = "no such object" if missing else f"can't read it: {reason(error)}"
         raise PairError(
-            f"{address}: {'no such object' if missing else f'can’t read it: {reason(error)}'}.",
+            f"{address}: {what}.",
             hint="Check the address and your keys, and run it again to try again.",
         ) from None
     if not data:
@@ -87,6 +94,57 @@ def read(address: str, most: int = MOST_BYTES) -> bytes:
             hint="Shrink it, or remove the pair.",
         )
     return data
+
+
+_TOGETHER = 64  # objects that are fetched or put at a time
+
+
+def fetch(addresses: Sequence[str]) -> Iterator[bytes]:
+    """The bytes of objects of one store, in their order; some are fetched ahead.
+
+    Raises:
+        BackendError: One can't be read.
+    """
+    for at in range(0, len(addresses), _TOGETHER):
+        part = addresses[at : at + _TOGETHER]
+        system, _ = _system(part[0])
+        try:
+            found = system.cat([_system(address)[1] for address in part])
+        except Exception as error:
+            raise _broken(part[0], "read", error) from None
+        if isinstance(found, bytes):
+            found = {_system(part[0])[1]: found}
+        yield from (found[_system(address)[1]] for address in part)
+
+
+def put(contents: Mapping[str, bytes | Path]) -> None:
+    """Put objects into one store, by address: bytes, or what is in a file.
+
+    Raises:
+        BackendError: One can't be put.
+    """
+    addresses = list(contents)
+    for at in range(0, len(addresses), _TOGETHER):
+        part = addresses[at : at + _TOGETHER]
+        system, _ = _system(part[0])
+        data = {}
+        for address in part:
+            content = contents[address]
+            data[_system(address)[1]] = (
+                content if isinstance(content, bytes) else content.read_bytes()
+            )
+        try:
+            system.pipe(data)
+        except Exception as error:
+            raise _broken(part[0], "write", error) from None
+
+
+def _broken(address: str, what: str, error: Exception) -> BackendError:
+    return BackendError(
+        f"{address}: can't {what} it: {reason(error)}.",
+        hint="Check the store, the endpoint and your keys; what was done is kept on this machine. "
+        "Run it again to go on.",
+    )
 
 
 def _look(about: dict[str, Any]) -> str:

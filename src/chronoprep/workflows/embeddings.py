@@ -13,6 +13,7 @@ from chronoprep.data import Outcome
 from chronoprep.dataset import Embedding, Event, Files, read_table, rewrite_table
 from chronoprep.engine import Needs, batched
 from chronoprep.errors import ConfigError
+from chronoprep.images.remote import address_of
 from chronoprep.keys import pandas_reads_as_text, safe_key
 from chronoprep.umt5 import MAX_TOKENS, Embedder, EmbedTask, Written, clean, find_encoder, identity
 from chronoprep.umt5 import share as share_file
@@ -52,7 +53,7 @@ def embed_prompts(
         ConfigError: There are no prompts, or the encoder is not at hand.
         BackendError: When the disk or the memory is too small, or the encoder can't be loaded.
     """
-    own = place.is_dir()
+    own = place.is_dir() or address_of(place) is not None
     if settings.run.shard and not own:
         raise ConfigError(
             f"--shard is of datasets, and {place} is none.",

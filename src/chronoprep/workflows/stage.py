@@ -20,6 +20,7 @@ from chronoprep import pairs as pairing
 from chronoprep.config import Settings
 from chronoprep.data import Finding, Outcome, Pair
 from chronoprep.dataset import Artefact, Dataset, Entry, Event, Failure, Files, State, renamed
+from chronoprep.dataset.mirror import Mirror
 from chronoprep.dataset.shards import Shard, make_place, noted, take_over
 from chronoprep.engine import Keyed, Needs, Worker, batched, mapped
 from chronoprep.errors import ConfigError, PairError, ToolError
@@ -38,6 +39,7 @@ A = TypeVar("A", bound=Artefact)
 
 # Events are written down together for so many seconds: what a crash can cost.
 _SECONDS = 0.5
+_PUSH_SECONDS = 60.0  # and into an object store
 _READ_TOGETHER = 64  # what waits for its turn is work for the garbage collector
 
 
@@ -51,6 +53,7 @@ class Run:
         files_seen: Whether how the pairs' files look is as of now.
         summary: Of the pairs.
         digests_read: The digests of images that the run had to read, by key.
+        mirror: The dataset's place in an object store, if it has one.
     """
 
     dataset: Dataset
@@ -61,6 +64,8 @@ class Run:
     entries: Rows[Entry] = field(default_factory=lambda: Rows(Entry))
     summary: Summary = field(default_factory=lambda: Summary("pairs"))
     digests_read: dict[str, str] = field(default_factory=dict)
+    mirror: Mirror | None = None
+    pushed: float = field(default_factory=time.monotonic)
 
     def stage(
         self,
@@ -108,6 +113,9 @@ class Run:
                 if time.monotonic() - written > _SECONDS:
                     self.dataset.append(waiting)
                     waiting, written = [], time.monotonic()
+                    if self.mirror is not None and written - self.pushed > _PUSH_SECONDS:
+                        self.mirror.push()
+                        self.pushed = time.monotonic()
         finally:
             self.dataset.append(waiting + streak.held)
         engine.check_stopped()
@@ -208,8 +216,49 @@ def opened(
         BackendError: Another run holds the dataset, or it can't be written.
     """
     shard = Shard.of(settings.run.shard) if settings.run.shard else None
-    whole, folder = Dataset(folder), shard.place(folder) if shard else folder
-    run = Run(Dataset(folder), settings, reporter or Silent(), dry_run, look)
+    with working_copy(shard.place(folder) if shard else folder) as (place, mirror):
+        if mirror is not None and settings.run.engine == "ray":
+            raise ConfigError(
+                f"{mirror.address}: the workers of --engine ray write into a folder.",
+                hint="Name one that all nodes share; or use --shard, and no Ray.",
+            )
+        whole = Dataset(folder if mirror is None else place)
+        run = Run(Dataset(place), settings, reporter or Silent(), dry_run, look, mirror=mirror)
+        with _opened(run, whole, shard, pairs, foreign=foreign):
+            yield run
+
+
+@contextmanager
+def working_copy(folder: Path) -> Iterator[tuple[Path, Mirror | None]]:
+    """The folder; of one in an object store, its copy on this machine, from which all is put there
+    in the end.
+
+    Raises:
+        ConfigError: The store can't be reached.
+        BackendError: It can't be read or written.
+    """
+    address = address_of(folder)
+    if address is None:
+        yield folder, None
+        return
+    mirror = Mirror(address)
+    mirror.pull()
+    try:
+        yield mirror.folder, mirror
+    finally:
+        mirror.push()
+
+
+@contextmanager
+def _opened(
+    run: Run, whole: Dataset, shard: Shard | None, pairs: Path | None, *, foreign: bool
+) -> Iterator[None]:
+    """The body of `opened`.
+
+    Args:
+        whole: What the run's dataset is a shard of, if it is one.
+    """
+    settings, folder, dry_run = run.settings, run.dataset.folder, run.dry_run
     found = pairing.discover(pairs, settings.pairs) if pairs is not None else None
     known = run.dataset.index.exists or (shard is not None and whole.index.exists)
     if found is None and not foreign and not known:
@@ -223,7 +272,7 @@ def opened(
     if shard is not None and found is not None:
         found = _only(shard, found)
     if shard is not None and not dry_run:
-        make_place(shard, whole.folder)
+        make_place(folder, whole.folder)
     if found is not None:
         run.summary.done = len(found.pairs)
         run.reporter.say(
@@ -246,14 +295,14 @@ def opened(
             _update(run, found, pairs or folder)
         else:
             run.dataset.index.turn(run.dataset.journal.roles())
-            if look:
+            if run.files_seen:
                 _require_images(run)
                 # Those of which nothing is known will be opened, whatever they look like.
                 run.dataset.index.look_again(run.dataset.journal)
             run.entries = run.dataset.index.entries(settings.pairs.limit)
             run.summary.done = len(run.entries)
         run.summary.finish()
-        yield run
+        yield
         run.summary.findings += run.dataset.journal.damage()
 
 
