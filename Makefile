@@ -4,7 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test test-slow test-vllm lint format reference docs bench shapes bench-gpu test-browser clean
+.PHONY: install demo test test-slow test-faults test-ray test-vllm test-browser lint format \
+	reference docs bench shapes bench-gpu clean
 
 install: $(STAMP)
 
@@ -25,6 +26,18 @@ test: $(STAMP)
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow
+
+# Kills, signals, full and read-only disks, odd files, torn and foreign lines, several writers, images
+# that change. Small file systems are mounted in a namespace of the tests' own, where there may be one.
+ALONE = $(shell alone="unshare --user --map-root-user --mount"; $$alone true 2>&- && echo $$alone)
+FAULTS := $(addprefix tests/test_,faults.py killed.py signals.py no_files.py meanwhile.py fold.py)
+test-faults: $(STAMP)
+	OMP_NUM_THREADS=1 $(ALONE) $(BIN)/python -m pytest -m "not vllm" -s $(FAULTS)
+
+# A Ray cluster of two nodes on this machine, one of which goes.
+test-ray: $(STAMP)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group ray
+	RAY_TEST_PAIRS=400 $(BIN)/python -m pytest -m ray tests/test_ray.py
 
 # vLLM itself, on the CPU: a third-party build, 3.5 GB with what it needs. Its audio libraries and
 # the registry's torchvision are CUDA builds: the former go, the latter is talked into an import.

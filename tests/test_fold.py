@@ -4,6 +4,7 @@ lines comes to, held against a model of ten lines."""
 from __future__ import annotations
 
 import os
+import resource
 import tempfile
 from pathlib import Path
 from types import SimpleNamespace
@@ -29,6 +30,7 @@ from chronoprep.dataset import (
     Undo,
 )
 from chronoprep.dataset.events import text_digest
+from chronoprep.errors import BackendError
 from chronoprep.labels.captioning import Answer
 from chronoprep.labels.labeller import Labelled
 from chronoprep.labels.prompts import Prompts, parse
@@ -411,3 +413,21 @@ def test_of_two_who_decide_on_what_they_saw_only_the_first_is_written(tmp_path: 
     reviews = [e for e in Dataset(tmp_path / "data").journal.events("a") if isinstance(e, Review)]
     assert [sum(r.reviewer == name for r in reviews) for name in "pq"] == won
     assert sum(won) >= 40, "there is always one who gets through"
+
+
+def test_a_disk_that_is_full_cuts_no_line_short(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "labels.jsonl")
+    journal.append([Label(key="a", caption="x")])
+    before = journal.path.read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 30, limits[1]))
+    try:
+        with pytest.raises(BackendError, match="can't write"):
+            journal.append([Label(key="b", caption="y" * 100)])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert journal.path.read_bytes() == before
+    journal.append([Label(key="b", caption="y")])
+    again = Journal(journal.path)
+    assert not again.damage()
+    assert list(again) == ["a", "b"]

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chronoprep import vlm
+from chronoprep import engine, vlm
 from chronoprep.config import Settings
 from chronoprep.data import GREEDY, Chat, Completion, Likelihood, Picture, Sampling
 from chronoprep.labels.claims import claims_of
@@ -138,7 +138,7 @@ def judged(
         monkeypatch.setattr(vlm.Model, "load", lambda _: model)
         task = JudgeTask("k", str(tmp_path / "s.png"), str(tmp_path / "t.png"), caption,
                          "yes" if own else None)  # fmt: skip
-        ((outcome,),) = Judge(recipe_of(settings), passes).stream([task])
+        ((outcome,),) = engine.run(Judge(recipe_of(settings), passes), [task])
         assert outcome.value is not None, outcome.error
         return outcome.value
 

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from chronoprep import engine
 from chronoprep.config import load_settings
 from chronoprep.data import Outcome
 from chronoprep.dataset import Event, Score
@@ -164,7 +165,7 @@ def test_workers_travel(tmp_path: Path, tiny: Callable[[str], Path]) -> None:
     labeller = Labeller(recipe_of(chosen), with_cot=False)
     tasks = [LabelTask(*ref) for ref in refs]
     here, there = (
-        [outcome.value for part in worker.stream(tasks) for outcome in part]
+        [outcome.value for part in engine.run(worker, tasks) for outcome in part]
         for worker in (labeller, pickle.loads(pickle.dumps(labeller)))
     )
     assert [one and one.answer for one in here] == [one and one.answer for one in there]

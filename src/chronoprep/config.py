@@ -267,6 +267,29 @@ class RunSettings(Section, title="Run"):
         "DATASET/shards; `merge` puts them together.",
     )
 
+    engine: Literal["local", "ray"] = Field(
+        "local", description="Where stages run: in this process, or on a Ray cluster."
+    )
+    ray_address: str | None = Field(
+        None, description="The cluster's, such as auto or ray://head:10001; else a local one."
+    )
+    workers: int | None = Field(
+        None, ge=1, description="Workers on Ray; by default as many as GPUs, or else cores, allow."
+    )
+    gpus_per_worker: float | None = Field(
+        None,
+        ge=0,
+        description="GPUs of a worker that has a model: below 1, or whole; by default 1 where "
+        "there are any.",
+    )
+
+    @field_validator("gpus_per_worker")
+    @classmethod
+    def _below_one_or_whole(cls, gpus: float | None) -> float | None:
+        if gpus is not None and gpus > 1 and gpus != int(gpus):
+            raise ValueError("GPUs are shared below 1, and whole from there on: 0.5, 1, 2, …")
+        return gpus
+
     @field_validator("shard")
     @classmethod
     def _one_of_n(cls, text: str | None) -> str | None:

@@ -7,6 +7,7 @@ written whole, at discovery; what happens to a pair afterwards stands in the jou
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from chronoprep.data import Outcome, Pair
 from chronoprep.dataset.events import Roles
 from chronoprep.errors import ConfigError, PairError
 from chronoprep.files import replacing
-from chronoprep.images.refs import file_of, of_path
+from chronoprep.images.refs import file_of, is_address, of_path
 from chronoprep.images.sources import files_stamp
 from chronoprep.rows import Rows
 
@@ -111,8 +112,10 @@ class Index:
         """
         if self._frame is None or (self._saved is not None and self._frame.equals(self._saved)):
             return
+        data = io.BytesIO()  # polars has errors of its own for a disk that is full
+        self._frame.write_parquet(data)
         with replacing(self.path) as temporary:
-            self._frame.write_parquet(temporary)
+            temporary.write_bytes(data.getbuffer())
         self._saved = self._frame
 
     def update(
@@ -145,11 +148,11 @@ class Index:
         for row in both.filter(
             pl.col("origin") != pl.col("origin_old"), pl.col("source") != pl.col("source_old"),
         ).iter_rows(named=True):  # fmt: skip
-            if os.path.lexists(file_of(row["source_old"])) and row["files"] != row["files_old"]:
+            if _is_there(file_of(row["source_old"])) and row["files"] != row["files_old"]:
                 changes.clashing.append(_clash(row))
             else:
                 changes.moved.add(row["origin_old"])
-        changes.moved = {name for name in changes.moved if not os.path.lexists(name)}
+        changes.moved = {name for name in changes.moved if not _is_there(name)}
         taken = {outcome.key for outcome in changes.clashing}
         new = new.filter(~pl.col("key").is_in(taken))
 
@@ -237,6 +240,11 @@ def _found(pairs: Rows[Pair], origin: str, roles: Mapping[str, Roles]) -> polars
     ]  # fmt: skip
     frame = _turned(pairs.frame.with_columns(*refs, origin=pl.lit(origin)), roles)
     return frame.with_columns(pl.Series("files", _stamps(frame), dtype=pl.String))
+
+
+def _is_there(place: str) -> bool:
+    """Whether something lies there; of another machine that is assumed."""
+    return is_address(place) or os.path.lexists(place)
 
 
 def _turned(frame: polars.DataFrame, roles: Mapping[str, Roles]) -> polars.DataFrame:

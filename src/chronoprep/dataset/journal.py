@@ -20,6 +20,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from io import FileIO
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, get_args
 
@@ -261,23 +262,53 @@ class Journal:
         )
         if not text:
             return True
-        try:
-            with append_lock(self.path), self.path.open("ab+") as file:
-                end = file.seek(0, os.SEEK_END)
-                if closing := _closed(file, end):
-                    file.write(closing)
-                    file.flush()
-                if only_if is not None:
-                    self.refresh()  # every line has its end now: nobody has to be waited for
-                    if not only_if():
-                        return False
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise unwritable(self.path, error) from None
+
+        def still() -> bool:
+            self.refresh()  # every line has its end now: nobody has to be waited for
+            return only_if is None or only_if()
+
+        if not append_lines(self.path, text, still if only_if else None):
+            return False
         self.refresh()
         return True
+
+
+def append_lines(path: Path, lines: bytes, only_if: Callable[[], bool] | None = None) -> bool:
+    """Add whole lines to a journal: on disk when this returns.
+
+    Args:
+        only_if: Asked under the lock, where it may keep the lines from being written.
+
+    Returns:
+        Whether they were written.
+
+    Raises:
+        BackendError: When the disk is full or the file can't be written.
+    """
+    try:
+        with append_lock(path), path.open("ab+", buffering=0) as file:
+            end = file.seek(0, os.SEEK_END)
+            if closing := _closed(file, end):
+                _write(file, closing)
+            if only_if is not None and not only_if():
+                return False
+            _write(file, lines)
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise unwritable(path, error) from None
+    return True
+
+
+def _write(file: FileIO, data: bytes) -> None:
+    """Add all, or, on a disk that is full, nothing: no line is cut short by that."""
+    end, rest = file.seek(0, os.SEEK_END), memoryview(data)
+    try:
+        while rest:
+            rest = rest[file.write(rest) :]
+    except OSError:
+        with suppress(OSError):
+            file.truncate(end)
+        raise
 
 
 @contextmanager

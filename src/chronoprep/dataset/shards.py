@@ -102,13 +102,13 @@ def digest_of_keys(keys: Iterable[str]) -> str:
     return digest.of_text("\n".join(sorted(keys)))
 
 
-def make_place(shard: Shard, dataset: Path) -> None:
+def make_place(folder: Path, dataset: Path) -> None:
     """Make the folder of a shard, and mark the one that it is in as a dataset.
 
     Raises:
         BackendError: They can't be made.
     """
-    make_folder(shard.place(dataset))
+    make_folder(folder)
     try:
         (dataset / LOCK).touch()
     except OSError as error:

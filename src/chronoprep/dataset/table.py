@@ -72,8 +72,10 @@ def write_table(
     table: polars.DataFrame, path: Path, *, line_end: str = "\n", bom: bool = False
 ) -> None:
     """Write a CSV atomically, every field quoted, so that a reader sees the old or the new one."""
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        table.write_csv(file, quote_style="always", line_terminator=line_end, include_bom=bom)
+    data = io.BytesIO()  # polars has errors of its own for a disk that is full
+    table.write_csv(data, quote_style="always", line_terminator=line_end, include_bom=bom)
+    with replacing(path) as temporary:
+        temporary.write_bytes(data.getbuffer())
 
 
 def rewrite_table(table: polars.DataFrame, path: Path) -> None:
@@ -111,7 +113,7 @@ def write_rows(rows: Iterable[tuple[str, ...]], path: Path, own: polars.DataFram
             frame = polars.DataFrame(part, schema=schema, orient="row")
             if own is not None:
                 frame = frame.join(own, on="key", how="left", maintain_order="left").fill_null("")
-            frame.write_csv(file, include_header=first, quote_style="always")
+            file.write(frame.write_csv(include_header=first, quote_style="always").encode())
             first = False
 
 

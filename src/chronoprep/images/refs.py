@@ -20,6 +20,12 @@ _PART = re.compile(
     re.DOTALL,
 )
 _ESCAPE = re.compile("%2[35]")
+_ADDRESS = re.compile(r"(?!file:)[A-Za-z][A-Za-z0-9+.-]+://")
+
+
+def is_address(text: str) -> bool:
+    """Whether a reference leads to another machine: to the web, an object store, …"""
+    return "://" in text and _ADDRESS.match(text) is not None
 
 
 def of_path(path: str) -> str:
@@ -40,7 +46,7 @@ def parse(text: str) -> ImageRef:
 
     People need not escape a `#` that is followed by no row and no time.
     """
-    if text.startswith(("http://", "https://")):
+    if is_address(text):
         return Remote(text)
     part = _PART.fullmatch(text) if "#" in text else None
     if part is None:
@@ -58,6 +64,8 @@ def parse(text: str) -> ImageRef:
 
 def file_of(text: str) -> str:
     """The file, folder or address that a reference leads to."""
+    if is_address(text):
+        return text
     part = _PART.fullmatch(text) if "#" in text else None
     return _unescaped(text if part is None else part["file"])
 

@@ -13,7 +13,7 @@ from chronoprep.config import ImageSettings
 from chronoprep.data import Cell, Frame, ImageRef, Member, Remote
 from chronoprep.errors import PairError
 from chronoprep.images.formats import has, plugin_of
-from chronoprep.images.refs import file_of
+from chronoprep.images.refs import file_of, is_address
 
 RESAVE = "Open and save it again as PNG or JPEG, or remove the pair."
 MOST_BYTES = 1 << 31  # of the file of a picture, whose pixels are bounded too
@@ -38,9 +38,13 @@ def read_source(ref: Path | Cell | Member | Remote) -> bytes:
             raise PairError(f"{ref}: the file is empty (0 bytes).", hint=AGAIN)
         return data
     if isinstance(ref, Remote):
-        from chronoprep.images.downloads import downloaded
+        if ref.url.startswith(("http://", "https://")):
+            from chronoprep.images.downloads import downloaded
 
-        return read_file(downloaded(ref))
+            return read_file(downloaded(ref))
+        from chronoprep.images.remote import read
+
+        return read(ref.url)
     return read_file(ref)
 
 
@@ -94,6 +98,12 @@ def files_stamp(source: str, target: str) -> str | None:
     missing, or is not on this machine. Folders are not in it, so that a set may move.
     """
     files = file_of(source), file_of(target)
+    if is_address(source) or is_address(target):
+        from chronoprep.images.remote import look
+
+        looks = [look(file) if is_address(file) else _look(file) for file in files]
+        known = [each for each in looks if each is not None]
+        return None if len(known) < 2 else "|".join([*known, _name_in(source), _name_in(target)])
     try:
         one, two = map(os.stat, files)
     except (OSError, ValueError):
@@ -103,6 +113,14 @@ def files_stamp(source: str, target: str) -> str | None:
     which = f"|{one.st_ino}-{two.st_ino}" if before == after and files[0] != files[1] else ""
     names = [_name_in(source), _name_in(target)]  # with the row or the time
     return f"{before}|{after}|{names[0]}|{names[1]}{which}"
+
+
+def _look(file: str) -> str | None:
+    try:
+        status = Path(file).stat()
+    except (OSError, ValueError):
+        return None
+    return f"{status.st_size}-{status.st_mtime_ns}"
 
 
 def _name_in(text: str) -> str:

@@ -12,15 +12,17 @@ import json
 import math
 import re
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 from PIL.Image import Transpose
 
 from chronoprep import digest
 from chronoprep.data import GREEDY, Chat, Completion, Outcome, Pair, Picture, Sampling
+from chronoprep.engine import Working
 from chronoprep.errors import PairError
 from chronoprep.labels.captioning import generate
 from chronoprep.labels.claims import Claim, claims_of
@@ -155,13 +157,15 @@ class Judge:
         names = (model.checkpoint.name, model.checkpoint.revision, model.text_settings)
         return digest.of_values(*names, caption, asked, self.passes, self.statements, _SIGNALS)
 
-    def stream(self, tasks: Iterable[JudgeTask]) -> Iterator[list[Outcome[Judged]]]:
+    @contextmanager
+    def opened(self) -> Iterator[Working[JudgeTask, Judged]]:
         """Verify labels, in batches or with many in flight.
 
         Raises:
             BackendError: The model can't be loaded, or can't go on.
         """
-        return show(self.recipe, tasks, self._judge, more=_mirrored_too)
+        with closing(self.recipe.model.load()) as model:
+            yield partial(show, model, self.recipe, self._judge, more=_mirrored_too)
 
     def _judge(self, model: VLM, shown: Sequence[Shown[JudgeTask]]) -> list[Outcome[Judged]]:
         began = time.monotonic()

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 
+from chronoprep import engine
 from chronoprep.data import Outcome
+from chronoprep.engine import Working
 from chronoprep.errors import PairError
 from chronoprep.labels import captioning
 from chronoprep.labels.captioning import Answer, View
@@ -41,13 +45,15 @@ class Labeller:
     recipe: Recipe
     with_cot: bool
 
-    def stream(self, tasks: Iterable[LabelTask]) -> Iterator[list[Outcome[Labelled]]]:
+    @contextmanager
+    def opened(self) -> Iterator[Working[LabelTask, Labelled]]:
         """Label tasks, in batches or with many in flight; images load in threads ahead of that.
 
         Raises:
             BackendError: The model can't be loaded, or can't go on.
         """
-        return show(self.recipe, tasks, self._label)
+        with closing(self.recipe.model.load()) as model:
+            yield partial(show, model, self.recipe, self._label)
 
     def _label(self, model: VLM, shown: Sequence[Shown[LabelTask]]) -> list[Outcome[Labelled]]:
         began = time.monotonic()
@@ -77,7 +83,7 @@ def label_one(recipe: Recipe, task: LabelTask, *, with_cot: bool) -> Labelled:
         PairError: When an image can't be used or the model's answer is refused.
         BackendError: The model can't be loaded, or can't go on.
     """
-    ((outcome,),) = Labeller(recipe, with_cot).stream([task])
+    ((outcome,),) = engine.run(Labeller(recipe, with_cot), [task])
     if outcome.value is None:
         assert outcome.error is not None
         raise outcome.error

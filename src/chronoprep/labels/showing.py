@@ -4,7 +4,6 @@ many pairs in flight, as it takes them."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
@@ -50,13 +49,14 @@ def _no_more(task: PairTask, source: Picture, target: Picture) -> tuple[Picture,
 
 
 def show(
+    model: vlm.VLM,
     recipe: Recipe,
-    tasks: Iterable[T],
     ask: Callable[[vlm.VLM, Sequence[Shown[T]]], list[Outcome[U]]],
+    tasks: Iterable[T],
     *,
     more: Callable[[T, Picture, Picture], tuple[Picture, ...]] = _no_more,
 ) -> Iterator[list[Outcome[U]]]:
-    """Ask the model of a recipe, which is loaded here, about pairs.
+    """Ask the model of a recipe about pairs.
 
     Args:
         ask: Gives the outcomes of tasks whose images could be loaded.
@@ -66,19 +66,8 @@ def show(
         The outcomes, as they are ready; those of images that can't be used have their errors.
 
     Raises:
-        BackendError: The model can't be loaded, or can't go on.
+        BackendError: The model can't go on.
     """
-    with closing(recipe.model.load()) as model:
-        yield from _show(model, recipe, tasks, ask, more)
-
-
-def _show(
-    model: vlm.VLM,
-    recipe: Recipe,
-    tasks: Iterable[T],
-    ask: Callable[[vlm.VLM, Sequence[Shown[T]]], list[Outcome[U]]],
-    more: Callable[[T, Picture, Picture], tuple[Picture, ...]],
-) -> Iterator[list[Outcome[U]]]:
     from chronoprep.images.load import load_pair, pictures
     from chronoprep.images.room import room
 

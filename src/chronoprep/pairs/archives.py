@@ -1,32 +1,33 @@
-"""A zip archive as a tree of files."""
+"""Trees of files whose names come at once: a zip archive, a folder of an object store."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from chronoprep.data import Member
 from chronoprep.errors import PairError
 from chronoprep.images.archives import members, read_member
 from chronoprep.images.refs import of_member, parse
+from chronoprep.images.remote import objects, read
 from chronoprep.pairs.folders import Listing, sorted_out
 
 _MOST_BYTES = 1 << 20  # of a text beside an image
 _LONGEST = 4096  # characters of a folder's path
 
 
-class Archive:
-    """A zip archive; where it holds one folder with folders in it and nothing else, that folder.
+class Listed:
+    """A tree of files whose names are all known; where it holds one folder with folders in it and
+    nothing else, that folder.
 
-    Raises:
-        ConfigError: It can't be read.
+    Args:
+        names: Of its files, with `/` between folders.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, names: Iterable[str]) -> None:
         self._top = ""
         self._names: dict[str, dict[str, str]] = {"": {}}
-        for name in members(path):
+        for name in names:
             folder, _, last = name.rpartition("/")
             if len(folder) > _LONGEST:
                 self._names[""][name] = "special"
@@ -67,6 +68,18 @@ class Archive:
             yield folder, here
             pending += [f"{folder}{name}/" for name in reversed(here.folders)]
 
+
+class Archive(Listed):
+    """A zip archive.
+
+    Raises:
+        ConfigError: It can't be read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        super().__init__(members(path))
+
     def read(self, path: str) -> bytes:
         try:
             return read_member(Member(self._path, self._top + path), _MOST_BYTES)
@@ -83,3 +96,30 @@ class Archive:
 
     def shown(self, path: str) -> str:
         return f"{self._path}/{self._top}{path}"
+
+
+class Bucket(Listed):
+    """A folder of an object store, or of what else has addresses.
+
+    Raises:
+        ConfigError: It can't be listed.
+    """
+
+    def __init__(self, address: str) -> None:
+        self._address = address.rstrip("/")
+        super().__init__(objects(self._address))
+
+    def read(self, path: str) -> bytes:
+        try:
+            return read(self.ref(path), _MOST_BYTES)
+        except PairError as error:
+            raise OSError(error.message.rstrip(".")) from None
+
+    def ref(self, path: str) -> str:
+        return f"{self._address}/{self._top}{path}"
+
+    def below(self, ref: str) -> str:
+        return ref.removeprefix(self.ref(""))
+
+    def shown(self, path: str) -> str:
+        return self.ref(path)

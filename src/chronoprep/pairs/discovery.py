@@ -17,10 +17,11 @@ from chronoprep.config import PairSettings
 from chronoprep.data import Outcome, Pair
 from chronoprep.errors import ConfigError, PairError
 from chronoprep.images.refs import file_of
+from chronoprep.images.remote import address_of
 from chronoprep.images.sources import require_file
 from chronoprep.keys import is_unicode
 from chronoprep.pairs.accounts import Tally, is_document, notes_of, tally_of
-from chronoprep.pairs.archives import Archive
+from chronoprep.pairs.archives import Archive, Bucket
 from chronoprep.pairs.folders import Folder, Tree
 from chronoprep.pairs.hub import fetched, is_address
 from chronoprep.pairs.layouts import find_in_folder
@@ -75,7 +76,11 @@ def discover(where: Path, settings: PairSettings) -> Discovery:
     """
     asked = settings.source_glob or settings.target_glob or settings.regex
     by_names = bool(asked) or settings.layout != "auto"
-    tables = [fetched(where, settings)] if is_address(where) else _tables(where, by_names=by_names)
+    address = address_of(where)
+    if is_address(where):
+        tables = [fetched(where, settings)]
+    else:
+        tables = _tables(where, by_names=by_names) if address is None else []
     tree: Tree | None = None
     if tables:
         if by_names:
@@ -88,7 +93,10 @@ def discover(where: Path, settings: PairSettings) -> Discovery:
         found = find_in_tables(tables, settings.model_copy(update=ours))
         found.passed += _beside_tables(where, tables)
     else:
-        tree = Archive(where) if where.is_file() else Folder(str(where))
+        if address is not None:
+            tree = Bucket(address)
+        else:
+            tree = Archive(where) if where.is_file() else Folder(str(where))
         find = find_by_pattern if asked else find_in_folder
         found = find(tree, where, settings)
 

@@ -20,14 +20,13 @@ from chronoprep.config import PairSettings
 from chronoprep.data import Cell, Member
 from chronoprep.errors import ConfigError, PairError
 from chronoprep.images.cells import EMBEDDED
-from chronoprep.images.refs import file_of, of_path, parse
+from chronoprep.images.refs import file_of, is_address, of_path, parse
 from chronoprep.pairs.columns import Roles, place_of, roles_of
 from chronoprep.pairs.readers import COLUMNAR, JSON, Row, rows_of
 from chronoprep.pairs.scan import Candidate, Scan
 from chronoprep.pairs.spelling import Spelling
 from chronoprep.pairs.words import stands_for_nothing, text_of
 
-_WEB = ("http://", "https://")
 _SHOWN = 200  # characters of a text in a message
 
 
@@ -184,16 +183,14 @@ class _Texts:
             column, _ = place_of(self.roles[role][0], self.row.cells)
             return str(Cell(table, self.row.number, column, item))
         text = self._text(role, value)
-        if text is None or (self.allow_urls and text.startswith(_WEB)):
+        if text is None or (self.allow_urls and is_address(text)):
             return text
         # A cell may hold a whole image in base64.
         short = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}… ({len(text):,} characters)"
-        if text.startswith((*_WEB, "s3://", "hf://", "gs://")):
+        if is_address(text):
             raise self.row.wrong(
                 f"{role} {short} is an address, not a file.",
-                "--allow-urls downloads such images."
-                if text.startswith(_WEB)
-                else "Download the images first and name the local files.",
+                "--allow-urls downloads such images.",
             )
         for name in (value, text):  # a file's name may begin or end with a space
             # A reference, or a path as it is.

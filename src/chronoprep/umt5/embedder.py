@@ -6,14 +6,16 @@ import shutil
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from chronoprep.checkpoint import Checkpoint
 from chronoprep.config import UMT5Settings
 from chronoprep.data import Outcome
-from chronoprep.engine import batched, cores, mapped, until_stopped
+from chronoprep.engine import Working, batched, cores, mapped, until_stopped
 from chronoprep.errors import BackendError, PairError
 from chronoprep.umt5.encoder import Encoder, batches
 from chronoprep.umt5.pickles import OVERHEAD, can_share, save
@@ -63,31 +65,35 @@ class Embedder:
     checkpoint: Checkpoint
     settings: UMT5Settings
 
-    def stream(self, tasks: Iterable[EmbedTask]) -> Iterator[list[Outcome[Written]]]:
+    @contextmanager
+    def opened(self) -> Iterator[Working[EmbedTask, Written]]:
         """Embed prompts of similar length together, and write files while the next are computed.
 
         Raises:
             ConfigError: A device or the tokenizer is not there.
             BackendError: The disk or the memory is too small, or the encoder can't be loaded.
         """
-        encoder = Encoder(self.checkpoint, self.settings)
-        todo: list[tuple[EmbedTask, array[int]]] = []
-        with ThreadPoolExecutor(1) as pool:
-            loading = pool.submit(encoder.load)
-            for part in batched(tasks, TEXTS):
-                todo += zip(part, encoder.tokens([task.text for task in part]), strict=True)
-            _check_disk(todo, encoder.width)
-            loading.result()
+        yield partial(_embedded, Encoder(self.checkpoint, self.settings))
 
-        def embedded(batch: list[tuple[EmbedTask, array[int]]]) -> list[Outcome[Written]]:
-            tensors = encoder.encode([ids for _, ids in batch])
-            return [_saved(*one, tensor) for one, tensor in zip(batch, tensors, strict=True)]
 
-        writers = WRITERS if encoder.on_cpu else max(WRITERS, min(MOST_WRITERS, cores()))
-        workers = 2 * encoder.devices + writers
-        made = until_stopped(batches([(one, len(one[1])) for one in todo], encoder.batch_tokens))
-        for done in mapped(embedded, made, key=lambda batch: batch[0][0].key, workers=workers):
-            yield done.value or []
+def _embedded(encoder: Encoder, tasks: Iterable[EmbedTask]) -> Iterator[list[Outcome[Written]]]:
+    todo: list[tuple[EmbedTask, array[int]]] = []
+    with ThreadPoolExecutor(1) as pool:
+        loading = pool.submit(encoder.load)
+        for part in batched(tasks, TEXTS):
+            todo += zip(part, encoder.tokens([task.text for task in part]), strict=True)
+        _check_disk(todo, encoder.width)
+        loading.result()
+
+    def embedded(batch: list[tuple[EmbedTask, array[int]]]) -> list[Outcome[Written]]:
+        tensors = encoder.encode([ids for _, ids in batch])
+        return [_saved(*one, tensor) for one, tensor in zip(batch, tensors, strict=True)]
+
+    writers = WRITERS if encoder.on_cpu else max(WRITERS, min(MOST_WRITERS, cores()))
+    workers = 2 * encoder.devices + writers
+    made = until_stopped(batches([(one, len(one[1])) for one in todo], encoder.batch_tokens))
+    for done in mapped(embedded, made, key=lambda batch: batch[0][0].key, workers=workers):
+        yield done.value or []
 
 
 def _saved(task: EmbedTask, ids: Sequence[int], tensor: Tensor | PairError) -> Outcome[Written]:

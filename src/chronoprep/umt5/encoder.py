@@ -59,13 +59,15 @@ class Encoder:
         self.batch_tokens = 0
 
     def load(self) -> None:
-        """Bring the weights to every device.
+        """Bring the weights to every device, if they are not there.
 
         Raises:
             ConfigError: When the tokenizer is another model's.
             BackendError: When the weights lack a part of the encoder, or their embedding table is
                 all zero: the trainer would silently see no text.
         """
+        if self.replicas:
+            return
         weights, tokens = self._weights, self.tokens
         model = weights.load()
         table = model.shared.weight

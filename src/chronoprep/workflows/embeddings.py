@@ -11,8 +11,9 @@ from chronoprep import digest
 from chronoprep.config import Settings
 from chronoprep.data import Outcome
 from chronoprep.dataset import Embedding, Event, Files, read_table, rewrite_table
-from chronoprep.engine import batched
+from chronoprep.engine import Needs, batched
 from chronoprep.errors import ConfigError
+from chronoprep.images.remote import address_of
 from chronoprep.keys import pandas_reads_as_text, safe_key
 from chronoprep.umt5 import MAX_TOKENS, Embedder, EmbedTask, Written, clean, find_encoder, identity
 from chronoprep.umt5 import share as share_file
@@ -52,7 +53,7 @@ def embed_prompts(
         ConfigError: There are no prompts, or the encoder is not at hand.
         BackendError: When the disk or the memory is too small, or the encoder can't be loaded.
     """
-    own = place.is_dir()
+    own = place.is_dir() or address_of(place) is not None
     if settings.run.shard and not own:
         raise ConfigError(
             f"--shard is of datasets, and {place} is none.",
@@ -183,8 +184,9 @@ def _embed(run: Run, rows: list[_Row], summary: Summary, *, force: bool) -> None
 
     if tasks:
         run.reporter.say(f"Loading {run.settings.umt5.model} …")
+        needs: Needs = "cpu" if run.settings.umt5.device == "cpu" else "gpu"
         run.stage("embeddings", tasks, Embedder(checkpoint, run.settings.umt5), record,
-                  summary=summary)  # fmt: skip
+                  summary=summary, needs=needs)  # fmt: skip
     _share(run, shared, summary)
     _mention_cut(run, rows, summary)
     summary.finish()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -10,7 +11,7 @@ from chronoprep import vlm
 from chronoprep.config import Settings
 from chronoprep.data import Frame, Outcome
 from chronoprep.dataset import Entry, Event, Failure, Journal, Label, State
-from chronoprep.engine import batched
+from chronoprep.engine import Needs, Working, batched
 from chronoprep.errors import ConfigError, PairError
 from chronoprep.images.refs import of_path, parse
 from chronoprep.labels.labeller import Labelled, Labeller
@@ -100,7 +101,8 @@ def label_by_model(
     if not run.dry_run:
         run.dataset.append(at_once)
         if tasks:
-            recipe.model.check_fits()
+            if run.settings.run.engine == "local":  # other machines have other memory
+                recipe.model.check_fits()
             run.reporter.say(f"Loading {recipe.model.name} {recipe.model.how} …")
     if recipe.model.in_flight == 1:
         # Largest pictures first: batches are level, and if memory is short it shows at once.
@@ -119,7 +121,15 @@ def label_by_model(
         return outcome.value is not None and outcome.value.answer.tool
 
     worker = Labeller(recipe, with_cot)
-    return run.stage("labels", tasks, worker, record, summary=summary, of_tool=of_tool)
+    return run.stage(
+        "labels", tasks, worker, record, summary=summary, of_tool=of_tool, needs=needs_of(recipe)
+    )
+
+
+def needs_of(recipe: Recipe) -> Needs:
+    """What the model of a recipe wants of a machine."""
+    elsewhere = recipe.model.backend == "openai" or recipe.model.settings.device == "cpu"
+    return "cpu" if elsewhere else "gpu"
 
 
 def _bytes(entry: Entry) -> int:
@@ -249,13 +259,16 @@ def label_by_text(run: Run, entries: Rows[Entry]) -> Summary:
         label = run.dataset.journal.state(outcome.key, files=False).label
         return [_with_provenance(outcome.value, label)]
 
-    return run.stage("labels", tasks, _Sayer(), record, summary=summary)
+    return run.stage("labels", tasks, _Sayer(), record, summary=summary, needs="nothing")
 
 
 class _Sayer:
     """Labels without a model: nothing to wait for, so many at a time."""
 
-    def stream(self, tasks: Iterable[_TextTask]) -> Iterator[list[Outcome[Label]]]:
+    def opened(self) -> AbstractContextManager[Working[_TextTask, Label]]:
+        return nullcontext(self._labels)
+
+    def _labels(self, tasks: Iterable[_TextTask]) -> Iterator[list[Outcome[Label]]]:
         for batch in batched(tasks, _WRITTEN_TOGETHER):
             yield [Outcome(task.key, Label.model_validate(task._asdict())) for task in batch]
 

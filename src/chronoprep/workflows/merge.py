@@ -11,7 +11,7 @@ from chronoprep.dataset import Dataset
 from chronoprep.dataset.shards import FOLDER, Note, Shard, take_over
 from chronoprep.errors import BackendError, ConfigError
 from chronoprep.workflows.progress import Reporter, Silent, Summary
-from chronoprep.workflows.stage import Run
+from chronoprep.workflows.stage import Run, working_copy
 from chronoprep.workflows.table import build_table
 
 _AGAIN = "Run it again with --shard {}, then merge; or take what is there with --partial."
@@ -39,7 +39,18 @@ def merge_shards(
         BackendError: A shard is missing, unfinished, of other pairs, doubled or at work, or the
             dataset can't be written.
     """
-    reporter = reporter or Silent()
+    with working_copy(folder) as (place, _):
+        return _merged(place, settings, shards, reporter or Silent(), partial=partial)
+
+
+def _merged(
+    folder: Path,
+    settings: Settings,
+    shards: Sequence[Path],
+    reporter: Reporter,
+    *,
+    partial: bool,
+) -> list[Summary]:
     found = _found(folder, shards)
     _require_whole(folder, found, partial=partial)
     summary = Summary("pairs")
@@ -64,6 +75,7 @@ def merge_shards(
             summary.findings += part.journal.damage()
             reporter.advance("ok")
         dataset.index.take([part.index.entries() for part in parts.values()], whole=not partial)
+        dataset.index.turn(dataset.journal.roles())
         dataset.index.save()
         summary.skipped = len(dataset.index.keys()) - summary.done
         run = Run(dataset, settings, reporter, False, False, dataset.index.entries())

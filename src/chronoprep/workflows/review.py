@@ -130,7 +130,8 @@ def _relabelling(settings: Settings) -> Callable[[Entry, State], list[Event]]:
     def relabel(entry: Entry, state: State) -> list[Event]:
         given = state.text.caption if state.verdict == "edit" else None
         task = LabelTask(*entry[:3], given)
-        ((outcome,),) = Labeller(recipe, with_cot=True).stream([task])
+        with Labeller(recipe, with_cot=True).opened() as label:
+            ((outcome,),) = label([task])
         return list(events_of(outcome, recipe, state))
 
     return relabel

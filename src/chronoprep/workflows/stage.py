@@ -20,9 +20,11 @@ from chronoprep import pairs as pairing
 from chronoprep.config import Settings
 from chronoprep.data import Finding, Outcome, Pair
 from chronoprep.dataset import Artefact, Dataset, Entry, Event, Failure, Files, State, renamed
+from chronoprep.dataset.mirror import Mirror
 from chronoprep.dataset.shards import Shard, make_place, noted, take_over
-from chronoprep.engine import Keyed, Worker, batched, mapped
+from chronoprep.engine import Keyed, Needs, Worker, batched, mapped
 from chronoprep.errors import ConfigError, PairError, ToolError
+from chronoprep.images.remote import address_of, objects
 from chronoprep.images.sources import files_stamp
 from chronoprep.pairs import Discovery
 from chronoprep.pairs.hub import is_address
@@ -37,6 +39,7 @@ A = TypeVar("A", bound=Artefact)
 
 # Events are written down together for so many seconds: what a crash can cost.
 _SECONDS = 0.5
+_PUSH_SECONDS = 60.0  # and into an object store
 _READ_TOGETHER = 64  # what waits for its turn is work for the garbage collector
 
 
@@ -50,6 +53,7 @@ class Run:
         files_seen: Whether how the pairs' files look is as of now.
         summary: Of the pairs.
         digests_read: The digests of images that the run had to read, by key.
+        mirror: The dataset's place in an object store, if it has one.
     """
 
     dataset: Dataset
@@ -60,6 +64,8 @@ class Run:
     entries: Rows[Entry] = field(default_factory=lambda: Rows(Entry))
     summary: Summary = field(default_factory=lambda: Summary("pairs"))
     digests_read: dict[str, str] = field(default_factory=dict)
+    mirror: Mirror | None = None
+    pushed: float = field(default_factory=time.monotonic)
 
     def stage(
         self,
@@ -70,6 +76,7 @@ class Run:
         *,
         summary: Summary | None = None,
         of_tool: Callable[[Outcome[U]], bool] | None = None,
+        needs: Needs = "cpu",
     ) -> Summary:
         """Run a stage over its tasks, and write down what comes of them.
 
@@ -78,6 +85,7 @@ class Run:
             summary: What the plan has counted already.
             of_tool: Whether an outcome's failure may be the model's, the server's or the encoder's,
                 and not the pair's; by default where its error says so.
+            needs: What the worker wants of a machine, where the stage runs on several.
 
         Raises:
             BackendError: The worker can't go on; or the same cause makes one pair after the other
@@ -95,7 +103,7 @@ class Run:
         streak = Streak(what)
         written = time.monotonic()
         try:
-            for outcomes in engine.run(worker, tasks):
+            for outcomes in engine.run_as_asked(worker, tasks, self.settings.run, needs):
                 for outcome in outcomes:
                     events = list(record(outcome))
                     own = not (of_tool or _of_tool)(outcome)
@@ -105,6 +113,9 @@ class Run:
                 if time.monotonic() - written > _SECONDS:
                     self.dataset.append(waiting)
                     waiting, written = [], time.monotonic()
+                    if self.mirror is not None and written - self.pushed > _PUSH_SECONDS:
+                        self.mirror.push()
+                        self.pushed = time.monotonic()
         finally:
             self.dataset.append(waiting + streak.held)
         engine.check_stopped()
@@ -205,8 +216,49 @@ def opened(
         BackendError: Another run holds the dataset, or it can't be written.
     """
     shard = Shard.of(settings.run.shard) if settings.run.shard else None
-    whole, folder = Dataset(folder), shard.place(folder) if shard else folder
-    run = Run(Dataset(folder), settings, reporter or Silent(), dry_run, look)
+    with working_copy(shard.place(folder) if shard else folder) as (place, mirror):
+        if mirror is not None and settings.run.engine == "ray":
+            raise ConfigError(
+                f"{mirror.address}: the workers of --engine ray write into a folder.",
+                hint="Name one that all nodes share; or use --shard, and no Ray.",
+            )
+        whole = Dataset(folder if mirror is None else place)
+        run = Run(Dataset(place), settings, reporter or Silent(), dry_run, look, mirror=mirror)
+        with _opened(run, whole, shard, pairs, foreign=foreign):
+            yield run
+
+
+@contextmanager
+def working_copy(folder: Path) -> Iterator[tuple[Path, Mirror | None]]:
+    """The folder; of one in an object store, its copy on this machine, from which all is put there
+    in the end.
+
+    Raises:
+        ConfigError: The store can't be reached.
+        BackendError: It can't be read or written.
+    """
+    address = address_of(folder)
+    if address is None:
+        yield folder, None
+        return
+    mirror = Mirror(address)
+    mirror.pull()
+    try:
+        yield mirror.folder, mirror
+    finally:
+        mirror.push()
+
+
+@contextmanager
+def _opened(
+    run: Run, whole: Dataset, shard: Shard | None, pairs: Path | None, *, foreign: bool
+) -> Iterator[None]:
+    """The body of `opened`.
+
+    Args:
+        whole: What the run's dataset is a shard of, if it is one.
+    """
+    settings, folder, dry_run = run.settings, run.dataset.folder, run.dry_run
     found = pairing.discover(pairs, settings.pairs) if pairs is not None else None
     known = run.dataset.index.exists or (shard is not None and whole.index.exists)
     if found is None and not foreign and not known:
@@ -220,7 +272,7 @@ def opened(
     if shard is not None and found is not None:
         found = _only(shard, found)
     if shard is not None and not dry_run:
-        make_place(shard, whole.folder)
+        make_place(folder, whole.folder)
     if found is not None:
         run.summary.done = len(found.pairs)
         run.reporter.say(
@@ -243,14 +295,14 @@ def opened(
             _update(run, found, pairs or folder)
         else:
             run.dataset.index.turn(run.dataset.journal.roles())
-            if look:
+            if run.files_seen:
                 _require_images(run)
                 # Those of which nothing is known will be opened, whatever they look like.
                 run.dataset.index.look_again(run.dataset.journal)
             run.entries = run.dataset.index.entries(settings.pairs.limit)
             run.summary.done = len(run.entries)
         run.summary.finish()
-        yield run
+        yield
         run.summary.findings += run.dataset.journal.damage()
 
 
@@ -287,7 +339,7 @@ def _update(run: Run, found: Discovery, where: Path) -> None:
     limited = run.settings.pairs.limit is not None
     changes = index.update(
         found.pairs,
-        str(where) if is_address(where) else os.path.abspath(where),  # noqa: PTH100
+        _place(where),
         keep=None if limited else {outcome.key for outcome in found.bad},
         roles=journal.roles(),
         images_of=lambda key: journal.state(key).images,
@@ -323,6 +375,13 @@ def _update(run: Run, found: Discovery, where: Path) -> None:
     index.save()
 
 
+def _place(where: Path) -> str:
+    """The name of a place of pairs, wherever a run starts."""
+    if is_address(where):
+        return str(where)
+    return address_of(where) or os.path.abspath(where)  # noqa: PTH100
+
+
 def _require_images(run: Run) -> None:
     """Refuse at once where a place of pairs is gone, and all of its images with it.
 
@@ -332,6 +391,9 @@ def _require_images(run: Run) -> None:
     entries = run.dataset.index.entries()
     for origin in entries.frame["origin"].unique().sort():
         if is_address(Path(origin)) or os.path.lexists(origin):
+            continue
+        if address_of(Path(origin)):
+            objects(origin)  # one request a thousand, where each look would be one
             continue
         here = (entry for entry in entries if entry.origin == origin)
         if not any(files_stamp(entry.source, entry.target) for entry in here):

@@ -43,7 +43,7 @@ from chronoprep.labels.scoring import (
 from chronoprep.labels.vocabulary import Spot, Vocabulary
 from chronoprep.rows import Rows
 from chronoprep.workflows.faults import finding
-from chronoprep.workflows.label import recipe_of
+from chronoprep.workflows.label import needs_of, recipe_of
 from chronoprep.workflows.progress import Summary
 from chronoprep.workflows.stage import Run, failure
 
@@ -192,7 +192,7 @@ def _ask_model(run: Run, name: str) -> Summary:
             reasons=done.reasons,
         )
 
-    run.stage("judged", tasks, judge, record, summary=summary)
+    run.stage("judged", tasks, judge, record, summary=summary, needs=needs_of(recipe))
     if judging and captioning:
         cost = (sum(judging) / len(judging)) / (sum(captioning) / len(captioning))
         summary.notes.append(f"judging a pair took {cost:.1f} × the time of its captioning")

@@ -1,9 +1,4 @@
-"""How work runs: here, in threads. It knows nothing of images, models or files.
-
-A stage's worker is a function of one task, or an object with `stream`, which takes tasks as it can
-do them, many at a time. Either opens what it needs itself, can be pickled, and gives an `Outcome` a
-task: its value, or the `PairError` that is the task's own. Any other exception stops the run.
-"""
+"""Work in this process, in threads."""
 
 from __future__ import annotations
 
@@ -11,6 +6,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager
 from itertools import islice
 from threading import Event
 from typing import Protocol, TypeVar, cast
@@ -75,7 +71,15 @@ Value = TypeVar("Value")
 class Worker(Protocol[Task_contra, Value]):
     """Does many tasks at a time."""
 
-    def stream(self, tasks: Iterable[Task_contra]) -> Iterator[list[Outcome[Value]]]:
+    def opened(self) -> AbstractContextManager[Working[Task_contra, Value]]:
+        """What it needs, a model for instance, is open in the block."""
+        ...
+
+
+class Working(Protocol[Task_contra, Value]):
+    """A worker at work. It may be called again and again."""
+
+    def __call__(self, tasks: Iterable[Task_contra], /) -> Iterator[list[Outcome[Value]]]:
         """Outcomes as they are ready; tasks are read only as far ahead as need be."""
         ...
 
@@ -90,7 +94,8 @@ def run(worker: Worker[K, U] | Callable[[K], U], tasks: Iterable[K]) -> Iterator
             for outcome in mapped(worker, tasks, key=lambda task: task.key, workers=cores() + 1):
                 yield [outcome]
         else:
-            yield from worker.stream(tasks)
+            with worker.opened() as work:
+                yield from work(tasks)
     finally:
         under_way.clear()
 

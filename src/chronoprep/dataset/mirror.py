@@ -1,0 +1,163 @@
+"""A dataset in an object store, and the copy on this machine's disk that is worked on.
+
+ADDRESS/
+  labels/000000000001234-5f….jsonl   parts of the journal; all others are as on a disk
+  pairs.parquet, metadata.csv, videos/…, umt5/…, shards/…
+
+Object stores know no appending: a writer puts what it has added into an object of its own. A part's
+name begins with how much of the journal its writer had seen, so that what was known to a writer
+comes before what it wrote. Whoever reads puts the parts behind each other.
+
+An object is there as a whole or not at all, and is put in this order: files, the journal that tells
+of them, the index, the table.
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path, PurePosixPath
+
+from chronoprep import digest
+from chronoprep.dataset.folder import CSV, JOURNAL
+from chronoprep.dataset.index import FILE as INDEX
+from chronoprep.dataset.journal import append_lines
+from chronoprep.errors import BackendError
+from chronoprep.files import TEMPORARY, make_folder, replacing
+from chronoprep.images.remote import fetch, objects, put
+from chronoprep.images.sources import cache
+
+_PARTS = "labels"  # beside a journal in a store, where the journal itself would be
+_LAST = (INDEX, "shard.json", CSV)  # written last, in this order
+
+
+@dataclass
+class _Known:
+    """What is equal here and there.
+
+    Attributes:
+        parts: Names of the parts that are in the journals here.
+        sent: By journal, how many of its bytes are in parts.
+        files: By name, how a file looked here and there.
+    """
+
+    parts: list[str] = field(default_factory=list)
+    sent: dict[str, int] = field(default_factory=dict)
+    files: dict[str, tuple[str, str]] = field(default_factory=dict)
+
+
+class Mirror:
+    """A dataset in an object store. What is looked for here is the sum of what all writers put
+    there; of an index and a table, the last one's.
+
+    Attributes:
+        folder: Its copy here.
+    """
+
+    def __init__(self, address: str) -> None:
+        self.address = address.rstrip("/")
+        place = cache() / "datasets" / digest.of_text(self.address, 8)
+        self.folder = place / PurePosixPath(self.address).name
+        self._note = place / "known.json"
+        self._known = _Known()
+        make_folder(self.folder)
+        with suppress(OSError, ValueError, TypeError, RecursionError):  # else all is looked at anew
+            self._known = _Known(**json.loads(self._note.read_text(encoding="utf-8")))
+
+    def pull(self) -> None:
+        """Bring what is there and not here.
+
+        Raises:
+            ConfigError: The store can't be reached.
+            BackendError: It can't be read, or the disk can't be written.
+        """
+        self._send_journals()  # what a run that was killed has left
+        there = objects(self.address, missing_ok=True)
+        parts = [name for name in there if PurePosixPath(name).parent.name == _PARTS]
+        new = sorted(set(parts) - set(self._known.parts), key=lambda name: name.rpartition("/")[2])
+        for name, data in zip(new, fetch([self._at(name) for name in new]), strict=True):
+            journal = self.folder / PurePosixPath(name).parent.parent / JOURNAL
+            make_folder(journal.parent)
+            append_lines(journal, data)
+            self._known.sent[self._name(journal)] = journal.stat().st_size
+        self._known.parts += new
+        names = [
+            name
+            for name, look in there.items()
+            if name not in parts and look != self._known.files.get(name, ("", ""))[1]
+        ]
+        for name, data in zip(names, fetch([self._at(name) for name in names]), strict=True):
+            path = self.folder / name
+            make_folder(path.parent)
+            with replacing(path) as temporary:
+                temporary.write_bytes(data)
+            self._known.files[name] = (_look(path), there[name])
+        self._save()
+
+    def push(self) -> None:
+        """Put what is here and not there.
+
+        Raises:
+            BackendError: It can't be put.
+        """
+        new = {path: _look(path) for path in self._files() if self._changed(path)}
+        self._put([path for path in new if path.name not in _LAST])
+        self._send_journals()
+        for last in _LAST:
+            self._put([path for path in new if path.name == last])
+        if new:
+            there = objects(self.address)
+            for path, look in new.items():
+                self._known.files[self._name(path)] = (look, there.get(self._name(path), ""))
+            self._save()
+
+    def _files(self) -> list[Path]:
+        found = (path for path in self.folder.rglob("*") if path.is_file())
+        return [
+            path
+            for path in found
+            if path.name != JOURNAL and not path.name.startswith(".") and path.suffix != TEMPORARY
+        ]
+
+    def _changed(self, path: Path) -> bool:
+        return self._known.files.get(self._name(path), ("", ""))[0] != _look(path)
+
+    def _put(self, paths: list[Path]) -> None:
+        put({self._at(self._name(path)): path for path in paths})
+
+    def _send_journals(self) -> None:
+        """Put what was added to each journal, as far as its lines are whole."""
+        for journal in [*self.folder.rglob(JOURNAL)]:
+            name = self._name(journal)
+            sent = self._known.sent.get(name, 0)
+            with journal.open("rb") as file:
+                file.seek(sent)
+                data = file.read()
+            data = data[: data.rfind(b"\n") + 1]
+            if not data:
+                continue
+            part = f"{sent:015}-{digest.of_bytes(data, 8)}.jsonl"
+            part = str(PurePosixPath(name).parent / _PARTS / part)
+            put({self._at(part): data})
+            self._known.parts.append(part)
+            self._known.sent[name] = sent + len(data)
+            self._save()
+
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self.folder).as_posix()
+
+    def _at(self, name: str) -> str:
+        return f"{self.address}/{name}"
+
+    def _save(self) -> None:
+        with replacing(self._note) as temporary:
+            temporary.write_text(json.dumps(asdict(self._known)), encoding="utf-8")
+
+
+def _look(path: Path) -> str:
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise BackendError(f"{path}: {error.strerror}.", hint="Run it again.") from None
+    return f"{status.st_size}-{status.st_mtime_ns}"
