@@ -19,6 +19,7 @@ from chronoprep.config import ImageSettings, Settings, VideoSettings
 from chronoprep.data import Pair
 from chronoprep.images.inspection import inspect
 from chronoprep.images.load import load_image, load_pair
+from chronoprep.mp4 import Sample
 from chronoprep.workflows.videos import write_one
 from conftest import photo
 from test_cli import Run
@@ -410,7 +411,7 @@ def test_only_srgb_jpegs_are_copied(tmp_path: Path) -> None:
         folder.mkdir()
         pair = Pair("a", *(str(save(folder / f"{n}.jpg", image, profile)) for n in (1, 2)))
         settings = Settings(video=VideoSettings(codec="copy"))
-        reason = write_one(pair, folder / "a.mp4", settings).not_copied
+        reason = write_one(pair, folder / "a.mp4", settings, Sample("all")).not_copied
         assert reason == (None if copied else "other colours than sRGB")
         raw = settings.model_copy(update={"images": AS_THEY_ARE})
-        assert write_one(pair, folder / "b.mp4", raw).not_copied is None
+        assert write_one(pair, folder / "b.mp4", raw, Sample("all")).not_copied is None

@@ -52,7 +52,9 @@ def test_generated_pages_are_fresh(monkeypatch: pytest.MonkeyPatch) -> None:
 
 # Not run to their end here: they serve a page, need a package or a network, or have tests of their
 # own. Their words are read as the program would read them.
-ONLY_READ = re.compile(r"chronoprep (review|doctor)\b|--engine ray|--backend vllm|(hf|s3|gs)://")
+ONLY_READ = re.compile(
+    r"chronoprep (review|doctor)\b|--engine ray|--backend vllm|(hf|s3|gs)://| /shared/"
+)
 # What docs call models and servers that no test machine has.
 STAND_INS = {
     r"--model (?!shapes)\S+": "",
@@ -91,6 +93,7 @@ def test_every_command_runs(
         shutil.copytree(EXAMPLES, tmp_path / name)
     Path("photo.jpg").write_bytes(Path("before.jpg").read_bytes())
     Path("wishes.csv").write_text("image,prompt\nphoto.jpg,Add a hat\n")
+    Path("table-of-s3-urls.csv").write_text("source,target\nbefore.jpg,after.jpg\n")
     lines = commands(page)
     for name in ("my-dataset", "example-dataset"):
         if any(f" {name}" in line for line in lines):

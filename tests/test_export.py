@@ -17,7 +17,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import trainers
-from chronoprep.cli.commands import app
+from chronoprep.cli.app import application
 from chronoprep.config import load_settings
 from chronoprep.data import Pair
 from chronoprep.dataset import Dataset, Label, Review
@@ -363,7 +363,9 @@ def test_every_trainer_has_commands_and_settings_that_name_what_is_there(
 ) -> None:
     for to in TRAINERS:
         output = tmp_path / to
-        done = CliRunner().invoke(app, ["export", str(dataset), "--to", to, "-o", str(output)])
+        done = CliRunner().invoke(
+            application(), ["export", str(dataset), "--to", to, "-o", str(output)]
+        )
         assert done.exit_code == 0, done.output
         shown = done.output
         start = (output / "README.md").read_text().split("```sh\n")[1].split("\n```")[0]

@@ -24,6 +24,7 @@ from chronoprep.dataset.events import text_digest
 from chronoprep.errors import PairError
 from chronoprep.labels.labeller import Labeller
 from chronoprep.labels.recipe import LabelTask
+from chronoprep.mp4 import Sample
 from chronoprep.workflows import caption_pairs
 from chronoprep.workflows.label import recipe_of
 from chronoprep.workflows.progress import Summary
@@ -169,7 +170,7 @@ def test_workers_travel(tmp_path: Path, tiny: Callable[[str], Path]) -> None:
         for worker in (labeller, pickle.loads(pickle.dumps(labeller)))
     )
     assert [one and one.answer for one in here] == [one and one.answer for one in there]
-    writer = VideoWriter(chosen)
+    writer = VideoWriter(chosen, Sample("all"))
     jobs = [VideoTask(*ref, str(tmp_path / f"{ref[0]}.mp4")) for ref in refs]
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         made = list(pool.map(writer, jobs))

@@ -40,6 +40,10 @@ def handled(handler: Callable[[int, object], None]) -> Iterator[None]:
 @contextmanager
 def working() -> Iterator[None]:
     """Meanwhile a signal asks to stop, and does not end the process."""
+    # A handler must not be the first to import: it may stand in the midst of another import.
+    import chronoprep.engine
+    import chronoprep.errors  # noqa: F401
+
     _working.set()
     try:
         yield
@@ -61,11 +65,12 @@ def leave(number: int, _frame: object = None) -> NoReturn:
 
 def stop(number: int, _frame: object = None) -> None:
     """Ask a command to stop, and end it once it had its time."""
+    if _caught or not _working.is_set():
+        leave(_caught[0] if _caught else number)
+
     from chronoprep import engine
     from chronoprep.errors import Stopped
 
-    if _caught or not _working.is_set():
-        leave(_caught[0] if _caught else number)
     _caught.append(number)
     if number == getattr(signal, "SIGHUP", None):
         _without_terminal()
