@@ -228,7 +228,7 @@ def _workers(settings: RunSettings, needs: Needs) -> tuple[int, float]:
     """
     import ray
 
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     most = max((node.get("GPU", 0.0) for node in nodes), default=0.0)
     gpus = 0.0
     if needs == "gpu":
