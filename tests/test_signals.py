@@ -142,7 +142,8 @@ def test_a_signal_while_it_starts_is_quiet() -> None:
         # Its modules are being read by now, which the system tells.
         maps = Path(f"/proc/{process.pid}/maps")
         if maps.exists():
-            wait_for(lambda maps=maps: "pydantic_core" in maps.read_text(), process)
+            while process.poll() is None and "pydantic_core" not in maps.read_text():
+                pass
         else:
             time.sleep(0.5)
         process.send_signal(getattr(signal, name))
