@@ -29,7 +29,13 @@ def started(*args: object) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "chronoprep", *(str(arg) for arg in args)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ,
+        preexec_fn=_heard,
     )  # fmt: skip
+
+
+def _heard() -> None:
+    """Under `nohup`, these tests would pass on that a lost terminal is ignored."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
