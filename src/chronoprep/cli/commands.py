@@ -15,7 +15,6 @@ from chronoprep.cli import completion, numbers, render
 from chronoprep.cli.app import PAIRS, Call, app, command, run_option
 from chronoprep.cli.render import Answer
 from chronoprep.errors import ConfigError
-from chronoprep.export import TRAINERS
 
 if TYPE_CHECKING:
     from chronoprep.dataset import Label
@@ -331,11 +330,7 @@ def review(
     """
     from chronoprep.workflows.review import review_dataset
 
-    given = [path for path in (folder, call.dataset) if path is not None]
-    if len(given) != 1:
-        raise ConfigError(
-            "Give one dataset folder.", hint="For example: chronoprep review my-dataset"
-        )
+    place = _one_dataset(call, folder)
 
     def ready(address: str) -> None:
         call.reporter.say("Stop it with Ctrl-C. The page:")
@@ -345,14 +340,21 @@ def review(
 
             webbrowser.open(address)
 
-    review_dataset(given[0], call.settings, ready=ready, reporter=call.reporter)
+    review_dataset(place, call.settings, ready=ready, reporter=call.reporter)
     return render.of_text("", {})
+
+
+def _trainers() -> str:
+    """Their names: looked up only where `export` needs its options."""
+    from chronoprep.export import TRAINERS
+
+    return ", ".join(TRAINERS)
 
 
 @command("export", "dataset dry_run", f"export verify.min_score {FRAMES}")
 def export(
     call: Call,
-    to: Annotated[str, typer.Option("--to", help=f"A trainer: {', '.join(TRAINERS)}.")],
+    to: Annotated[str, typer.Option("--to", help=f"A trainer: {_trainers()}.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="A new folder for the export.")],
     folder: Annotated[
         Path | None, typer.Argument(metavar="DATASET", help="The dataset folder.")
@@ -365,14 +367,8 @@ def export(
     """
     from chronoprep.workflows.export import export_dataset
 
-    given = [path for path in (folder, call.dataset) if path is not None]
-    if len(given) != 1:
-        raise ConfigError(
-            "Give one dataset folder.",
-            hint="For example: chronoprep export my-dataset --to ai-toolkit --output my-edits",
-        )
     done = export_dataset(
-        given[0],
+        _one_dataset(call, folder, " --to ai-toolkit --output my-edits"),
         call.settings,
         to=to,
         output=output,
@@ -504,11 +500,20 @@ def stats(
     return numbers.of_report(done)
 
 
-def _one_dataset(call: Call, folder: Path | None) -> Path:
+def _one_dataset(call: Call, folder: Path | None, more: str = "") -> Path:
+    """The dataset that a command is about.
+
+    Args:
+        more: What else the command's example has.
+
+    Raises:
+        ConfigError: None is named, or two are.
+    """
     given = [path for path in (folder, call.dataset) if path is not None]
     if len(given) != 1:
         raise ConfigError(
-            "Give one dataset folder.", hint=f"For example: chronoprep {call.name} my-dataset"
+            "Give one dataset folder.",
+            hint=f"For example: chronoprep {call.name} my-dataset{more}",
         )
     return given[0]
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,7 +66,7 @@ class Place:
         return self.splits[1:]
 
 
-class Trainer:
+class Trainer(ABC):
     """What one trainer reads. Each says what differs from this: nothing but images.
 
     Attributes:
@@ -96,9 +97,9 @@ class Trainer:
         """What stands above all else in the export's README.md."""
         return ""
 
+    @abstractmethod
     def start(self, place: Place) -> str:
         """The commands that start a training, for a shell."""
-        raise NotImplementedError
 
 
 def file_name(key: str) -> str:

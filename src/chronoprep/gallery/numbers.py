@@ -7,15 +7,15 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
-from chronoprep.data import Finding
+from chronoprep.data import Finding, Status
 from chronoprep.dataset import Text
 from chronoprep.errors import cause
 from chronoprep.gallery.cards import Card, Provenance, kind_of
 
 UNLABELLED = "unlabelled"
-STATUSES = ("ok", "no_change", "failed", "rejected", UNLABELLED)
+STATUSES = (*get_args(Status), UNLABELLED)
 UNTOLD = "not told"  # an edit whose kind the words don't tell
 _NICE = (1, 2, 5)
 
@@ -173,10 +173,9 @@ class Numbers:
             self.judged += 1
             self.scores.add(card.score)
         if card.status == "failed" and card.failure is not None:
-            reason, before = self.failures.get(
-                key := cause(card.failure, card.key), (card.failure, 0)
-            )
-            self.failures[key] = (reason, before + 1)
+            why = cause(card.failure, card.key)
+            first, before = self.failures.get(why, (card.failure, 0))
+            self.failures[why] = (first, before + 1)
         self.find(card.findings)
         text = Text(card.caption, card.cot)
         if not any(text):

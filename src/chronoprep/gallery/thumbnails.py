@@ -32,6 +32,45 @@ def webp(image: Image.Image, side: int, quality: int = QUALITY) -> bytes:
     return file.getvalue()
 
 
+class Kept:
+    """Pictures that were made, of which the last ones are kept; threads may share it.
+
+    Args:
+        most: Bytes; one picture is kept, however large.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most, self._size = most, 0
+        self._kept: OrderedDict[tuple[object, ...], tuple[bytes, ...]] = OrderedDict()
+        self._making: dict[tuple[object, ...], threading.Lock] = {}
+        self._lock = threading.Lock()
+
+    def taken(
+        self, name: tuple[object, ...], make: Callable[[], tuple[bytes, ...]]
+    ) -> tuple[bytes, ...]:
+        """What is kept, or made now: once, though several ask for it at the same time."""
+        with self._lock:
+            making = self._making.setdefault(name, threading.Lock())
+        with making:
+            with self._lock:
+                if name in self._kept:
+                    self._kept.move_to_end(name)
+                    self._making.pop(name, None)
+                    return self._kept[name]
+            try:
+                made = make()
+                with self._lock:
+                    self._kept[name] = made
+                    self._size += sum(map(len, made))
+                    while self._size > self._most and len(self._kept) > 1:
+                        _, old = self._kept.popitem(last=False)
+                        self._size -= sum(map(len, old))
+                return made
+            finally:
+                with self._lock:
+                    self._making.pop(name, None)
+
+
 class Thumbnails:
     """Thumbnails, of which the last ones are kept; threads may share it.
 
@@ -42,9 +81,7 @@ class Thumbnails:
 
     def __init__(self, settings: ImageSettings, kept: int = _KEPT) -> None:
         self._settings = settings
-        self._room = kept
-        self._kept: OrderedDict[tuple[object, ...], tuple[bytes, ...]] = OrderedDict()
-        self._lock = threading.Lock()
+        self._kept = Kept(kept)
 
     def of(self, ref: str, side: int) -> bytes:
         """An image as it is, upright and in sRGB.
@@ -59,7 +96,7 @@ class Thumbnails:
             image = load_image(parse(ref), self._settings, at_least=enough).image
             return (webp(image, side),)
 
-        return self._taken((ref, side, files_stamp(ref, ref)), made)[0]
+        return self._kept.taken((ref, side, files_stamp(ref, ref)), made)[0]
 
     def of_pair(self, pair: Pair, side: int) -> tuple[bytes, bytes]:
         """Source and target in one frame, so that they lie over each other.
@@ -74,22 +111,5 @@ class Thumbnails:
             return webp(loaded.source, side), webp(loaded.target, side)
 
         stamp = files_stamp(pair.source, pair.target)
-        source, target = self._taken((pair.source, pair.target, side, stamp), made)
+        source, target = self._kept.taken((pair.source, pair.target, side, stamp), made)
         return source, target
-
-    def _taken(
-        self, name: tuple[object, ...], make: Callable[[], tuple[bytes, ...]]
-    ) -> tuple[bytes, ...]:
-        with self._lock:
-            if name in self._kept:
-                self._kept.move_to_end(name)
-                return self._kept[name]
-        made = make()
-        with self._lock:
-            if name not in self._kept:
-                self._kept[name] = made
-                self._room -= sum(map(len, made))
-            while self._room < 0 and len(self._kept) > 1:
-                _, old = self._kept.popitem(last=False)
-                self._room += sum(map(len, old))
-        return made

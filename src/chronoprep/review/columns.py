@@ -8,7 +8,9 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from chronoprep.data import Status
 from chronoprep.dataset import State
+from chronoprep.dataset.events import Verdict
 from chronoprep.digest import of_text
 from chronoprep.gallery.cards import Judged
 
@@ -18,8 +20,8 @@ Order = Literal["worst", "key", "random"]
 
 _BARS = 40  # of the histogram
 _MOST_RULES = 64  # names of findings that are told apart: bits of a number
-_VERDICTS = ["", "accept", "edit", "reject"]
-_STATUSES = ["", "ok", "no_change", "failed", "rejected"]
+_VERDICTS = ["", *get_args(Verdict)]
+_STATUSES = ["", *get_args(Status)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +128,7 @@ class Columns:
 
     def _shown(self, query: Query) -> Array:
         undecided = self.verdict == 0
-        labelled = (self.status == 1) | (self.status == 2)
+        labelled = np.isin(self.status, [_STATUSES.index(name) for name in ("ok", "no_change")])
         scored = self.doubted if query.above is None else self.score > query.above
         suspects: Array = scored & undecided
         shown: dict[str, Array] = {
@@ -169,8 +171,8 @@ class Columns:
 
     def accepted(self) -> list[tuple[float, str | None]]:
         """Score and kind of edit of the labels that humans accepted as they were judged."""
-        rows = (self.verdict == 1) & self.judged & (self.text == self.scored)
-        rows &= ~np.isnan(self.score)
+        rows = self.verdict == _VERDICTS.index("accept")
+        rows &= self.judged & (self.text == self.scored) & ~np.isnan(self.score)
         return [
             (float(self.score[row]), self.kinds[self.kind[row]] or None)
             for row in np.flatnonzero(rows)

@@ -200,13 +200,10 @@ class Desk:
         card = card_of(entry, state, judged)
         label = state.label
         model = Text(label.caption, label.caption_cot) if label is not None else NO_TEXT
-        review = state.review
         return asdict(card) | {
             "suspect": card.suspect and state.verdict is None,
             "provenance": card.provenance and card.provenance._asdict(),
             "model": model._asdict(),
-            "error": review.error if review is not None else None,
-            "severity": review.severity if review is not None else None,
             "revision": state.revision,
             "seen": len(state.events),
             "history": _history(state.events),
@@ -316,8 +313,12 @@ class Desk:
                 if roles is not None:
                     self._roles[key] = roles
             self.columns.take_state(key, journal.state(key, files=False))
-            self.version += 1
-            self._news.append((self.version, key))
+            self._tell(key)
+
+    def _tell(self, key: str) -> None:
+        """Have pages ask for a pair again."""
+        self.version += 1
+        self._news.append((self.version, key))
 
     def _found(self, key: str) -> tuple[str, str]:
         entry = self.entries[self.columns.row[key]]
@@ -343,8 +344,7 @@ class Desk:
                 if failed is not None:
                     self._failed[key] = failed
                 self._read_on()
-                self.version += 1
-                self._news.append((self.version, key))
+                self._tell(key)
 
         self._asking.submit(ask)
 

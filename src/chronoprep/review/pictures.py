@@ -6,8 +6,6 @@ A leaf: imports Pillow and what else opens pictures at its top.
 from __future__ import annotations
 
 import io
-import threading
-from collections import OrderedDict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +17,7 @@ from chronoprep.config import Settings
 from chronoprep.data import Remote
 from chronoprep.dataset import Entry
 from chronoprep.errors import PairError
-from chronoprep.gallery.thumbnails import Thumbnails
+from chronoprep.gallery.thumbnails import Kept, Thumbnails
 from chronoprep.images.colours import nearest
 from chronoprep.images.difference import Difference, Region, measure
 from chronoprep.images.load import load_image, load_pair
@@ -47,10 +45,7 @@ class Pictures:
         self._settings = settings
         self._follow = follow_links
         self._small = Thumbnails(settings.images)
-        self._kept: OrderedDict[tuple[object, ...], tuple[bytes, ...]] = OrderedDict()
-        self._size = 0
-        self._lock = threading.Lock()
-        self._making: dict[tuple[object, ...], threading.Lock] = {}
+        self._kept = Kept(_KEPT)
 
     def of(self, entry: Entry, side: Side, view: View, written: Path) -> tuple[bytes, str]:
         """A picture's file and its media type.
@@ -71,7 +66,7 @@ class Pictures:
         name: tuple[object, ...] = (view, *entry[:3], files_stamp(entry.source, entry.target))
         if view == "video":
             name = (view, entry.key, _stamp(written))
-        return self._taken(name, lambda: self._made(entry, view, written))[which], "image/jpeg"
+        return self._kept.taken(name, lambda: self._made(entry, view, written))[which], "image/jpeg"
 
     def difference(self, entry: Entry) -> dict[str, Any]:
         """What changed between the images, as measured for verify.
@@ -102,29 +97,6 @@ class Pictures:
             )
         loaded = load_pair(entry.pair, images)
         return _jpeg(loaded.source), _jpeg(loaded.target)
-
-    def _taken(self, name: tuple[object, ...], make: Any) -> tuple[bytes, ...]:
-        """What is kept, or made now: once, though a page asks for both sides at the same time."""
-        with self._lock:
-            making = self._making.setdefault(name, threading.Lock())
-        with making:
-            with self._lock:
-                if name in self._kept:
-                    self._kept.move_to_end(name)
-                    self._making.pop(name, None)
-                    return self._kept[name]
-            try:
-                made: tuple[bytes, ...] = make()
-                with self._lock:
-                    self._kept[name] = made
-                    self._size += sum(map(len, made))
-                    while self._size > _KEPT and len(self._kept) > 1:
-                        _, old = self._kept.popitem(last=False)
-                        self._size -= sum(map(len, old))
-                return made
-            finally:
-                with self._lock:
-                    self._making.pop(name, None)
 
     def _require_inside(self, ref: str, origin: str | None) -> None:
         """Refuse a link that leads out of the folders of pairs.

@@ -81,6 +81,10 @@ class Tokens:
                 ids.append(self.end)
         return rows
 
+    def count(self, prompts: Sequence[str]) -> list[int]:
+        """How many tokens prompts have, cleaned, with the end token and not cut."""
+        return [len(ids) for ids in self([clean(prompt) for prompt in prompts])]
+
     def cut(self, ids: array[int]) -> array[int]:
         """At most 512 tokens; the last stays the end token."""
         return ids if len(ids) <= MAX_TOKENS else array("i", [*ids[: MAX_TOKENS - 1], self.end])

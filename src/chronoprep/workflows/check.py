@@ -24,7 +24,7 @@ from chronoprep.engine import mapped
 from chronoprep.errors import ConfigError
 from chronoprep.files import TEMPORARY, file_names
 from chronoprep.labels.guard import find_fault
-from chronoprep.umt5 import MAX_TOKENS, Tokens, clean
+from chronoprep.umt5 import MAX_TOKENS, Tokens
 from chronoprep.workflows.faults import finding
 from chronoprep.workflows.progress import Reporter, Silent
 from chronoprep.workflows.samples import Look, Sample, Seen
@@ -200,7 +200,7 @@ class _Check:
         if not (opens and long):
             self.odd.append((key, where, opens, words))
         if self.tokens is not None:
-            count = len(self.tokens([clean(prompt)])[0])
+            (count,) = self.tokens.count([prompt])
             if count > MAX_TOKENS:
                 self._say("prompt-tokens", f"{where}: {count} tokens, {MAX_TOKENS} are read.", key)
 

@@ -141,11 +141,7 @@ class _TokenCounter:
         self._tokens = Tokens(find_tokenizer(model, given)) if here else None
 
     def __call__(self, prompts: list[str]) -> list[int]:
-        from chronoprep.umt5 import clean
-
-        if self._tokens is None or not prompts:
-            return []
-        return [len(ids) for ids in self._tokens([clean(prompt) for prompt in prompts])]
+        return self._tokens.count(prompts) if self._tokens is not None and prompts else []
 
 
 def _cards(

@@ -146,9 +146,4 @@ def _counting(tokenizer: str) -> Callable[[str], int]:
 
         return Tokens(find_tokenizer(Path(tokenizer), tokenizer))
 
-    def count(text: str) -> int:
-        from chronoprep.umt5.text import clean
-
-        return len(tokens()([clean(text)])[0])
-
-    return count
+    return lambda text: tokens().count([text])[0]
