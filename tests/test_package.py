@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 import chronoprep
-from chronoprep.config import tomllib
+from chronoprep.config.sources import tomllib
 from conftest import Result
 
 ROOT = Path(__file__).parent.parent
