@@ -157,6 +157,23 @@ def test_two_hundred_pairs_by_the_keyboard(tmp_path: Path, run: Run) -> None:
     assert rows[third] == "The user wants what a human wrote."
 
 
+def test_keys_without_a_pause_lose_no_sign_and_meet_their_pair(tmp_path: Path, run: Run) -> None:
+    dataset = dataset_of(tmp_path, run, 6, scores=lambda number: 0.9 - number / 100)
+    with opened(dataset.folder) as page:
+        one = page()
+        keys = [f"pair-{number:03}" for number in range(4)]
+        assert key_of(one) == keys[0]
+        press(one, "a", "c", "Control+a")
+        one.page.keyboard.type("The user wants: what a human (Ada) wrote, no more.")
+        press(one, "Control+Enter", "a")
+        wait_for(one, f"document.querySelector('#key').textContent === '{keys[3]}'")
+    assert verdict(dataset, keys[0]).verdict == "accept"
+    assert (
+        verdict(dataset, keys[1]).text.cot == "The user wants: what a human (Ada) wrote, no more."
+    )
+    assert verdict(dataset, keys[2]).verdict == "accept"
+
+
 def test_pictures_are_compared_in_every_way(tmp_path: Path, run: Run) -> None:
     dataset = dataset_of(tmp_path, run, 3, scores=lambda _: 0.9)
     with opened(dataset.folder) as page:

@@ -39,13 +39,15 @@ function act(work) {
 }
 
 /** A key that has waited, as if it came now. */
-function typeNow(key) {
+function typeNow({ key, ctrlKey }) {
   const field = document.activeElement.closest("textarea");
-  if (field && key.length === 1) {
+  if (field && ctrlKey && key === "a") {
+    field.select();
+  } else if (field && !ctrlKey && key.length === 1) {
     field.setRangeText(key, field.selectionStart, field.selectionEnd, "end");
     field.dispatchEvent(new Event("input", { bubbles: true }));
   } else {
-    pressed(new KeyboardEvent("keydown", { key, cancelable: true }), document.activeElement);
+    pressed(new KeyboardEvent("keydown", { key, ctrlKey, cancelable: true }), document.activeElement);
   }
 }
 
@@ -252,13 +254,13 @@ function accept() {
 
 async function save() {
   if (!texts.edited) return $("caption").focus();
+  document.activeElement?.blur(); // what is typed from now on is no part of this text
   const { caption, caption_cot } = texts.now;
   const captionChanged = caption !== texts.before.caption.trim();
   // A prompt that was written for another instruction goes, unless it was changed as well.
   const keep = !captionChanged || caption_cot !== texts.before.caption_cot.trim();
   if (await decide("edit", { caption: caption || null, caption_cot: keep ? caption_cot || null : null },
     { stay: captionChanged && !keep })) {
-    document.activeElement?.blur();
     if (captionChanged && !keep) toast("Saved. The prompt was written for the old instruction, and is gone.");
   }
 }
@@ -351,10 +353,11 @@ const bound = new Map(KEYS.flatMap(([key, , work, other]) => [[key, work], ...(o
 const fieldOf = (target) => target.closest("textarea, input:not([type=radio], [type=range]), select");
 
 document.addEventListener("keydown", (event) => {
-  const plain = !event.ctrlKey && !event.metaKey && !event.altKey && !fieldOf(event.target);
-  if (waiting > 0 && plain && (bound.has(event.key) || /^(Enter|[\p{L}\p{N}])$/u.test(event.key))) {
+  const { key } = event, ctrlKey = event.ctrlKey || event.metaKey;
+  const ours = ctrlKey ? ["a", "Enter"].includes(key) : bound.has(key) || key === "Enter" || key.length === 1;
+  if (waiting > 0 && ours && !event.altKey && !fieldOf(event.target)) {
     event.preventDefault();
-    typed.push(event.key);
+    typed.push({ key, ctrlKey });
   } else {
     pressed(event, event.target);
   }
