@@ -16,7 +16,7 @@ from chronoprep.files import replacing
 from chronoprep.images.cells import open_table
 from chronoprep.images.clips import keep_clip
 from chronoprep.images.load import content_digest, load_image
-from chronoprep.images.sources import MOST_BYTES
+from chronoprep.images.reading import MOST_BYTES
 from conftest import Result, write_pairs
 
 SETTINGS = ImageSettings()

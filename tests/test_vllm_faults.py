@@ -14,11 +14,10 @@ from typing import Any
 
 import pytest
 
-from chronoprep.checkpoint import Checkpoint
 from chronoprep.config import VLMSettings
 from chronoprep.data import Completion, Likelihood, Turn
 from chronoprep.errors import BackendError
-from chronoprep.vlm import Model
+from chronoprep.vlm.choice import Spread
 
 BACKEND = "chronoprep.vlm.vllm_backend"
 
@@ -119,8 +118,7 @@ def engine(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> A
     settings = VLMSettings(
         backend="vllm", max_new_tokens=5, concurrency=4, thinking_tokens=thinking
     )
-    found = Model(settings, Checkpoint("x", Path("x"), "r", {}), "vllm")
-    return backend.VLLMVLM(found, Path("x"))
+    return backend.VLLMVLM(settings, Path("x"), "auto", Spread(0, 1, 1), 4)
 
 
 def test_an_answer_that_the_model_did_not_end_is_cut(engine: Any) -> None:

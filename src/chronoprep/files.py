@@ -113,3 +113,9 @@ def unwritable(path: Path, error: OSError) -> BackendError:
         f"{path}: can't write: {error.strerror or error}.",
         hint=f"{remedy}, or choose another --dataset; what was done so far is kept.",
     )
+
+
+def cache() -> Path:
+    """Where downloads are kept: `$XDG_CACHE_HOME/chronoprep`."""
+    home = os.environ.get("XDG_CACHE_HOME")
+    return (Path(home) if home else Path.home() / ".cache") / "chronoprep"

@@ -24,9 +24,8 @@ from chronoprep.dataset.folder import CSV, JOURNAL
 from chronoprep.dataset.index import FILE as INDEX
 from chronoprep.dataset.journal import append_lines
 from chronoprep.errors import BackendError
-from chronoprep.files import TEMPORARY, make_folder, replacing
+from chronoprep.files import TEMPORARY, cache, make_folder, replacing
 from chronoprep.images.remote import fetch, objects, put
-from chronoprep.images.sources import cache
 
 _PARTS = "labels"  # beside a journal in a store, where the journal itself would be
 _LAST = (INDEX, "shard.json", CSV)  # written last, in this order

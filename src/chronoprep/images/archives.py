@@ -15,7 +15,7 @@ from pathlib import Path
 
 from chronoprep.data import Member
 from chronoprep.errors import ConfigError, PairError
-from chronoprep.images.sources import reason, require_file
+from chronoprep.images.reading import reason, require_file
 
 MOST_BYTES = 1 << 29  # of a file in an archive: more than any picture within `max_pixels` takes
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from chronoprep.data import Cell
 from chronoprep.errors import ChronoprepError, ConfigError, PairError
-from chronoprep.images.sources import read_file, reason, require_file
+from chronoprep.images.reading import read_file, reason, require_file
 
 if TYPE_CHECKING:
     import polars

@@ -24,8 +24,8 @@ from chronoprep.data import Frame
 from chronoprep.errors import PairError
 from chronoprep.images.colour import Space, by_codes, is_srgb, to_srgb, tone_mapped
 from chronoprep.images.decode import Decoded
+from chronoprep.images.reading import reason, require_file, require_size, unreadable
 from chronoprep.images.room import claim
-from chronoprep.images.sources import reason, require_file, require_size, unreadable
 from chronoprep.images.wholeness import promised_size
 
 # Frames are shown at times that a container rounds.

@@ -22,8 +22,8 @@ from chronoprep.errors import ConfigError, PairError
 from chronoprep.images.boxes import jxl_size
 from chronoprep.images.colour import is_srgb, space_of, to_srgb, tone_mapped
 from chronoprep.images.formats import formats_of, plugin_of
+from chronoprep.images.reading import AGAIN, require_size
 from chronoprep.images.room import claim
-from chronoprep.images.sources import AGAIN, require_size
 
 if TYPE_CHECKING:
     import numpy as np

@@ -17,8 +17,10 @@ from anyio.from_thread import start_blocking_portal
 from chronoprep import digest
 from chronoprep.data import Remote
 from chronoprep.errors import BackendError, PairError
+from chronoprep.files import cache
 from chronoprep.images.decode import is_image
-from chronoprep.images.sources import cache, reason, sniff
+from chronoprep.images.reading import reason
+from chronoprep.images.sniffing import sniff
 
 _TIMEOUT = 30.0  # seconds to connect, and without a byte
 _DEADLINE = 600.0  # seconds of one download

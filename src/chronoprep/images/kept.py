@@ -12,8 +12,8 @@ from chronoprep.config import ImageSettings
 from chronoprep.data import Pair
 from chronoprep.images.colour import is_srgb, space_of
 from chronoprep.images.decode import opened
+from chronoprep.images.reading import read_file
 from chronoprep.images.refs import parse
-from chronoprep.images.sources import read_file
 
 _SUFFIXES = {"PNG": ".png", "JPEG": ".jpg"}
 _ORIENTATION_TAG = 0x0112

@@ -18,17 +18,11 @@ from chronoprep.config import ImageSettings
 from chronoprep.data import Cell, Frame, ImageRef, Member, Pair, Picture, Remote
 from chronoprep.errors import ChronoprepError, PairError
 from chronoprep.images.decode import colour, decoded
+from chronoprep.images.reading import AGAIN, RESAVE, reason
 from chronoprep.images.refs import parse
 from chronoprep.images.room import room
-from chronoprep.images.sources import (
-    AGAIN,
-    RESAVE,
-    content_digest,
-    files_stamp,
-    read_source,
-    reason,
-    sniff,
-)
+from chronoprep.images.sniffing import sniff
+from chronoprep.images.sources import content_digest, files_stamp, read_source
 
 # glibc would give each picture's memory back to the system and fetch it anew, page by page, for the
 # next: a fifth of the time that a video takes. A freed block of nearly 32 MB, its limit for this,

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from chronoprep.errors import BackendError, ConfigError, PairError
-from chronoprep.images.sources import MOST_BYTES, reason
+from chronoprep.images.reading import MOST_BYTES, reason
 
 # A path folds the two slashes into one; one letter would be a drive's.
 _ADDRESS = re.compile(r"(?P<protocol>[a-z][a-z0-9+.-]+):[/\\]{1,2}(?P<path>[^/\\].*)", re.DOTALL)

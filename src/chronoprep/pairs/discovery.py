@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 from chronoprep.config import PairSettings
 from chronoprep.data import Outcome, Pair
 from chronoprep.errors import ConfigError, PairError
+from chronoprep.images.reading import require_file
 from chronoprep.images.refs import file_of
 from chronoprep.images.remote import address_of
-from chronoprep.images.sources import require_file
 from chronoprep.keys import is_unicode
 from chronoprep.pairs.accounts import Tally, is_document, notes_of, tally_of
 from chronoprep.pairs.archives import Archive, Bucket

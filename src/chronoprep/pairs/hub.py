@@ -20,8 +20,9 @@ from filelock import FileLock
 from chronoprep import digest
 from chronoprep.config import PairSettings
 from chronoprep.errors import BackendError, ConfigError
+from chronoprep.files import cache
 from chronoprep.images.cells import import_datasets
-from chronoprep.images.sources import cache, reason
+from chronoprep.images.reading import reason
 from chronoprep.pairs.columns import Roles, place_of, roles_of
 
 # `hf://datasets/OWNER/NAME@REVISION/CONFIG:SPLIT`; a path folds the two slashes into one.

@@ -18,8 +18,8 @@ from chronoprep.errors import BackendError, ConfigError
 from chronoprep.vlm.choice import Choice, choose, spread
 
 if TYPE_CHECKING:
-    from chronoprep.vlm import VLM
     from chronoprep.vlm.endpoint import ServedModel
+    from chronoprep.vlm.protocols import VLM
 
 
 _HERE = Path(__file__).parent
@@ -174,10 +174,11 @@ class Model:
         if self.backend == "vllm":
             from chronoprep.vlm.vllm_backend import VLLMVLM
 
-            return VLLMVLM(self, folder)
+            gpus = spread(self.memory_needed, self.settings.vllm)
+            return VLLMVLM(self.settings, folder, self.dtype, gpus, self.in_flight)
         from chronoprep.vlm.transformers_backend import TransformersVLM
 
-        return TransformersVLM(self, folder)
+        return TransformersVLM(self.settings, folder, self.dtype)
 
 
 def resolve(settings: VLMSettings) -> Model:

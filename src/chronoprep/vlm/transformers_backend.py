@@ -17,13 +17,13 @@ from typing import Any
 import torch
 import transformers
 
+from chronoprep.config import VLMSettings
 from chronoprep.data import GREEDY, Chat, Completion, Picture, Sampling
 from chronoprep.errors import BackendError
 from chronoprep.vlm.fitting import Batches
 from chronoprep.vlm.likelihood import summed
 from chronoprep.vlm.picking import Budget, Draw, Pick
 from chronoprep.vlm.prefix import Prefix, Prompt, new_cache
-from chronoprep.vlm.registry import Model
 from chronoprep.vlm.thoughts import ENDS, begins_thought, without_thoughts
 from chronoprep.vlm.vision import Vision
 
@@ -43,23 +43,24 @@ class TransformersVLM:
     """A vision-language checkpoint in a local folder.
 
     Args:
-        found: The model, whose settings bind: device "auto" spreads it over every GPU there is,
-            else takes the CPU; without a batch size, a batch is what the device's memory may hold.
+        settings: Device "auto" spreads it over every GPU there is, else takes the CPU; without a
+            batch size, a batch is what the device's memory may hold.
         folder: Its files, in Hugging Face form.
+        dtype: Of its weights, by torch's name; "auto" for the one that they were saved in.
 
     Raises:
         BackendError: When the checkpoint can't be loaded.
     """
 
-    def __init__(self, found: Model, folder: Path) -> None:
+    def __init__(self, settings: VLMSettings, folder: Path, dtype: str) -> None:
         transformers.utils.logging.set_verbosity_error()
         transformers.utils.logging.disable_progress_bar()
-        self.max_new_tokens = found.settings.max_new_tokens
+        self.max_new_tokens = settings.max_new_tokens
         try:
             config = transformers.AutoConfig.from_pretrained(folder)
             self.omni = config.model_type == "qwen3_omni_moe"
             self.processor = _processor(folder, config)
-            self.model = _model(folder, config, found.dtype, found.settings.device)
+            self.model = _model(folder, config, dtype, settings.device)
             fast = config.model_type in _QWEN
             self._vision = Vision(self.model, self.processor.image_processor) if fast else None
         except torch.cuda.OutOfMemoryError:
@@ -76,7 +77,7 @@ class TransformersVLM:
         self._prefix: Prefix | None = None
         tokenizer = self.processor.tokenizer
         # What a template makes of silence differs between the sizes of one family.
-        self._thinking = found.settings.thinking_tokens or 0
+        self._thinking = settings.thinking_tokens or 0
         switch = "enable_thinking" in str(self.processor.chat_template)
         self._template = {"enable_thinking": self._thinking > 0} if switch else {}
         words = tokenizer.get_vocab()
@@ -86,7 +87,7 @@ class TransformersVLM:
         ends = self.model.generation_config.eos_token_id
         ends = [ends] if isinstance(ends, int) else list(ends or [])
         self._ends = {end for end in (*ends, tokenizer.eos_token_id) if end is not None}
-        self._batches = Batches(self.model, found.settings.batch_size)
+        self._batches = Batches(self.model, settings.batch_size)
 
     @property
     def batch_size(self) -> int:

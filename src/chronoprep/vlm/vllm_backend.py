@@ -21,12 +21,12 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from chronoprep.config import VLMSettings
 from chronoprep.data import GREEDY, Chat, Completion, Picture, Sampling
 from chronoprep.errors import BackendError, PairError, ToolError
-from chronoprep.vlm.choice import spread
+from chronoprep.vlm.choice import Spread
 from chronoprep.vlm.likelihood import likelihood
 from chronoprep.vlm.messages import kept, messages
-from chronoprep.vlm.registry import Model
 from chronoprep.vlm.thoughts import broken_off, without_thoughts
 
 # Read when vLLM is imported: its news would go to stdout, where --json goes; and it phones home.
@@ -62,8 +62,11 @@ class VLLMVLM:
     """A checkpoint in a local folder, run by vLLM; many threads may ask at the same time.
 
     Args:
-        found: The model, whose settings bind; its options of vLLM win over those made here.
+        settings: Their options of vLLM win over those made here.
         folder: Its files, in Hugging Face form.
+        dtype: Of its weights, by torch's name; "auto" for the engine's own choice.
+        gpus: How it lies on them.
+        in_flight: Chats that are asked about at the same time.
 
     Attributes:
         engine: vLLM's own.
@@ -72,18 +75,19 @@ class VLLMVLM:
         BackendError: When the engine does not start.
     """
 
-    def __init__(self, found: Model, folder: Path) -> None:
-        self._limit = found.settings.token_limit
-        self._thinking = bool(found.settings.thinking_tokens)
-        gpus = spread(found.memory_needed, found.settings.vllm)
+    def __init__(
+        self, settings: VLMSettings, folder: Path, dtype: str, gpus: Spread, in_flight: int
+    ) -> None:
+        self._limit = settings.token_limit
+        self._thinking = bool(settings.thinking_tokens)
         # Without GPUs the engine computes on the same cores, and one renderer is enough.
         renderers = min(_RENDERERS, os.cpu_count() or 1) if gpus.here else 1
         arguments: dict[str, Any] = {
-            "dtype": found.dtype,
+            "dtype": dtype,
             "tensor_parallel_size": gpus.tensor,
             "data_parallel_size": gpus.data,
             # The other half is being prepared or waits: a place that falls free is taken at once.
-            "max_num_seqs": max(found.in_flight // gpus.data // 2, 1),
+            "max_num_seqs": max(in_flight // gpus.data // 2, 1),
             "max_model_len": -1,  # what fits: a checkpoint's own 256k tokens may ask for too much
             "limit_mm_per_prompt": {"image": 2, "video": 0},
             "disable_log_stats": True,
@@ -92,7 +96,7 @@ class VLLMVLM:
             # As for a server with so many front ends: pictures are kept by whoever made them.
             arguments |= {"_api_process_count": renderers, "mm_processor_cache_gb": _KEPT_GB}
         try:
-            options = vllm.AsyncEngineArgs(str(folder), **(arguments | found.settings.vllm))
+            options = vllm.AsyncEngineArgs(str(folder), **(arguments | settings.vllm))
             self.engine = AsyncLLM.from_engine_args(options, usage_context=UsageContext.LLM_CLASS)
             more = [_renderer(self.engine.vllm_config, i) for i in range(1, renderers)]
         except Exception as error:  # whatever a broken file or too little memory makes it raise
