@@ -75,7 +75,12 @@ def write_dataset(folder: Path) -> None:
     dataset = Dataset(folder / "data")
     pairs = discover(folder / "pairs", chosen.pairs).pairs
     dataset.index.update(
-        pairs, str(folder / "pairs"), keep=None, images_of=lambda _: None, digest_of=lambda _: None
+        pairs,
+        str(folder / "pairs"),
+        keep=None,
+        roles={},
+        images_of=lambda _: None,
+        digest_of=lambda _: None,
     )
     dataset.index.save()
     (folder / "new").mkdir()
