@@ -4,6 +4,8 @@ and the next run comes to what an undisturbed one comes to."""
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import random
 import shutil
@@ -12,6 +14,7 @@ import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -26,8 +29,27 @@ KILLS, SIZES = 200, 20
 _SHARD = ("--shard", "1/2")
 
 
+def clock_at(year: int) -> None:
+    """Let the clock of this process stand in a year."""
+    moment = time.mktime((year, 1, 1, 0, 0, 0, 0, 0, 0))
+    time.time = lambda: moment
+
+
+def locks_fail(number: int) -> None:
+    """Let a lock of this process meet an error, as on a file system that knows no locks."""
+
+    def flock(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    fcntl.flock = flock
+
+
 def prepare(
-    pairs: Path, folder: Path, models: tuple[Path, Path], year: int | None, *more: str
+    pairs: Path,
+    folder: Path,
+    models: tuple[Path, Path],
+    odd: Callable[[], None] | None,
+    *more: str,
 ) -> None:
     """A run of `prepare --umt5`, as the command line does it."""
     from chronoprep.cli import app
@@ -36,9 +58,8 @@ def prepare(
     log = os.open(pairs.parent / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for stream in (1, 2):
         os.dup2(log, stream)
-    if year is not None:
-        moment = time.mktime((year, 1, 1, 0, 0, 0, 0, 0, 0))
-        time.time = lambda: moment
+    if odd is not None:
+        odd()
     # What a model of random weights says is refused by the guard.
     app(["prepare", str(pairs), "-d", str(folder), "--model", str(models[0]), "--no-guard",
          "--max-new-tokens", "8", "--batch-size", "2", "--dtype", "float32", "-q",
@@ -62,10 +83,17 @@ class Running:
         self.seconds = time.monotonic() - began
         self.wanted = files(calm)
 
-    def started(self, folder: Path, *more: str, year: int | None = None) -> One:
+    def started(self, folder: Path, *more: str, odd: Callable[[], None] | None = None) -> One:
         return One(
-            SERVER.Process(target=prepare, args=(self.pairs, folder, self.models, year, *more))
+            SERVER.Process(target=prepare, args=(self.pairs, folder, self.models, odd, *more))
         )
+
+    def said(self) -> str:
+        """What the runs since the last look printed."""
+        log = self.pairs.parent / "log"
+        text = log.read_text()
+        log.write_text("")
+        return text
 
 
 class One:
@@ -212,10 +240,25 @@ def test_clocks_that_jump(running: Running, tmp_path: Path) -> None:
     folder = tmp_path / "data"
     chance = random.Random(1)
     for year in (2050, 1990, 2030, 2001):
-        run = running.started(folder, year=year)
+        run = running.started(folder, odd=partial(clock_at, year))
         run.wait(chance.uniform(0.3, 1) * running.seconds)
         run.send(signal.SIGKILL)
         run.wait()
-    assert running.started(folder, year=1995).wait() == 0
+    assert running.started(folder, odd=partial(clock_at, 1995)).wait() == 0
     assert files(folder) == running.wanted
     assert is_clean(folder)
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.EIO])
+def test_locks_that_fail(number: int, running: Running, tmp_path: Path) -> None:
+    """As on NFS without its lock service: the run says so and writes nothing."""
+    folder = tmp_path / "data"
+    running.said()
+    assert running.started(folder, odd=partial(locks_fail, number)).wait() == 1
+    said = " ".join(running.said().split())
+    assert os.strerror(number) in said
+    assert "Traceback" not in said
+    assert ("without `nolock`" in said) == (number != errno.EIO)
+    assert [path.name for path in folder.iterdir()] == [".chronoprep.lock"]
+    assert running.started(folder).wait() == 0
+    assert files(folder) == running.wanted

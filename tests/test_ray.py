@@ -103,6 +103,19 @@ def test_a_killed_worker_and_a_removed_node_lose_nothing(
     }
 
 
+def test_two_devices_label_each_pair_once(cluster: Any, drawn: Path, tmp_path: Path) -> None:
+    """Devices as Ray counts them, without a GPU: a worker has one of them to itself."""
+    node = cluster.add_node(num_cpus=2, num_gpus=2)
+    process = started("caption", drawn, "-d", "data", "--model", "shapes", "-q", "--engine", "ray",
+                      "--ray-address", cluster.address)  # fmt: skip
+    wait_for(lambda: len(labels(tmp_path / "data")) > PAIRS // 4, process)
+    assert len(workers()) == 2
+    out, err = process.communicate(timeout=900)
+    assert process.returncode == 0, (out, err)
+    assert labels(tmp_path / "data") == Counter({f"shapes-{n:04}": 1 for n in range(PAIRS)})
+    cluster.remove_node(node)
+
+
 def test_every_stage_of_prepare(cluster: Any, tmp_path: Path, tiny_umt5: Path) -> None:
     write_synthetic(tmp_path / "few", 6, seed=1, size=64)
     command = ["prepare", "few", "--model", "shapes", "--umt5", "--umt5-model", tiny_umt5, "-q"]
