@@ -731,3 +731,20 @@ def test_a_label_tells_which_images_the_model_saw(
     monkeypatch.setattr(vlm.Model, "load", load)
     assert run("caption", pairs, "-d", "data").code == 0
     assert counts(run("caption", pairs, "-d", "data", "--json")) == (0, 2, 0)
+
+
+@pytest.mark.usefixtures("model")
+def test_a_run_about_some_pairs_leaves_the_others(run: Run, tmp_path: Path) -> None:
+    pairs = write_pairs(tmp_path / "pairs", ["cat", "cot", "dog", "a,b"])
+    assert counts(run("caption", pairs, "-d", "data", "--keys", "c*,a*b", "--json")) == (3, 0, 0)
+    assert text_of("data", "dog") == (None, None)
+    # The dataset knows them all, and its table holds all that have a label.
+    words = ("prepare", "data", "--prompt", "Paint it.", "--json", "-q")
+    (pairs_, labels, videos, table) = run(*words, "--keys", "dog").json
+    assert (pairs_["done"], labels["done"], videos["done"], table["done"]) == (4, 1, 1, 1)
+    assert run(*words).json[-1]["done"] == 4
+    wrong = run("cot", "data", "--keys", "dog,cet")
+    assert wrong.code == 2
+    assert "--keys cet: no pair is called so." in wrong.stderr
+    assert "Did you mean c" in wrong.stderr
+    assert run("cot", "data", "--keys", "dog", "--shard", "0/2").code == 2

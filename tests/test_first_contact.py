@@ -55,11 +55,15 @@ COMPLETED = {
     "chronoprep caption --preset li": {"lighting"},
     "chronoprep pairs --layout k": {"kohya"},
     "chronoprep pairs --columns magic": {"magicbrush"},
+    "chronoprep cot -d here --keys ro": {"rocket_balloon", "rocket_unchanged"},
+    "chronoprep umt5 here --keys cat_party_hat,as": {"cat_party_hat,astronaut_sunglasses"},
+    "chronoprep cot -d nowhere --keys ro": set(),
 }
 
 
-def test_completion_is_installed_and_offers_what_is_known(tmp_path: Path) -> None:
+def test_completion_is_installed_and_offers_what_is_known(run: Run, tmp_path: Path) -> None:
     """By a real bash, whose start-up file the program writes to."""
+    assert run("build-csv", EXAMPLES, "-d", "here", "--prompt", "Paint it.").code == 0
     asked = "\n".join(
         f"COMP_WORDS=({line}) COMP_CWORD={len(line.split()) - 1}; "
         '_chronoprep_completion chronoprep; echo "${COMPREPLY[@]}"'

@@ -5,10 +5,13 @@ Knows nothing of pairs or folders: each function depends on its text alone.
 
 from __future__ import annotations
 
+import difflib
 import re
 import unicodedata
+from collections.abc import Collection
 
 from chronoprep import digest
+from chronoprep.errors import ConfigError
 
 # 255 bytes is the limit of a file name; the rest is for suffixes and the names of temporary files.
 _MAX_BYTES = 200
@@ -83,6 +86,27 @@ def safe_key(name: str) -> str:
         end = f"-{_digest(name)}"
         key = encoded[: _MAX_BYTES - len(end)].decode(errors="ignore") + end
     return key
+
+
+def chosen(keys: Collection[str], names: str) -> set[str]:
+    """The keys that a list of names means: with commas between them, `*` for anything, as for a
+    comma that is part of a key.
+
+    Raises:
+        ConfigError: A name means none of them.
+    """
+    found: set[str] = set()
+    for name in filter(None, map(str.strip, names.split(","))):
+        pattern = re.compile(".*".join(map(re.escape, name.split("*"))), re.DOTALL)
+        meant = {name} & set(keys) if "*" not in name else set(filter(pattern.fullmatch, keys))
+        if not meant:
+            near = difflib.get_close_matches(name[:100], keys, n=1, cutoff=0.5)
+            raise ConfigError(
+                f"--keys {name}: no pair is called so.",
+                hint=f"Did you mean {near[0]}?" if near else "`chronoprep pairs` lists the pairs.",
+            )
+        found |= meant
+    return found
 
 
 def _digest(name: str) -> str:

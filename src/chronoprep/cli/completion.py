@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import islice
+from pathlib import Path
+
+import typer
+
+_SHOWN = 200  # more would be no help
+
 
 def models(incomplete: str) -> list[str]:
     """Short names of models that begin so."""
@@ -22,3 +29,17 @@ def columns(incomplete: str) -> list[str]:
     from chronoprep.pairs.columns import presets
 
     return [name for name in presets() if name.startswith(incomplete)]
+
+
+def keys(context: typer.Context, incomplete: str) -> list[str]:
+    """Keys of the dataset that the command line names; behind a comma, of the next one."""
+    from chronoprep.dataset import Dataset
+
+    # What stands alone is still unread there: an option without its value ends the parsing.
+    named = [context.params.get("dataset"), *context.args]
+    before, comma, name = incomplete.rpartition(",")
+    for folder in (Path(place) for place in named if place):
+        if folder.is_dir() and (index := Dataset(folder).index).exists:
+            here = filter(lambda key: key.startswith(name), index.keys())
+            return [f"{before}{comma}{key}" for key in islice(here, _SHOWN)]
+    return []

@@ -7,7 +7,7 @@ An option's default is None, "not given", so that the environment and
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import NoneType
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 
@@ -23,10 +23,11 @@ COMMON = {"vlm.model", "vlm.endpoint", "labels.preset", "labels.prompt", "pairs.
 
 
 # What a shell offers for them.
-KNOWN = {
+KNOWN: dict[str, Callable[..., list[str]]] = {
     "vlm.model": completion.models,
     "labels.preset": completion.presets,
     "pairs.columns": completion.columns,
+    "run.keys": completion.keys,
 }
 
 

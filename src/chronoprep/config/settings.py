@@ -236,7 +236,10 @@ class RunSettings(Section, title="Run"):
         description="Do one part of the pairs, i/n from 0/n, into a dataset of its own under "
         "DATASET/shards; `merge` puts them together.",
     )
-
+    keys: str | None = Field(
+        None,
+        description="Work on these pairs only: their keys, with commas between; * is anything.",
+    )
     engine: Literal["local", "ray"] = Field(
         "local", description="Where stages run: in this process, or on a Ray cluster."
     )
@@ -252,6 +255,12 @@ class RunSettings(Section, title="Run"):
         description="GPUs of a worker that has a model: below 1, or whole; by default 1 where "
         "there are any.",
     )
+
+    @model_validator(mode="after")
+    def _one_part(self) -> RunSettings:
+        if self.keys is not None and self.shard is not None:
+            raise ValueError("keys name pairs of a whole dataset, and a shard is a part of one")
+        return self
 
     @field_validator("gpus_per_worker")
     @classmethod

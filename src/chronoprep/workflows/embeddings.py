@@ -14,7 +14,7 @@ from chronoprep.dataset import Embedding, Event, Files, read_table, rewrite_tabl
 from chronoprep.engine import Needs, batched
 from chronoprep.errors import ConfigError
 from chronoprep.images.remote import address_of
-from chronoprep.keys import pandas_reads_as_text, safe_key
+from chronoprep.keys import chosen, pandas_reads_as_text, safe_key
 from chronoprep.umt5 import MAX_TOKENS, Embedder, EmbedTask, Written, clean, find_encoder, identity
 from chronoprep.umt5 import share as share_file
 from chronoprep.workflows.progress import Reporter, Summary
@@ -77,6 +77,9 @@ def embed_run(run: Run, *, force: bool = False) -> list[Summary]:
     """Embed the prompts of a dataset's table, and write it anew."""
     summary = Summary("embeddings")
     rows = [_Row(row.key, row.prompt, digest.of_text(row.prompt)) for row in table_rows(run)]
+    if run.settings.run.keys is not None:
+        about = set(run.entries.frame["key"])
+        rows = [row for row in rows if row.key in about]
     _embed(run, rows, summary, force=force)
     return [summary] if run.dry_run else [summary, build_table(run)]
 
@@ -109,6 +112,8 @@ def _embed_csv(run: Run, csv: Path, *, force: bool) -> Summary:
             )
         else:
             rows[key] = _Row(key, prompt, digest.of_text(prompt))
+    if (names := run.settings.run.keys) is not None:
+        rows = {key: rows[key] for key in sorted(chosen(rows, names))}
     _embed(run, list(rows.values()), summary, force=force)
     if run.dry_run:
         return summary

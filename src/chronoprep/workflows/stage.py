@@ -26,6 +26,7 @@ from chronoprep.engine import Keyed, Needs, Worker, batched, mapped
 from chronoprep.errors import ConfigError, PairError, ToolError
 from chronoprep.images.remote import address_of, objects
 from chronoprep.images.sources import files_stamp
+from chronoprep.keys import chosen
 from chronoprep.pairs import Discovery
 from chronoprep.pairs.hub import is_address
 from chronoprep.rows import Rows
@@ -301,6 +302,10 @@ def _opened(
                 run.dataset.index.look_again(run.dataset.journal)
             run.entries = run.dataset.index.entries(settings.pairs.limit)
             run.summary.done = len(run.entries)
+        if (names := settings.run.keys) is not None:
+            here = chosen(run.entries.frame["key"].to_list(), names)
+            run.entries = run.entries.where(lambda entry: entry.key in here)
+            run.summary.notes.append(f"the run is about {len(here)} of them, by --keys")
         run.summary.finish()
         yield
         run.summary.findings += run.dataset.journal.damage()
