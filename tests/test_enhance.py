@@ -119,6 +119,21 @@ def test_rows_that_can_not_be_used_are_told_and_the_others_done(
     assert "image and prompt" in refused.stderr
 
 
+def test_one_cause_for_every_row_stops_the_run(run: Run, tmp_path: Path, server: Server) -> None:
+    server.answer = lambda handler, _: send(handler, said("Sure! Here is a prompt."))
+    words = ("enhance", wishes(tmp_path / "t", 60), "--output-file", tmp_path / "enhanced.jsonl",
+             "--endpoint", server.endpoint, "--concurrency", 2, "--retries", 0)  # fmt: skip
+    planned = run(*words, "--dry-run", "--json")
+    assert (planned.code, planned.json[0]["todo"]) == (0, 60)
+    assert not (tmp_path / "enhanced.jsonl").exists()
+    stopped = run(*words)
+    assert stopped.code == 1
+    assert "fail for one cause" in stopped.stderr
+    assert len(server.asked) < 20
+    server.answer = lambda handler, _: send(handler, said(COT))
+    assert run(*words, "--json").json[0]["done"] == 60
+
+
 def test_a_real_model_does_it(run: Run, tmp_path: Path, tiny: Callable[[str], Path]) -> None:
     table, output = wishes(tmp_path / "t", 5), tmp_path / "enhanced.jsonl"
     words = ("--model", tiny("qwen3_vl"), "--no-guard", "--max-new-tokens", 12)

@@ -381,7 +381,7 @@ def export(
 
 @command(
     "enhance",
-    "input_image output_file",
+    "input_image output_file dry_run",
     "vlm images.max_resolution images.max_long_edge images.max_pixels images.background "
     "images.colour_management labels.guard labels.retries",
 )
@@ -409,13 +409,17 @@ def enhance(
                 "A table needs --output-file NAME.jsonl.",
                 hint="For example: chronoprep enhance wishes.csv --output-file enhanced.jsonl",
             )
-        done = enhance_table(table, file, call.settings, reporter=call.reporter)
-        return render.of_summaries([done], f"Result: {file}")
+        done = enhance_table(
+            table, file, call.settings, reporter=call.reporter, dry_run=call.dry_run
+        )
+        return render.of_summaries([done], "" if call.dry_run else f"Result: {file}")
     if table is not None or image is None or prompt is None:
         raise ConfigError(
             "Give --input-image and --prompt, or a table of images and prompts.",
             hint="For example: chronoprep enhance --input-image photo.jpg --prompt 'add a hat'",
         )
+    if call.dry_run:
+        return render.of_text(f"Would enhance {prompt!r}.", {"todo": 1})
     text = enhance_one(image, prompt, call.settings)
     if file is not None and str(file) != "-":
         from chronoprep import workflows

@@ -13,7 +13,8 @@ from typing import Any
 
 from chronoprep import engine
 from chronoprep.config import Settings
-from chronoprep.errors import ConfigError, PairError
+from chronoprep.dataset import Event, Failure
+from chronoprep.errors import ConfigError, PairError, ToolError
 from chronoprep.files import make_folder, replacing, unwritable
 from chronoprep.images.refs import of_path, parse
 from chronoprep.labels.labeller import Labeller, label_one
@@ -23,6 +24,7 @@ from chronoprep.pairs.readers import rows_of
 from chronoprep.rows import Rows
 from chronoprep.workflows.label import recipe_of
 from chronoprep.workflows.progress import Reporter, Silent, Summary
+from chronoprep.workflows.streak import Streak
 
 IMAGES = ("image", "input_image", "source")
 WISHES = ("prompt", "input_prompt", "instruction", "caption")
@@ -48,7 +50,12 @@ def enhance_one(image: Path, wish: str, settings: Settings) -> str:
 
 
 def enhance_table(
-    table: Path, output: Path, settings: Settings, *, reporter: Reporter | None = None
+    table: Path,
+    output: Path,
+    settings: Settings,
+    *,
+    reporter: Reporter | None = None,
+    dry_run: bool = False,
 ) -> Summary:
     """The editor's prompts for a table of images and wishes, as JSON lines; resumable.
 
@@ -58,7 +65,8 @@ def enhance_table(
 
     Raises:
         ConfigError: The table can't be read, or has no columns of images and wishes.
-        BackendError: The model can't be loaded, or can't go on; what was done is kept.
+        BackendError: The model can't be loaded, or can't go on, or the same cause makes one row
+            after the other fail; what was done is kept.
     """
     reporter, summary = reporter or Silent(), Summary("prompts")
     recipe = _recipe(settings)
@@ -79,6 +87,9 @@ def enhance_table(
             ref = of_path(str(table.parent / image))
             tasks.append(LabelTask(ident, ref, ref, wish))
             done[ident] = line
+    if dry_run:
+        summary.todo = len(tasks)
+        return summary.finish()
     make_folder(output.parent)
     if tasks:
         recipe.model.check_fits()
@@ -108,6 +119,7 @@ def _ask(
 ) -> None:
     """Ask the model; each answer is written down as it comes."""
     reporter.start("prompts", len(tasks))
+    streak = Streak("prompts")
     try:
         with output.open("a", encoding="utf-8", buffering=1) as file:  # a line at a time
             for outcomes in engine.run(Labeller(recipe, with_cot=True), tasks):
@@ -125,6 +137,12 @@ def _ask(
                         summary.fail(outcome.key, error)
                     reporter.advance("failed" if error else "ok")
                     file.write(_line(done[outcome.key]))
+                    failures = [Failure(key=outcome.key, stage="cot", error=error)] if error else []
+                    tool = (
+                        answer.tool if answer is not None else isinstance(outcome.error, ToolError)
+                    )
+                    streak.taken(outcome.key, list[Event](failures), own=not tool)
+                    streak.check()
     except OSError as error:
         raise unwritable(output, error) from None
     engine.check_stopped()
