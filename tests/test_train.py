@@ -4,17 +4,27 @@ random weights of its own classes. Needs `make test-train`."""
 from __future__ import annotations
 
 import copy
+import json
 import math
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 import torch
 
+import trainers
+from chronoprep.export import file_name
 from chronoprep.workflows import write_synthetic
 from conftest import Result
+from test_export import assert_same, export, wanted
+from test_export import dataset as hostile  # noqa: F401 - a fixture
 from tiny_checkpoints import build_vlm
+
+if TYPE_CHECKING or find_spec("diffsynth"):
+    from diffsynth.core import UnifiedDataset
 
 pytestmark = [pytest.mark.train, pytest.mark.filterwarnings("default")]
 Run = Callable[..., Result]
@@ -81,7 +91,6 @@ def model(tmp_path: Path) -> Any:
 
 def test_diffsynth_takes_a_step(run: Run, tmp_path: Path, model: Any) -> None:
     from accelerate import Accelerator
-    from diffsynth.core import UnifiedDataset
     from diffsynth.diffusion.logger import ModelLogger
     from diffsynth.diffusion.runner import launch_training_task
 
@@ -107,3 +116,26 @@ def test_diffsynth_takes_a_step(run: Run, tmp_path: Path, model: Any) -> None:
     after = list(model.trainable_modules())
     assert any(not torch.equal(old, new) for old, new in zip(before, after, strict=True))
     assert list(Path("trained").glob("*.safetensors"))
+
+
+def test_diffsynth_reads_what_is_hostile(hostile: Path, tmp_path: Path) -> None:  # noqa: F811
+    """The same 50 pairs as the readers of other trainers get, two sizes, odd names and texts."""
+    export(hostile, "diffsynth", tmp_path / "edits")
+    (table,) = (tmp_path / "edits").rglob("metadata.jsonl")
+    folder = str(table.parent)
+    rows = UnifiedDataset(
+        base_path=folder, metadata_path=str(table), data_file_keys=("image", "edit_image"),
+        main_data_operator=UnifiedDataset.default_image_operator(
+            folder, max_pixels=1 << 20, height_division_factor=1, width_division_factor=1
+        ),
+    )  # fmt: skip
+    names = [json.loads(line)["image"] for line in table.read_text("utf-8").splitlines()]
+    found = {
+        trainers.stem(name): (
+            np.asarray(row["edit_image"]),
+            np.asarray(row["image"]),
+            row["prompt"],
+        )
+        for name, row in zip(names, (rows[number] for number in range(len(rows))), strict=True)
+    }
+    assert_same(found, {file_name(key): pair for key, pair in wanted(hostile).items()})
