@@ -375,6 +375,24 @@ def test_without_a_pair_to_train_on_no_training_is_named(run: Run, tmp_path: Pat
     assert not list((tmp_path / "edits" / "target").iterdir())
 
 
+@pytest.mark.parametrize(("key", "split"), [("../../mine", ""), ("mine", "../.."), ("x", "..")])
+def test_a_record_of_somebody_else_deletes_nothing(
+    dataset: Path, tmp_path: Path, key: str, split: str
+) -> None:
+    output, mine = tmp_path / "edits", tmp_path / "mine.png"
+    export(dataset, "musubi", output)
+    (tmp_path / "target").mkdir()
+    for path in (mine, tmp_path / "target" / "mine.png", tmp_path / "target" / "x.png"):
+        path.write_bytes(b"keep")
+    with (output / ".chronoprep-export.jsonl").open("a") as record:
+        row = [key, split, "x.png", "x.png", [4, 4], "", None, "", None]
+        record.write(json.dumps(row) + "\n")
+    with pytest.raises(ConfigError, match="damaged"):
+        export(dataset, "musubi", output)
+    assert mine.exists()
+    assert len(list((tmp_path / "target").iterdir())) == 2
+
+
 @pytest.mark.parametrize("output", ["data/videos", "data/umt5/x", os.fsdecode(b"edits\xff")])
 def test_a_folder_that_no_export_can_have_is_refused(run: Run, tmp_path: Path, output: str) -> None:
     write_pairs(tmp_path / "pairs", ["a"])

@@ -83,7 +83,7 @@ class Exported:
         try:
             self._saved = (folder / RECORD).read_text(encoding="utf-8")
         except (FileNotFoundError, NotADirectoryError):
-            if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            if os.path.lexists(folder) and (not folder.is_dir() or any(folder.iterdir())):
                 raise ConfigError(
                     f"{folder}: something lies there that is no export.",
                     hint="Give --output a new or an empty folder.",
@@ -226,7 +226,14 @@ class Exported:
 
 
 def _read(row: list[Any]) -> Written:
+    """
+    Raises:
+        ValueError: No run wrote this: files are deleted by these names, and it names other folders.
+    """
     written = Written(*row)
+    for name in (written.key, written.split):
+        if os.path.basename(name) != name or name == "..":  # noqa: PTH119 - quicker
+            raise ValueError(name)
     origin = None if written.origin is None else Origin(*written.origin)
     return written._replace(sizes=(row[4][0], row[4][1]), origin=origin)
 
