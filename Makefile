@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test test-slow test-faults test-ray test-vllm test-browser lint format \
+.PHONY: install demo test test-slow test-faults test-ray test-vllm test-train test-browser lint format \
 	reference docs bench shapes bench-gpu clean
 
 install: $(STAMP)
@@ -58,6 +58,26 @@ $(VLLM_STAMP): pyproject.toml tests/torchvision_on_cpu.py
 test-vllm: $(VLLM_STAMP)
 	$(VLLM)/bin/python -m pytest -m vllm tests/test_vllm.py
 
+# A trainer, DiffSynth, of which PyPI has all but its example scripts. Of what it needs beside, only
+# what the test comes by is installed; the registry's torchvision is talked into an import as above.
+TRAIN := .venv-train
+TRAIN_STAMP := $(TRAIN)/.installed
+
+$(TRAIN_STAMP): pyproject.toml tests/torchvision_on_cpu.py
+	test -x $(TRAIN)/bin/python || $(PYTHON) -m venv $(TRAIN)
+	$(TRAIN)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
+	$(TRAIN)/bin/python -m pip install --quiet --constraint constraints.txt torch
+	$(TRAIN)/bin/python -m pip install --quiet --constraint constraints.txt --editable . pytest \
+		einops peft pandas imageio imageio-ffmpeg requests cryptography
+	$(TRAIN)/bin/python -m pip install --quiet --no-deps torchvision modelscope modelscope-hub "diffsynth==2.1.*"
+	packages=$$($(TRAIN)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))") && \
+		cp tests/torchvision_on_cpu.py $$packages && \
+		echo "import torchvision_on_cpu" > $$packages/torchvision_on_cpu.pth
+	touch $(TRAIN_STAMP)
+
+test-train: $(TRAIN_STAMP)
+	$(TRAIN)/bin/python -m pytest -m train tests/test_train.py
+
 # Pages in a real Chromium: the program that CHROMIUM names, or one on PATH. axe-core is npm's.
 AXE := build/axe/package/axe.min.js
 
@@ -107,4 +127,4 @@ shapes: $(STAMP)
 	$(BIN)/python tools/train_shapes.py
 
 clean:
-	rm -rf $(VENV) $(VLLM) demo build dist site
+	rm -rf $(VENV) $(VLLM) $(TRAIN) demo build dist site

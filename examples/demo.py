@@ -52,6 +52,7 @@ def main() -> int:
     contact_sheet(sheet).save(ROOT / SHEET, quality=88)
     console.print(f"\nWhat the trainer reads: {DATASET / 'metadata.csv'}, {len(rows)} rows")
     console.print(f"The frames side by side: {SHEET}")
+    console.print(f"Next: source .venv/bin/activate; chronoprep review {DATASET}")
     return 0
 
 

@@ -261,6 +261,8 @@ def test_what_is_mechanical_is_mended(data: Path, run: Run) -> None:
     kept = {str(p.relative_to(data / "quarantine")) for p in (data / "quarantine").rglob("*.*")}
     assert kept == {"videos/p1.mp4", "videos/stray.mp4", "umt5/p4.pkl", "metadata.csv"}
     assert (data / "quarantine/metadata.csv").read_text() == table.replace('","', '";"')
+    looked = run("pairs", data)
+    assert (looked.code, "stray" in looked.stdout) == (2, False), "what lies there is no pair"
     again = run("check", data, "--trainer", "lora", "--json", "--fix")
     assert (again.code, again.json) == (0, [])
     assert len(read_dataset(data)) == len(NAMES)

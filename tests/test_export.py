@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import glob
 import json
+import os
 import re
 import shutil
+import subprocess
 from collections.abc import Callable
 from itertools import cycle
 from pathlib import Path
@@ -72,6 +75,7 @@ TEXTS = (
     '"quoted"',
     "null",
 )
+ODD = 'out\'s "[1]" 🙂 $HOME `id`\u2028\x7f'  # a folder for an export
 
 
 def picture(number: int, size: tuple[int, int]) -> Image.Image:
@@ -90,10 +94,12 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number, name in enumerate(NAMES[:50]):
         size = ((40, 32), (24, 48))[number % 2]
         source, target = picture(number, size), picture(1000 + number, size)
-        kind = ("png", "jpg", "webp", "turned", "grey", "other-size", "clear")[number % 7]
+        kind = ("png", "jpg", "webp", "turned", "grey", "other-size", "clear", "mixed")[number % 8]
         before, after = images / f"{number}-s.png", images / f"{number}-t.png"
         if kind == "jpg":
             before, after = before.with_suffix(".jpg"), after.with_suffix(".jpeg")
+        elif kind == "mixed":
+            before = before.with_suffix(".jpg")
         elif kind == "webp":
             before, after = before.with_suffix(".webp"), after.with_suffix(".webp")
         elif kind == "turned":
@@ -165,11 +171,11 @@ def export(dataset: Path, to: str, output: Path, **settings: object) -> Export:
 def test_trainers_read_back_what_was_exported(
     dataset: Path, tmp_path: Path, to: str, text: object
 ) -> None:
-    done = export(dataset, to, tmp_path / "out's [1] dir")
+    done = export(dataset, to, tmp_path / ODD)
     assert done.summaries[-1].done == 50
     reader = getattr(trainers, to.replace("-", "_"))
     named = {file_name(key): pair for key, pair in wanted(dataset).items()}
-    assert_same(reader(tmp_path / "out's [1] dir"), named, text)
+    assert_same(reader(tmp_path / ODD), named, text)
 
 
 @pytest.mark.parametrize(
@@ -329,6 +335,81 @@ def test_splits_keep_sources_that_look_alike_together(tmp_path: Path) -> None:
         assert family <= read[""] or family <= read["b"]
     again = export(tmp_path / "made", "diffusion-pipe", tmp_path / "out", split="a=0.5,b=0.5")
     assert again.summaries[-1].skipped == 36
+
+
+def test_splits_that_there_are_no_more_leave_nothing(dataset: Path, tmp_path: Path) -> None:
+    for to, split in (("imagefolder", "a=0.5,b=0.5"), ("diffusion-pipe", "val=0.5,train=0.5")):
+        output = tmp_path / to
+        export(dataset, to, output, split=split)
+        assert (output / split.split("=")[0] / "target").exists()
+        (output / "README.md").write_text("mine")
+        export(dataset, to, output)
+        assert not list(output.glob("*/metadata.jsonl"))
+        assert not list(output.glob("dataset-*.toml"))
+        assert {path.name for path in output.iterdir() if path.is_dir()} == {"control", "target"}
+        assert (output / "README.md").read_text() == "mine"
+
+
+def test_what_is_called_train_is_trained_on(dataset: Path, tmp_path: Path) -> None:
+    export(dataset, "musubi", tmp_path / "edits", split="val=0.9,train=0.1")
+    assert len(list((tmp_path / "edits" / "train" / "target").glob("*.txt"))) < 20
+    settings = (tmp_path / "edits" / "dataset.toml").read_text()
+    assert "edits/train/target" in settings
+    assert "val" not in settings
+    readme = (tmp_path / "edits" / "README.md").read_text()
+    assert "`val/`: held out" in readme
+    assert "nothing in musubi" in readme
+
+
+def test_without_a_pair_to_train_on_no_training_is_named(run: Run, tmp_path: Path) -> None:
+    write_pairs(tmp_path / "pairs", ["a", "b"])
+    assert run("build-csv", "pairs", "-d", "data", "--prompt", "Paint it.").code == 0
+    words = ("export", "data", "--to", "musubi", "--output", "edits")
+    done = run(*words, "--only", "accepted")
+    assert done.code == 1
+    assert "2 not accepted by a human" in done.stdout
+    assert "edits holds no pairs to train on" in done.stdout
+    assert "accelerate" not in done.stdout
+    assert run(*words, "--json").json[-1]["start"].startswith("# In the folder of musubi-tuner:")
+    assert run(*words, "--only", "accepted", "--json").json[-1]["start"] is None
+    assert not list((tmp_path / "edits" / "target").iterdir())
+
+
+@pytest.mark.parametrize(("key", "split"), [("../../mine", ""), ("mine", "../.."), ("x", "..")])
+def test_a_record_of_somebody_else_deletes_nothing(
+    dataset: Path, tmp_path: Path, key: str, split: str
+) -> None:
+    output, mine = tmp_path / "edits", tmp_path / "mine.png"
+    export(dataset, "musubi", output)
+    (tmp_path / "target").mkdir()
+    for path in (mine, tmp_path / "target" / "mine.png", tmp_path / "target" / "x.png"):
+        path.write_bytes(b"keep")
+    with (output / ".chronoprep-export.jsonl").open("a") as record:
+        row = [key, split, "x.png", "x.png", [4, 4], "", None, "", None]
+        record.write(json.dumps(row) + "\n")
+    with pytest.raises(ConfigError, match="damaged"):
+        export(dataset, "musubi", output)
+    assert mine.exists()
+    assert len(list((tmp_path / "target").iterdir())) == 2
+
+
+@pytest.mark.parametrize("output", ["data/videos", "data/umt5/x", os.fsdecode(b"edits\xff")])
+def test_a_folder_that_no_export_can_have_is_refused(run: Run, tmp_path: Path, output: str) -> None:
+    write_pairs(tmp_path / "pairs", ["a"])
+    assert run("build-csv", "pairs", "-d", "data", "--prompt", "Paint it.").code == 0
+    refused = run("export", "data", "--to", "musubi", "--output", output)
+    assert refused.code == 2
+    assert "Give --output a folder of" in refused.stderr
+
+
+def test_a_command_stands_a_shell(dataset: Path, tmp_path: Path) -> None:
+    folder = tmp_path / ODD
+    start = export(dataset, "imagefolder", folder).start
+    script = f'python() {{ printf "%s" "$2"; }}; {start}'
+    shown = subprocess.run(["bash", "-c", script], capture_output=True, check=True)
+    loaded = re.search(r"load_dataset\((.*?)\)\)$", shown.stdout.decode())
+    assert loaded is not None
+    assert ast.literal_eval(loaded[1]) == str(folder)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -157,14 +158,16 @@ def test_kills_at_random_moments(running: Running, tmp_path: Path) -> None:
     """Kill −9, each followed by a run that ends; a part of them in a shard, then put together."""
     chance = random.Random(0)
     stages: Counter[str] = Counter()
-    for number in range(KILLS):
+    for number in count():
+        if stages.total() == KILLS:
+            break
         folder = tmp_path / str(number)
         more = _SHARD if number % 10 == 0 else ()
         place = folder / "shards/00001-of-00002" if more else folder
         run = running.started(folder, *more)
         run.wait(chance.uniform(0, running.seconds))
         run.send(signal.SIGKILL)
-        if run.wait() == -signal.SIGKILL:
+        if run.wait() == -signal.SIGKILL:  # and was not done before
             stages[reached(place)] += 1
         assert running.started(folder, *more).wait() == 0, number
         if more:
@@ -173,8 +176,7 @@ def test_kills_at_random_moments(running: Running, tmp_path: Path) -> None:
         assert files(folder) == running.wanted, number
         assert is_clean(folder), number
         shutil.rmtree(folder)
-    print(f"{stages.total()} of {KILLS} runs were killed: {dict(stages)}")  # noqa: T201
-    assert stages.total() > KILLS // 2
+    print(f"{KILLS} of {number} runs were killed: {dict(stages)}")  # noqa: T201
     assert len(stages) > 3, "kills hit every stage"
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 
@@ -81,28 +82,43 @@ def test_completion_is_installed_and_offers_what_is_known(run: Run, tmp_path: Pa
     )
 
 
+LIGHT = """if True:
+    import sys
+    sys.modules.update(torch=None, transformers=None, accelerate=None)  # as if not installed
+    from chronoprep.cli import app
+    for words in sys.argv[1:]:
+        try:
+            app(words.split())
+        except SystemExit as end:
+            assert not end.code, words
+"""
+
+
 def test_a_light_use_never_loads_torch(fault_server: Callable[..., str], tmp_path: Path) -> None:
-    script = f"""if True:
-        import sys
-        sys.modules.update(torch=None, transformers=None, accelerate=None)  # as if not installed
-        from chronoprep.cli import app
-        for words in (
-            "synth 2 --output shapes",
-            "pairs shapes --sheet sheet.jpg",
-            "prepare {EXAMPLES} -d served --endpoint {fault_server()} --model painter --no-guard",
-            "prepare shapes -d fixed --prompt Go.",
-            "pair2video -d fixed --codec h264",
-            "build-csv -d fixed",
-            "check fixed",
-            "verify fixed",
-            "models",
-        ):
-            try:
-                app(words.split())
-            except SystemExit as end:
-                assert not end.code, words
-    """
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path
+    served = f"--endpoint {fault_server()} --model painter --no-guard"
+    words = (
+        "synth 2 --output shapes",
+        "pairs shapes --sheet sheet.jpg",
+        f"prepare {EXAMPLES} -d served {served}",
+        "prepare shapes -d fixed --prompt Go.",
+        "pair2video -d fixed --codec h264",
+        "build-csv -d fixed",
+        "check fixed",
+        "verify fixed",
+        "report fixed",
+        "stats fixed",
+        "export fixed --to musubi --output edits",
+        f"enhance --input-image shapes/input/shapes-0000.png --prompt Go. {served}",
+        "models",
     )
+    light = (sys.executable, "-c", LIGHT)
+    done = subprocess.run([*light, *words], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
+    review = "review fixed --port 0 --no-browser"
+    with subprocess.Popen(
+        [*light, review], stdout=subprocess.PIPE, text=True, cwd=tmp_path
+    ) as page:
+        assert page.stdout is not None
+        with urlopen(page.stdout.readline().strip()) as answer:
+            assert answer.status == 200
+        page.kill()

@@ -18,9 +18,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import test_remote
 from chronoprep.dataset import Dataset, Label, Video
 from chronoprep.workflows import write_synthetic
 from conftest import Result, text_of
+from test_remote import endpoint, store  # noqa: F401 - fixtures
 
 pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("default")]
 Run = Callable[..., Result]
@@ -133,6 +135,26 @@ def test_every_stage_of_prepare(cluster: Any, tmp_path: Path, tiny_umt5: Path) -
             assert (data / kind / name).read_bytes() == (local / kind / name).read_bytes()
     states = [Dataset(data).journal.state(key) for key in Dataset(data).journal]
     assert all(len([e for e in s.events if isinstance(e, Label | Video)]) <= 2 for s in states)
+
+
+def test_pairs_and_dataset_in_an_object_store(
+    store: Any,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """On a cluster of this machine: what workers write is put into the store with the rest."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    write_synthetic(tmp_path / "few", 6, seed=1, size=64)
+    test_remote.uploaded(store, tmp_path / "few", "pairs/set")
+    command = ("prepare", "--model", "shapes", "-q")
+    for more in (
+        ("s3://pairs/set", "-d", "s3://pairs/data", "--engine", "ray", "--workers", 2),
+        ("few", "-d", "here"),
+    ):
+        process = started(*command, *more)
+        out, err = process.communicate(timeout=300)
+        assert process.returncode == 0, (out, err)
+    assert test_remote.there(store) == test_remote.here(Path("here"))
 
 
 def test_a_pair_fails_alone(cluster: Any, tmp_path: Path) -> None:

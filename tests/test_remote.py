@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import polars
 import pytest
 
 from chronoprep.config import PairSettings
@@ -122,6 +124,42 @@ def test_a_table_may_name_objects(store: Any, tmp_path: Path, run: Run) -> None:
     assert done.code == 1
     assert "s3://pairs/input/gone.png: no such object" in done.stdout
     assert sorted(path.name for path in Path("data/videos").iterdir()) == ["a.mp4", "b.mp4"]
+
+
+@pytest.mark.usefixtures("model")
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet", "zip"])
+def test_a_table_or_an_archive_in_a_bucket(
+    kind: str, store: Any, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its paths start at its place there; images in it come with it."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    local = write_pairs(tmp_path / "local", ["a", "b"], (32, 24))
+    table = tmp_path / f"set.{kind}"
+    rows = [{"key": name, "source": f"input/{name}.png", "target": f"output/{name}.png"}
+            for name in ("a", "b")]  # fmt: skip
+    if kind == "zip":
+        shutil.make_archive(str(tmp_path / "set"), "zip", local)
+    elif kind == "parquet":
+        bytes_of = {"source": [], "target": []}  # type: ignore[var-annotated]
+        for row in rows:
+            for role, found in bytes_of.items():
+                found.append({"bytes": (local / row[role]).read_bytes(), "path": None})
+        polars.DataFrame({"key": ["a", "b"], **bytes_of}).write_parquet(table)
+    else:
+        frame = polars.DataFrame(
+            [*rows, {"key": "c", "source": "input/gone.png", "target": "x.png"}]
+        )
+        (frame.write_csv if kind == "csv" else frame.write_ndjson)(table)
+    uploaded(store, local, "pairs/deep")
+    store.put(str(table), f"pairs/deep/{table.name}")
+    done = run("prepare", f"s3://pairs/deep/{table.name}", "-d", "data")
+    assert done.code == (kind in ("csv", "jsonl")), done.stderr
+    assert ("s3://pairs/deep/input/gone.png: no such object" in done.stdout) == done.code
+    assert run("prepare", local, "-d", "whole").code == 0
+    assert here(Path("data")) == here(Path("whole"))
+    gone = run("prepare", "s3://pairs/deep/none.csv", "-d", "data")
+    assert gone.code == 2
+    assert "s3://pairs/deep/none.csv: no such object" in gone.stderr
 
 
 @pytest.mark.usefixtures("model")

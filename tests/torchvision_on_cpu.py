@@ -1,8 +1,9 @@
 """Lets the registry's torchvision, a CUDA build, be imported beside a CPU build of torch.
 
-For the virtual environment of `make test-vllm` alone, where a .pth file imports it at the start of
-every process. torchvision's import declares how two of its C++ operators behave, which its library,
-built for another torch, did not bring; declared here, the import goes through. Nothing calls them.
+For the virtual environments of `make test-vllm` and `make test-train` alone, where a .pth file
+imports it at the start of every process. torchvision's import declares how two of its C++ operators
+behave, which its library, built for another torch, did not bring; declared here, the import goes
+through. Nothing calls them.
 """
 
 from __future__ import annotations

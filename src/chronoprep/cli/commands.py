@@ -385,8 +385,12 @@ def export(
         reporter=call.reporter,
         dry_run=call.dry_run,
     )
-    result = "" if call.dry_run else f"Result: {output}. To train:\n{done.start}"
-    return render.of_summaries(done.summaries, result)
+    if done.start is None:
+        result = f"{output} holds no pairs to train on."
+    else:
+        result = "" if call.dry_run else f"Result: {output}. To train:\n{done.start}"
+    answer = render.of_summaries(done.summaries, result, start=done.start)
+    return answer._replace(failed=answer.failed or done.start is None)
 
 
 @command(

@@ -166,11 +166,12 @@ def show_error(error: ChronoprepError) -> None:
         console.print(plain(error.hint))
 
 
-def of_summaries(summaries: Sequence[Summary], where: str = "") -> Answer:
+def of_summaries(summaries: Sequence[Summary], where: str = "", **more: object) -> Answer:
     """The result of a run: a table and what is worth knowing; in JSON, all of it.
 
     Args:
         where: A last line for people: where the result lies.
+        more: What programs are told of the last one besides.
     """
 
     counts = "done|no change|failed|up to date|seconds|to do"
@@ -187,7 +188,9 @@ def of_summaries(summaries: Sequence[Summary], where: str = "") -> Answer:
     table = table_of(f"|{counts}", rows, right=counts)
     shown = [table, *notes, *failures, *lines_of(findings), *last]
     failed = bool(failures) or _errors(findings)
-    return Answer(list(map(_summary_json, summaries)), shown, failed)
+    values = list(map(_summary_json, summaries))
+    values[-1] |= more
+    return Answer(values, shown, failed)
 
 
 def of_report(report: PairReport) -> Answer:

@@ -51,8 +51,10 @@ def run_as_asked(
     tasks: Collection[K],
     settings: RunSettings,
     needs: Needs,
+    *,
+    only_here: bool = False,
 ) -> Iterator[list[Outcome[U]]]:
     """Do tasks where the settings say: as `run` or as `run_on_ray`."""
     if settings.engine == "ray" and needs != "nothing":
-        return run_on_ray(worker, tasks, settings, needs)
+        return run_on_ray(worker, tasks, settings, needs, only_here=only_here)
     return run(worker, tasks)

@@ -50,14 +50,22 @@ def run_on_ray(
     tasks: Collection[K],
     settings: RunSettings,
     needs: Needs,
+    *,
+    only_here: bool = False,
 ) -> Iterator[list[Outcome[U]]]:
     """Do tasks on the cluster that settings name, else on one of this machine.
 
+    Args:
+        only_here: Whether what workers write has to come to be on this machine's disk.
+
     Raises:
-        ConfigError: Ray is not installed, or no node of the cluster has so many GPUs.
+        ConfigError: Ray is not installed, or no node of the cluster has so many GPUs, or there are
+            other machines in it than this one may have.
         BackendError: The cluster can't be reached or can't go on; or as a worker raises it.
     """
     _join(settings)
+    if only_here:
+        _require_here()
     size, gpus = _workers(settings, needs)
     seen: set[str] = set()
     while len(seen) < len(tasks) and not stopping.is_set():
@@ -218,6 +226,22 @@ def _own_signals() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _require_here() -> None:
+    """Refuse a cluster of several machines.
+
+    Raises:
+        ConfigError: Saying what to do instead.
+    """
+    import ray
+
+    if len({node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}) > 1:
+        raise ConfigError(
+            "The workers of --engine ray on other machines can't write into a dataset in an object "
+            "store.",
+            hint="Name a folder that all nodes share; or use --shard, on each machine.",
+        )
 
 
 def _workers(settings: RunSettings, needs: Needs) -> tuple[int, float]:

@@ -60,6 +60,7 @@ class DiffusionPipe(Trainer):
     source = "utils/dataset.py, examples/*.toml, docs/supported_models.md (2026-08)"
     home = "diffusion-pipe"
     needs = "the folder of the model (`diffusers_path` in train.toml)"
+    held_out = "the evaluation (`eval_datasets` in train.toml)"
 
     def caption(self, text: str) -> str:
         return whole(text)
@@ -76,7 +77,7 @@ class DiffusionPipe(Trainer):
         )
         files["train.toml"] = _CONFIG.format(
             output=literal(place.folder / "output"),
-            data=literal(place.folder / _data((*place.splits, "")[0])),
+            data=literal(place.folder / _data(place.trained)),
             held_out=f"eval_datasets = [{held_out}]\neval_every_n_epochs = 1",
         )
         return files

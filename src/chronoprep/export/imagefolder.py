@@ -7,6 +7,8 @@ image called `test_01.png` would leave the training for a split of its own.
 
 from __future__ import annotations
 
+import shlex
+
 from chronoprep.export.trainer import Place, Sample, Trainer, literal, quoted
 
 _START = """\
@@ -23,6 +25,7 @@ accelerate launch examples/dreambooth/train_dreambooth_lora_flux_kontext.py \\
 class ImageFolder(Trainer):
     name = "imagefolder"
     source = "datasets 5.2, packaged_modules/folder_based_builder"
+    held_out = "`load_dataset`, as splits of these names"
 
     def row(self, sample: Sample) -> dict[str, object]:
         return {
@@ -43,8 +46,8 @@ class ImageFolder(Trainer):
         )
 
     def start(self, place: Place) -> str:
-        code = f"from datasets import load_dataset; print(load_dataset({str(place.folder)!r}))"
-        return f"python -c {literal(code)}"
+        code = f"from datasets import load_dataset; print(load_dataset({literal(place.folder)}))"
+        return f"python -c {shlex.quote(code)}"
 
 
 class Diffusers(ImageFolder):

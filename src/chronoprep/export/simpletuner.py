@@ -12,6 +12,7 @@ class SimpleTuner(Trainer):
     name = "simpletuner"
     source = "documentation/quickstart/QWEN_EDIT.md, helpers/prompts.py (2026-08)"
     needs = "what your GPU asks for (`base_model_precision` in config.json)"
+    same_suffix = True
 
     def caption(self, text: str) -> str:
         return line(text)

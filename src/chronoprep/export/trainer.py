@@ -11,7 +11,6 @@ beside each target, or one `metadata.jsonl` in each of these places; and its con
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 from abc import ABC, abstractmethod
@@ -56,9 +55,14 @@ class Place:
         return self.folder / split
 
     @property
+    def trained(self) -> str:
+        """The split that is trained on; of no name where there is but one."""
+        return self.splits[0] if self.splits else ""
+
+    @property
     def train(self) -> Path:
         """Where the samples that are trained on lie."""
-        return self.of(self.splits[0] if self.splits else "")
+        return self.of(self.trained)
 
     @property
     def held_out(self) -> tuple[str, ...]:
@@ -74,12 +78,16 @@ class Trainer(ABC):
         source: Where its formats were read, and of which day.
         home: Of its program, where its commands start.
         needs: What its user has to put into its files or commands, readable.
+        held_out: What of it reads the splits that are held out, readable; None where nothing does.
+        same_suffix: Whether it finds the control of a target by the whole name, suffix and all.
     """
 
     name: str
     source: str
     home: str | None = None
     needs: str | None = None
+    held_out: str | None = None
+    same_suffix: bool = False
 
     def caption(self, text: str) -> str | None:  # noqa: ARG002
         """What stands in the text file beside a target; None where there is none."""
@@ -116,14 +124,15 @@ def start_of(trainer: Trainer, place: Place) -> str:
 
 def readme(trainer: Trainer, place: Place) -> str:
     """What an export's README.md says."""
-    where = f"`{place.splits[0]}/" if place.splits else "`"
+    where = f"`{place.trained}/" if place.splits else "`"
     folders = [
         f"- {where}{TARGET}`: after the edit, what is learned",
         f"- {where}{CONTROL}`: before the edit, what it is learned from",
     ]
     if place.held_out:
         names = ", ".join(f"`{split}/`" for split in place.held_out)
-        folders.append(f"- {names}: held out, none of their sources is trained on")
+        readers = trainer.held_out or f"nothing in {trainer.name}: it is for tests of your own"
+        folders.append(f"- {names}: held out, no source of it is trained on; read by {readers}")
     texts = "in its `metadata.jsonl`" if _has_table(trainer) else "beside its target"
     needs = f"What is yours to say: {trainer.needs}.\n\n" if trainer.needs else ""
     return (
@@ -154,5 +163,10 @@ def quoted(path: Path) -> str:
 
 
 def literal(value: object) -> str:
-    """A text or a path as JSON, TOML and YAML alike read it: in double quotes."""
-    return json.dumps(str(value))
+    """A text or a path as TOML, YAML and Python alike read it: in double quotes, and in ASCII for
+    any encoding. JSON would write an emoji in two halves, which to them are none."""
+    signs = (
+        sign if sign.isascii() and sign.isprintable() else f"\\U{ord(sign):08X}"
+        for sign in str(value).replace("\\", r"\\").replace('"', r"\"")
+    )
+    return f'"{"".join(signs)}"'

@@ -12,7 +12,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from chronoprep import digest
 from chronoprep.errors import BackendError, ConfigError, PairError
+from chronoprep.files import cache, make_folder, replacing
 from chronoprep.images.reading import MOST_BYTES, reason
 
 # A path folds the two slashes into one; one letter would be a drive's.
@@ -94,6 +96,26 @@ def read(address: str, most: int = MOST_BYTES) -> bytes:
             hint="Shrink it, or remove the pair.",
         )
     return data
+
+
+def kept(address: str) -> Path:
+    """A copy of an object on this machine, under its name; fetched again when it looks other.
+
+    Raises:
+        ConfigError: It is missing, empty or can't be read.
+        BackendError: It can't be kept.
+    """
+    mark = digest.of_values(address, look(address))
+    path = cache() / "objects" / mark / address.rpartition("/")[2]
+    if not path.exists():
+        try:
+            data = read(address)
+        except PairError as error:
+            raise ConfigError(error.message, hint=error.hint) from None
+        make_folder(path.parent)
+        with replacing(path) as temporary:
+            temporary.write_bytes(data)
+    return path
 
 
 _TOGETHER = 64  # objects that are fetched or put at a time

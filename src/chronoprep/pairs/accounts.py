@@ -27,7 +27,9 @@ _DOCUMENTS = (
     *("citation", "contributing"),
 )
 _DOCUMENT_ENDS = ("", ".md", ".txt", ".rst", ".html", ".htm", ".pdf", ".cff", ".bib", ".rtf")
-_DOCUMENT_NAMES = frozenset(name + end for name in _DOCUMENTS for end in _DOCUMENT_ENDS)
+_DOCUMENT_NAMES = frozenset(
+    (*(name + end for name in _DOCUMENTS for end in _DOCUMENT_ENDS), "truth.jsonl")  # of `synth`
+)
 _WHY = {
     **dict.fromkeys(TEXTS, "a caption of no pair"),
     ".json": "belongs to no pair",

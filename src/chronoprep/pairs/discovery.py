@@ -18,7 +18,7 @@ from chronoprep.data import Outcome, Pair
 from chronoprep.errors import ConfigError, PairError
 from chronoprep.images.reading import require_file
 from chronoprep.images.refs import file_of
-from chronoprep.images.remote import address_of
+from chronoprep.images.remote import address_of, kept
 from chronoprep.keys import is_unicode
 from chronoprep.pairs.accounts import Tally, is_document, notes_of, tally_of
 from chronoprep.pairs.archives import Archive, Bucket
@@ -76,11 +76,13 @@ def discover(where: Path, settings: PairSettings) -> Discovery:
     """
     asked = settings.source_glob or settings.target_glob or settings.regex
     by_names = bool(asked) or settings.layout != "auto"
-    address = address_of(where)
+    address, base, file = address_of(where), None, where
+    if address is not None and address.lower().endswith((*SUFFIXES, ".zip")):
+        file, base, address = kept(address), address.rpartition("/")[0], None
     if is_address(where):
         tables = [fetched(where, settings)]
     else:
-        tables = _tables(where, by_names=by_names) if address is None else []
+        tables = _tables(file, by_names=by_names) if address is None else []
     tree: Tree | None = None
     if tables:
         if by_names:
@@ -90,13 +92,13 @@ def discover(where: Path, settings: PairSettings) -> Discovery:
             )
         # What was fetched is in our own columns.
         ours = {"columns": None} if is_address(where) else {}
-        found = find_in_tables(tables, settings.model_copy(update=ours))
+        found = find_in_tables(tables, settings.model_copy(update=ours), base)
         found.passed += _beside_tables(where, tables)
     else:
         if address is not None:
             tree = Bucket(address)
         else:
-            tree = Archive(where) if where.is_file() else Folder(str(where))
+            tree = Archive(file) if file.is_file() else Folder(str(file))
         find = find_by_pattern if asked else find_in_folder
         found = find(tree, where, settings)
 

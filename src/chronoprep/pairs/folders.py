@@ -49,7 +49,9 @@ _SYSTEM_FILE_ENDS = (
 )
 _SYSTEM_STARTS = (".", "~$", "SYNOPHOTO_THUMB_", "SYNOFILE_THUMB_", "SYNOINDEX_")
 # What came of a run that was told to write its dataset here.
-_OURS = frozenset({"videos", "umt5", "shards", "labels.jsonl", "metadata.csv", "pairs.parquet"})
+_OURS = frozenset(
+    {"videos", "umt5", "shards", "quarantine", "labels.jsonl", "metadata.csv", "pairs.parquet"}
+)
 
 # A folder that can't be listed for one of these reasons costs itself; for another one, such as
 # missing rights or a broken disk, the user has to know before its pairs count as gone.

@@ -30,21 +30,30 @@ from chronoprep.pairs.words import stands_for_nothing, text_of
 _SHOWN = 200  # characters of a text in a message
 
 
-def find_in_tables(tables: Sequence[Path], settings: PairSettings) -> Scan:
+def find_in_tables(
+    tables: Sequence[Path], settings: PairSettings, address: str | None = None
+) -> Scan:
     """The pairs of one table, or of several that are parts of one; relative paths start at its
     folder.
+
+    Args:
+        address: Of that folder in an object store, from which the table was fetched.
 
     Raises:
         ConfigError: A table can't be read, or its columns don't tell source from target.
     """
     names = ", ".join(table.name for table in tables[:3]) + (", …" if len(tables) > 3 else "")
     found = Scan(layouts={f"table: {names}"}, ordered=True)
-    found.candidates = (row for table in tables for row in _candidates(found, table, settings))
+    found.candidates = (
+        row for table in tables for row in _candidates(found, table, settings, address)
+    )
     return found
 
 
-def _candidates(found: Scan, table: Path, settings: PairSettings) -> Iterator[Candidate]:
-    base = os.path.abspath(table.parent)
+def _candidates(
+    found: Scan, table: Path, settings: PairSettings, address: str | None
+) -> Iterator[Candidate]:
+    base = address or os.path.abspath(table.parent)
     known: dict[tuple[str, ...], Roles] = {}
     refused: ConfigError | None = None
     rows = rows_of(table, found.remarks.append)
@@ -192,6 +201,8 @@ class _Texts:
                 f"{role} {short} is an address, not a file.",
                 "--allow-urls downloads such images.",
             )
+        if is_address(self.base):
+            return None if stands_for_nothing(text) else f"{self.base}/{text.lstrip('/')}"
         for name in (value, text):  # a file's name may begin or end with a space
             # A reference, or a path as it is.
             plain = of_path(os.path.join(self.base, name))

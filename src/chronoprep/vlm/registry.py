@@ -215,7 +215,7 @@ def resolve(settings: VLMSettings) -> Model:
         _check_vision(name, found.config)  # before gigabytes are downloaded
     choice = Choice(asked, f"by {'vLLM' if asked == 'vllm' else asked}")
     if asked == "auto" and spec is not None and spec.packaged:
-        choice = Choice("transformers", "by transformers; it is too small for vLLM to pay")
+        choice = Choice("transformers", "by transformers; it is small enough for any CPU")
     elif asked == "auto":
         choice = choose(found.config, _memory_needed(settings, found), settings.device)
     return Model(settings, found, *choice)

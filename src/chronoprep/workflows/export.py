@@ -36,6 +36,7 @@ from chronoprep.export import (
 from chronoprep.files import linked, make_folder, replacing
 from chronoprep.images.refs import parse
 from chronoprep.images.room import room
+from chronoprep.keys import is_unicode
 from chronoprep.rows import Rows
 from chronoprep.workflows.exported import Exported, Origin, Written
 from chronoprep.workflows.label import SLOT
@@ -52,11 +53,11 @@ class Export:
 
     Attributes:
         summaries: Of the pairs, and of the export.
-        start: The commands that start the training.
+        start: The commands that start the training; None where there is nothing to train on.
     """
 
     summaries: list[Summary]
-    start: str
+    start: str | None
 
 
 class ExportTask(NamedTuple):
@@ -88,9 +89,14 @@ class _Wanted(NamedTuple):
 
 @dataclass(frozen=True)
 class Exporter:
-    """Writes the images of a pair: links where a file may stay as it is, else PNG."""
+    """Writes the images of a pair: links where a file may stay as it is, else PNG.
+
+    Attributes:
+        same_suffix: Whether both have to be of one format.
+    """
 
     settings: Settings
+    same_suffix: bool
 
     @room()
     def __call__(self, task: ExportTask) -> tuple[Written, tuple[str, ...]]:
@@ -99,6 +105,8 @@ class Exporter:
 
         pair, place = Pair(*task[:3]), Path(task.place)
         kept = kept_files(pair, self.settings.images)
+        if self.same_suffix and len({file and file.suffix for file in kept}) > 1:
+            kept = None, None
         images, notes = task.images, tuple[str, ...]()
         pixels = None
         if images is None or None in kept:
@@ -162,10 +170,31 @@ def export_dataset(
             hint=f"Write {SLOT} where it goes: --trigger 'ohwx style: {SLOT}'",
         )
     folder = Path(os.path.abspath(output))  # noqa: PTH100 - keeps links
+    _require_place(folder, dataset)
     with opened(dataset, settings, reporter=reporter, dry_run=dry_run) as run:
         done = Exported(Place(folder), trainer.name, dataset)
         summary = _export(run, trainer, splits, done)
-        return Export([run.summary, summary], start_of(trainer, done.place))
+        trained = any(pair.split == done.place.trained for pair in done.written.values())
+        start = start_of(trainer, done.place) if trained or dry_run else None
+        return Export([run.summary, summary], start)
+
+
+def _require_place(folder: Path, dataset: Path) -> None:
+    """
+    Raises:
+        ConfigError: Trainers could not be told of the folder, or the dataset keeps it for itself.
+    """
+    if not is_unicode(str(folder)):
+        raise ConfigError(
+            f"{folder}: the name is not valid UTF-8, and settings could not name it.",
+            hint="Give --output a folder of another name.",
+        )
+    for name in ("videos", "umt5"):
+        if folder.resolve().is_relative_to((dataset / name).resolve()):
+            raise ConfigError(
+                f"{folder}: the dataset keeps this folder for its own {name}.",
+                hint="Give --output a folder of its own.",
+            )
 
 
 def _export(run: Run, trainer: Trainer, splits: Splits, done: Exported) -> Summary:
@@ -177,8 +206,8 @@ def _export(run: Run, trainer: Trainer, splits: Splits, done: Exported) -> Summa
     look = look_of(run.settings)
     origins = _origins(run, [one.entry for one in wanted], done) if splits.shares else {}
     where = splits.chosen(origins)
-    # A split of no pairs is none: readers stumble over an empty one.
-    used = tuple(name for name in splits.names if name in where.values())
+    # A split of no pairs is none: readers stumble over it. But no other one is trained on for it.
+    used = (*splits.names[:1], *(name for name in splits.names[1:] if name in where.values()))
     done.place = place = Place(done.place.folder, used)
     for entry, text, images, whole in wanted:
         split = where.get(entry.key, "")
@@ -196,7 +225,8 @@ def _export(run: Run, trainer: Trainer, splits: Splits, done: Exported) -> Summa
         for name in (CONTROL, TARGET):
             make_folder(place.of(split) / name)
     gone = done.drop(set(done.written).difference(texts))
-    _write_images(run, tasks, origins, done, summary)
+    done.leave_splits()
+    _write_images(run, tasks, origins, done, summary, trainer.same_suffix)
     written = _write_texts(trainer, done, texts)
     settings = {**trainer.configs(place), "README.md": readme(trainer, place)}
     summary.notes += done.keep_settings(settings)
@@ -245,6 +275,7 @@ def _write_images(
     origins: dict[str, Origin],
     done: Exported,
     summary: Summary,
+    same_suffix: bool,
 ) -> None:
     """Write the images of pairs, and write down which are there."""
     if not len(tasks):
@@ -255,7 +286,7 @@ def _write_images(
         Written(task.key, task.split, files=task.files, origin=origins.get(task.key))
         for task in tasks
     ]
-    worker = Exporter(run.settings)
+    worker = Exporter(run.settings, same_suffix)
     with done.adding(coming) as add:
         for outcomes in engine.run(worker, tasks):
             for outcome in outcomes:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from chronoprep import digest
 from chronoprep.dataset import Entry, same_images
 from chronoprep.errors import ConfigError
-from chronoprep.export import CONTROL, TARGET, Place, file_name
+from chronoprep.export import CONTROL, TABLE, TARGET, Place, file_name
 from chronoprep.files import replacing, unwritable
 
 RECORD = ".chronoprep-export.jsonl"
@@ -82,8 +82,8 @@ class Exported:
         folder = self.place.folder
         try:
             self._saved = (folder / RECORD).read_text(encoding="utf-8")
-        except FileNotFoundError:
-            if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        except (FileNotFoundError, NotADirectoryError):
+            if os.path.lexists(folder) and (not folder.is_dir() or any(folder.iterdir())):
                 raise ConfigError(
                     f"{folder}: something lies there that is no export.",
                     hint="Give --output a new or an empty folder.",
@@ -147,6 +147,18 @@ class Exported:
                         raise unwritable(path, error) from None
         return len(gone)
 
+    def leave_splits(self) -> None:
+        """Take away the splits that there are no more: a reader would still find their tables."""
+        left = {written.split for written in self.written.values()}
+        left.difference_update(self.place.splits or ("",))
+        self.drop([key for key, written in self.written.items() if written.split in left])
+        for split in left:
+            place = self.place.of(split)
+            (place / TABLE).unlink(missing_ok=True)
+            for folder in (place / CONTROL, place / TARGET, *((place,) if split else ())):
+                with suppress(OSError):  # a trainer's cache may lie there
+                    folder.rmdir()
+
     @contextmanager
     def adding(self, coming: Iterable[Written]) -> Iterator[Callable[[Written], None]]:
         """Write pairs down as they are done.
@@ -171,12 +183,17 @@ class Exported:
             yield add
 
     def keep_settings(self, files: Mapping[str, str]) -> list[str]:
-        """Write files of settings, but those that somebody has changed since.
+        """Write files of settings, but those that somebody has changed since; earlier ones go.
 
         Returns:
             Which were left as they are, readable.
         """
         notes = []
+        for name in set(self.settings).difference(files):
+            path, known = self.place.folder / name, self.settings.pop(name)
+            with suppress(OSError, UnicodeDecodeError):
+                if digest.of_text(path.read_text(encoding="utf-8")) == known:
+                    path.unlink()
         for name, content in files.items():
             path = self.place.folder / name
             try:
@@ -209,7 +226,14 @@ class Exported:
 
 
 def _read(row: list[Any]) -> Written:
+    """
+    Raises:
+        ValueError: No run wrote this: files are deleted by these names, and it names other folders.
+    """
     written = Written(*row)
+    for name in (written.key, written.split):
+        if os.path.basename(name) != name or name == "..":  # noqa: PTH119 - quicker
+            raise ValueError(name)
     origin = None if written.origin is None else Origin(*written.origin)
     return written._replace(sizes=(row[4][0], row[4][1]), origin=origin)
 

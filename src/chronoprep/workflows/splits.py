@@ -18,7 +18,7 @@ _HINT = "Write names and shares that add up to 1: --split train=0.95,val=0.05"
 
 @dataclass(frozen=True)
 class Splits:
-    """Names and shares, the one that is trained on first; none where there is but one split."""
+    """Names and shares, as they were given; none where there is but one split."""
 
     shares: tuple[tuple[str, float], ...] = ()
 
@@ -45,7 +45,8 @@ class Splits:
 
     @property
     def names(self) -> tuple[str, ...]:
-        return tuple(name for name, _ in self.shares)
+        """The one that is trained on first: that called `train`, or the first one named."""
+        return tuple(sorted((name for name, _ in self.shares), key=lambda name: name != "train"))
 
     def chosen(self, origins: Mapping[str, Origin]) -> dict[str, str]:
         """The split of each pair, by key."""

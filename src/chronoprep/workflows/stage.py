@@ -104,7 +104,8 @@ class Run:
         streak = Streak(what)
         written = time.monotonic()
         try:
-            for outcomes in engine.run_as_asked(worker, tasks, self.settings.run, needs):
+            asked, stored = self.settings.run, self.mirror is not None
+            for outcomes in engine.run_as_asked(worker, tasks, asked, needs, only_here=stored):
                 for outcome in outcomes:
                     events = list(record(outcome))
                     own = not (of_tool or _of_tool)(outcome)
@@ -218,11 +219,6 @@ def opened(
     """
     shard = Shard.of(settings.run.shard) if settings.run.shard else None
     with working_copy(shard.place(folder) if shard else folder) as (place, mirror):
-        if mirror is not None and settings.run.engine == "ray":
-            raise ConfigError(
-                f"{mirror.address}: the workers of --engine ray write into a folder.",
-                hint="Name one that all nodes share; or use --shard, and no Ray.",
-            )
         whole = Dataset(folder if mirror is None else place)
         run = Run(Dataset(place), settings, reporter or Silent(), dry_run, look, mirror=mirror)
         with _opened(run, whole, shard, pairs, foreign=foreign):
