@@ -32,8 +32,8 @@ BARS = {
     "build-csv": (60, 1.5),
     "resume": (15, 1.5),
     "prepare": (40, 1.5),
-    "verify": (120, 3.0),
-    "alike": (120, 3.0),
+    "verify": (1200, 3.0),
+    "alike": (1200, 6.0),
 }
 TO_JUDGE = 300  # labels that no rule has seen
 COT = "The user wants to replace the small red ball near the door by a blue one, and so on. " * 7
