@@ -150,3 +150,13 @@ def test_colours_of_pictures_that_are_dark_all_over(
     )
     assert doubts(source, target, f"Add a {named} square at the top left.") == {}
     assert "new colour" in doubts(source, target, f"Add a {mistaken} square at the top left.")
+
+
+def test_the_colours_of_a_background_are_asked_one_by_one() -> None:
+    """Old and new may have one name, and a thing that changes beside it may have that name, too."""
+    brown: Thing = ("circle", (60, 60), 20, (116, 82, 60))
+    source, target = scene(), scene(brown, backdrop=(222, 202, 166))
+    right = doubts(source, target, "Change the background from grey to beige; add a brown circle.")
+    assert not {"old colour", "new colour"} & set(right)
+    wrong = doubts(source, target, "Change the background from brown to light brown.")
+    assert {"old colour", "swapped"} & set(wrong)

@@ -189,7 +189,8 @@ def of_summaries(summaries: Sequence[Summary], where: str = "", **more: object) 
     shown = [table, *notes, *failures, *lines_of(findings), *last]
     failed = bool(failures) or _errors(findings)
     values = list(map(_summary_json, summaries))
-    values[-1] |= more
+    for value in values[-1:]:
+        value |= more
     return Answer(values, shown, failed)
 
 
