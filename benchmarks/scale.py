@@ -1,14 +1,17 @@
-"""Time and memory for a million pairs: pairing by name, metadata.csv, what a run decides to do.
+"""Time and memory for a million pairs: pairing by name, metadata.csv, what a run decides to do,
+what verify makes of judged labels, and which pictures look alike.
 
-Run: python benchmarks/scale.py [PAIRS]
+Run: python benchmarks/scale.py [PAIRS [STAGE ...]]
 
-The files are empty: nothing here opens an image. Each stage runs in a process of its own, whose
-peak memory is shown, and through the workflow that a user's script calls. A first run finds nothing
-labelled, a resumed one everything; a dry run decides as a real one does, then stops.
+The files are empty, but for those of 300 pairs that `verify` still has to judge. Each stage runs in
+a process of its own, whose peak memory is shown, and through the workflow that a user's script
+calls. A first run finds nothing labelled, a resumed one everything; a dry run decides as a real one
+does, then stops. `verify` is killed by SIGKILL once in between, and has to go on from there.
 """
 
 from __future__ import annotations
 
+import random
 import resource
 import shutil
 import subprocess
@@ -29,7 +32,10 @@ BARS = {
     "build-csv": (60, 1.5),
     "resume": (15, 1.5),
     "prepare": (40, 1.5),
+    "verify": (120, 3.0),
+    "alike": (120, 3.0),
 }
+TO_JUDGE = 300  # labels that no rule has seen
 COT = "The user wants to replace the small red ball near the door by a blue one, and so on. " * 7
 
 
@@ -64,6 +70,7 @@ def write_dataset(folder: Path) -> None:
     them."""
     from chronoprep.dataset import Dataset, Event, Label
     from chronoprep.engine import batched
+    from chronoprep.images.load import content_hash
     from chronoprep.pairs import discover
     from chronoprep.workflows.label import recipe_of
     from chronoprep.workflows.videos import _video
@@ -88,7 +95,7 @@ def write_dataset(folder: Path) -> None:
     for number, batch in enumerate(batched(dataset.index.entries(), 50_000)):
         events: list[Event] = []
         for place, entry in enumerate(batch, number * 50_000):
-            images = f"{place:032x}"
+            images = content_hash(entry.pair) if place < TO_JUDGE else f"{place:032x}"
             caption = f"Replace the small red ball number {place} near the door by a blue one"
             label = Label(
                 key=entry.key,
@@ -153,17 +160,103 @@ def finished(folder: Path) -> Callable[[], str]:
     return check
 
 
+def draw_pair(pairs: Path, number: int) -> None:
+    """Small pictures: a disc comes, of another place and colour in each pair."""
+    from PIL import Image, ImageDraw
+
+    drawn = random.Random(number)
+    picture = Image.new("RGB", (96, 96), tuple(drawn.choices(range(256), k=3)))
+    for side in ("input", "output"):
+        picture.save(pairs / side / f"photo-{number:07}.jpg")
+        x, y = drawn.choices(range(20, 76), k=2)
+        colour = tuple(drawn.choices(range(256), k=3))
+        ImageDraw.Draw(picture).ellipse((x - 15, y - 15, x + 15, y + 15), colour)
+
+
+def judge_all(folder: Path) -> None:
+    """Has all labels judged but those of the pictures, which a run begins with that is killed."""
+    from chronoprep.dataset import Dataset, Event, Score, text_digest
+    from chronoprep.engine import batched
+    from chronoprep.workflows.verify import RULES
+
+    dataset, drawn, left = Dataset(folder / "data"), random.Random(0), TO_JUDGE
+    for batch in batched(dataset.index.entries(), 50_000):
+        events: list[Event] = []
+        for entry in batch[left:]:
+            state = dataset.journal.state(entry.key, files=False)
+            score = Score(
+                key=entry.key,
+                of=text_digest(state.text),
+                by=RULES,
+                images=state.images,
+                files=entry.files,
+                scores={"side": round(drawn.random() ** 3, 3)},
+                reasons=("says top left; the change is at the lower right",),
+                edit="replace",
+                places=("top left",),
+                spots=((0.7, 0.7, 0.9, 0.9, 1.5, 0.03),),
+            )
+            events.append(score)
+        dataset.append(events)
+        left = 0
+    journal = folder / "data" / "labels.jsonl"
+    size = journal.stat().st_size
+    with subprocess.Popen([sys.executable, __file__, "--stage", "verify", str(folder)]) as run:
+        while journal.stat().st_size == size and run.poll() is None:
+            time.sleep(0.1)
+        run.kill()
+
+
+def verify(folder: Path) -> Callable[[], str]:
+    """What a killed run left is judged, and the verdicts follow from all judgements."""
+    from chronoprep.workflows import verify_labels
+
+    def check() -> str:
+        done = verify_labels(folder / "data", settings(folder))
+        (summary,) = done.summaries
+        assert 0 < summary.done < TO_JUDGE, f"{summary.done} were left to judge"
+        return f"{len(done.verdicts):,} verdicts, {summary.done} judged after the kill"
+
+    return check
+
+
+def alike(folder: Path) -> Callable[[], str]:
+    """Thumbnails as smooth as photos, one in a hundred of them a lighter copy of another one."""
+    import cv2
+    import numpy as np
+
+    from chronoprep.images.likeness import SIDE
+    from chronoprep.images.likeness import alike as alike_ones
+
+    count = sum(1 for _ in (folder / "pairs" / "input").iterdir())
+    drawn = np.random.default_rng(0)
+    rough = drawn.normal(128, 40, (count, 4, 4, 3)) + drawn.normal(0, 30, (count, 1, 1, 3))
+    pictures = np.stack([cv2.resize(p, (SIDE, SIDE)).clip(0, 255).astype(np.uint8) for p in rough])
+    copies = count // 100
+    pictures[-copies:] = cv2.add(pictures[:copies], np.full_like(pictures[:copies], 2))
+
+    def check() -> str:
+        found = alike_ones(pictures)
+        right = {(place, count - copies + place) for place in range(copies)}
+        assert right <= {(int(one), int(other)) for one, other in found}
+        return f"{len(found):,} couples, {copies:,} of them planted"
+
+    return check
+
+
 STAGES = {
     "pairing": pairing,
     "first run": first_run,
     "build-csv": csv,
     "resume": resume,
     "prepare": finished,
+    "verify": verify,
+    "alike": alike,
 }
 
 
 def main() -> None:
-    if len(sys.argv) == 4 and sys.argv[1] == "--stage":
+    if sys.argv[1:2] == ["--stage"]:
         work = STAGES[sys.argv[2]](Path(sys.argv[3]))
         began, busy = time.perf_counter(), time.process_time()
         result = work()
@@ -176,14 +269,19 @@ def main() -> None:
         )
         return
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
+    stages = sys.argv[2:] or list(STAGES)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for side in ("input", "output"):
             touch(folder / "pairs" / side, count, ".jpg")
+        for number in range(TO_JUDGE):
+            draw_pair(folder / "pairs", number)
         touch(folder / "data" / "videos", count, ".mp4")
         write_dataset(folder)
         print(f"{'stage':10} {'seconds':>8} {'CPU s':>8} {'peak GB':>8}", flush=True)
-        for stage in STAGES:
+        for stage in stages:
+            if stage == "verify":
+                judge_all(folder)
             subprocess.run([sys.executable, __file__, "--stage", stage, name], check=True)
 
 

@@ -236,6 +236,15 @@ def same_source(data: Path) -> None:
     column(data, "split", lambda number: "train" if number < 4 else "test")
 
 
+def two_frames(data: Path, *numbers: int | None) -> None:
+    """A video of photos; of None, red."""
+    size = (64, 48)
+    first, second = (
+        Image.new("RGB", size, "red") if n is None else photo(n, size) for n in numbers
+    )
+    write_video(first, second, video(data), VideoSettings())
+
+
 def renamed(data: Path) -> None:
     video(data).rename(data / "videos/p1.m4v")
     cells(data, video="videos/p1.m4v")
@@ -289,6 +298,8 @@ PLANTED: list[tuple[str, str | None, Plant]] = [
     ("row-twice", "p1", lambda d: lines(d, lambda ls: [*ls, ls[2]])),
     ("key-twice", "p1", lambda d: lines(d, lambda ls: [*ls, ls[4].replace('"p3"', '"p1"')])),
     ("keys-not-text", None, lambda d: column(d, "key", lambda n: f"000{n}")),
+    ("key-empty", "p1", lambda d: cells(d, key="")),
+    ("key-empty", "NA", lambda d: cells(d, key="NA")),
     ("row-gone", "p1", lambda d: lines(d, lambda ls: ls[:2] + ls[3:])),
     ("prompt-empty", "p1", lambda d: cells(d, prompt="")),
     ("prompt-empty", "p1", lambda d: cells(d, prompt="  \t")),
@@ -308,6 +319,8 @@ PLANTED: list[tuple[str, str | None, Plant]] = [
         "p1",
         lambda d: cells(d, prompt="The user wants to " + "add a hat, " * 20),
     ),
+    ("prompt-degenerate", "p1", lambda d: cells(d, prompt=cot(1) + "<|im_end|>")),
+    ("prompt-garbled", "p1", lambda d: cells(d, prompt=cot(1).replace("hat", "cafÃ©"))),
     ("path-empty", "p1", lambda d: cells(d, video="")),
     ("path-absolute", "p1", lambda d: cells(d, video=str(video(d)))),
     ("path-outside", "p1", lambda d: cells(d, video="../data/videos/p1.mp4")),
@@ -354,6 +367,10 @@ PLANTED: list[tuple[str, str | None, Plant]] = [
     ("pixel-shape", "p1", lambda d: frames_video(video(d), 2, ratio=Fraction(4, 3))),
     ("audio", "p1", lambda d: frames_video(video(d), 2, audio=True)),
     ("several-videos", "p1", two_videos),
+    ("same-frames", "p1", lambda d: two_frames(d, 1, 1)),
+    ("plain-frame", "p1", lambda d: two_frames(d, 1, None)),
+    ("video-shared", "p2", lambda d: cells(d, video="videos/p2.mp4")),
+    ("embedding-shared", "p2", lambda d: cells(d, umt5="umt5/p2.pkl")),
     ("other-images", "p1", relabel),
     ("video-changed", "p1", lambda d: shutil.copy(d / "videos/p2.mp4", video(d))),
     ("embedding-missing", "p1", lambda d: cells(d, umt5="")),

@@ -56,6 +56,14 @@ CASES = [
     ("Take the glasses off the man.", ["remove||>"]),
     ("Give the dog a blue collar.", ["change||>blue"]),
     ("Do not change the sky, but add a kite at the upper right.", ["add|top right|>"]),
+    ("One of the balloons, the yellow one at the top, has vanished.", ["remove|top|yellow>"]),
+    ("A bird has appeared in the upper right corner.", ["add|top right|>"]),
+    ("The man's shirt went from teal to magenta.", ["recolour||turquoise>purple"]),
+    ("Lower the brightness.", ["light||>"]),
+    ("Halve the size of the red ball.", ["resize||red>"]),
+    ("Make the scene look like a watercolour painting.", ["style||>"]),
+    ('The sign now reads "OPEN".', ["change||>"]),
+    ("I can't see any difference.", []),
     ("no change", []),
     ("Nothing has changed between the two images.", []),
     ("A photo of a dog.", []),
@@ -74,6 +82,22 @@ def spelled(text: str) -> list[str]:
 @pytest.mark.parametrize(("text", "claims"), CASES)
 def test_what_a_caption_claims(text: str, claims: list[str]) -> None:
     assert spelled(text) == claims
+
+
+@pytest.mark.parametrize(
+    ("text", "senses"),
+    [
+        ("Lower the exposure.", {"darker"}),
+        ("Raise the brightness of the room.", {"brighter"}),
+        ("Make the window twice as big.", {"larger"}),
+        ("Make the photo black and white.", {"grey"}),
+        ("Colourise the black-and-white photo.", set()),
+        ("Turn the black-and-white picture into a full colour one.", set()),
+    ],
+)
+def test_which_way_a_claim_goes(text: str, senses: set[str]) -> None:
+    (claim,) = claims_of(text)
+    assert claim.senses == senses
 
 
 def test_of_a_long_text_the_first_sentence_is_the_claim() -> None:

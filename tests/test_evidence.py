@@ -133,3 +133,30 @@ def test_a_new_background_of_which_nothing_is_said() -> None:
         assert doubts(before, after, said)["unclaimed"] >= 0.7
     for said in ("Change the background from grey to mint.", "Make the picture brighter."):
         assert "unclaimed" not in doubts(before, after, said)
+
+
+@pytest.mark.parametrize(
+    ("colour", "named", "mistaken"),
+    [(WHITE, "white", "green"), (BLUE, "blue", "black"), (ORANGE, "orange", "brown")],
+)
+def test_colours_of_pictures_that_are_dark_all_over(
+    colour: tuple[int, int, int], named: str, mistaken: str
+) -> None:
+    """As of a camera that was set wrongly: white is grey in numbers, and white to all eyes."""
+    lamp: Thing = ("circle", (200, 200), 40, WHITE)
+    source, target = (
+        (pixels * 0.4).astype(np.uint8)
+        for pixels in (scene(lamp), scene(lamp, ("square", (60, 60), 35, colour)))
+    )
+    assert doubts(source, target, f"Add a {named} square at the top left.") == {}
+    assert "new colour" in doubts(source, target, f"Add a {mistaken} square at the top left.")
+
+
+def test_the_colours_of_a_background_are_asked_one_by_one() -> None:
+    """Old and new may have one name, and a thing that changes beside it may have that name, too."""
+    brown: Thing = ("circle", (60, 60), 20, (116, 82, 60))
+    source, target = scene(), scene(brown, backdrop=(222, 202, 166))
+    right = doubts(source, target, "Change the background from grey to beige; add a brown circle.")
+    assert not {"old colour", "new colour"} & set(right)
+    wrong = doubts(source, target, "Change the background from brown to light brown.")
+    assert {"old colour", "swapped"} & set(wrong)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -218,15 +217,17 @@ def test_how_targets_lie_is_told_each_time(tmp_path: Path, run: Run) -> None:
         "other": (source, other),
     }
     data = labelled(tmp_path, run, dict.fromkeys(["good", *pairs], RIGHT), **pairs)
-    shutil.copytree(data, tmp_path / "again")
     for _ in range(2):  # the second time, nothing is measured
         told = run("verify", data).stdout
         assert "shifted: the target lies +6.5 px to the right" in told
         assert "border: the target has a plain border that the source has not: 21 px left" in told
         assert "good: the target" not in told
-    told = run("verify", tmp_path / "again", "--align").stdout
+    told = run("verify", data, "--align").stdout
     assert "other: target not aligned: too little of it is like the source" in told
     assert "+6.5 px" not in told, "it was moved back before it was compared"
+    assert "+6.5 px" in run("verify", data).stdout, "switched off, it is where it was"
+    judged = [e for e in Dataset(data).journal.events("shifted") if isinstance(e, Score)]
+    assert len(judged) == 3, "once each time that the pair was seen otherwise"
 
 
 def test_one_label_of_many_pairs(tmp_path: Path, run: Run) -> None:

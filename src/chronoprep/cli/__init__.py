@@ -7,8 +7,8 @@ try:
     from chronoprep.cli import signals
 
     with signals.handled(signals.leave):  # while the first imports run
+        from chronoprep.cli.app import written_out
         from chronoprep.cli.commands import app
-        from chronoprep.cli.render import written_out
 except KeyboardInterrupt:  # in the moment before
     raise SystemExit(130) from None
 

@@ -6,19 +6,20 @@ import inspect
 import os
 import shlex
 import sys
-from collections.abc import Callable, Collection, Sequence
-from contextlib import closing
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
-from rich.markup import escape
+from typer.core import TyperGroup
 
-from chronoprep.cli import render, signals
+from chronoprep.cli import signals
 from chronoprep.errors import ChronoprepError, ConfigError
 
 if TYPE_CHECKING:
+    from chronoprep.cli import render
     from chronoprep.config import Settings
     from chronoprep.workflows import Summary
 
@@ -37,6 +38,20 @@ _HELLO = """Before/after image pairs become a training set for ChronoEdit, in on
 _declared: dict[str, Callable[[typer.Typer, bool], None]] = {}
 
 
+class _Commands(TyperGroup):
+    """The list of commands as plain text: importing what draws typer's panels would take longer
+    than all else that --help does."""
+
+    def format_help(self, ctx: typer.Context, formatter: Any) -> None:  # type: ignore[override]
+        self.rich_markup_mode = None
+        super().format_help(ctx, formatter)
+
+    def format_commands(self, _: Any, formatter: Any) -> None:
+        """Whole sentences, where typer would cut them to a line."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, one.help or "") for name, one in self.commands.items()])
+
+
 def application(words: Collection[str] | None = None) -> typer.Typer:
     """The program.
 
@@ -46,6 +61,7 @@ def application(words: Collection[str] | None = None) -> typer.Typer:
     """
     made = typer.Typer(
         name=_NAME,
+        cls=_Commands,
         help="Turn folders of before/after image pairs into a training set for ChronoEdit.",
         pretty_exceptions_enable=False,
         rich_markup_mode="rich",
@@ -109,6 +125,7 @@ class Call:
         Raises:
             ConfigError: No dataset is named.
         """
+        from chronoprep.cli import render
         from chronoprep.dataset.index import FILE
         from chronoprep.dataset.shards import Shard
 
@@ -157,7 +174,24 @@ class Call:
         return pair
 
 
-F = TypeVar("F", bound=Callable[..., render.Answer])
+@contextmanager
+def written_out() -> Iterator[None]:
+    """What is printed meanwhile has reached stdout in the end; if it can't, this exits with 1."""
+    try:
+        yield
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError as error:
+        # Python writes what is left once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        reason = error.strerror or error
+        from chronoprep.cli.render import Terminal
+
+        Terminal(stderr=True).print(f"[bold red]Error:[/] can't write to stdout: {reason}")
+        raise SystemExit(1) from None
+
+
+F = TypeVar("F", bound="Callable[..., render.Answer]")
 
 
 def command(name: str, shared: str = "", settings: str = "") -> Callable[[F], F]:
@@ -178,7 +212,12 @@ def command(name: str, shared: str = "", settings: str = "") -> Callable[[F], F]
         text, examples = (inspect.getdoc(function) or "").split("\n\n")
 
         def add(made: typer.Typer, whole: bool) -> None:
-            run = _guarded(name, function, shared, settings) if whole else lambda: None
+            if not whole:
+                made.command(name, help=text)(lambda: None)
+                return
+            from rich.markup import escape
+
+            run = _guarded(name, function, shared, settings)
             made.command(name, help=text, epilog=f"Examples:\n\n{escape(examples)}")(run)
 
         _declared[name] = add
@@ -191,7 +230,7 @@ def _guarded(
     name: str, function: Callable[..., render.Answer], shared: str, settings: str
 ) -> Callable[..., None]:
     """A command's function as typer takes it: with all options, its errors as messages."""
-    from chronoprep.cli import options
+    from chronoprep.cli import options, render
     from chronoprep.config import Settings, load_settings
 
     taken = options.settings_named(settings)
@@ -220,7 +259,8 @@ def _guarded(
                 again = "Begin again with an empty folder."
             render.Terminal(stderr=True).print(f"Stopped. {again}")
             raise typer.Exit(signals.exit_code()) from None
-        render.show(answer, as_json=call.as_json)
+        with written_out():
+            render.show(answer, as_json=call.as_json)
         raise typer.Exit(int(answer.failed))
 
     def typed(option: inspect.Parameter, names: dict[str, Any]) -> inspect.Parameter:

@@ -1,6 +1,6 @@
 """One function a command, in the order of use.
 
-Each imports `workflows` itself, so that --help does without it.
+Each imports what it runs and what shows its answer itself, so that --help does without them.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from chronoprep.cli import completion, numbers, render
+from chronoprep.cli import completion
 from chronoprep.cli.app import PAIRS, Call, app, command, run_option
-from chronoprep.cli.render import Answer
 from chronoprep.errors import ConfigError
 
 if TYPE_CHECKING:
+    from chronoprep.cli.render import Answer
     from chronoprep.dataset import Label
 
 __all__ = ["app"]
@@ -48,6 +48,7 @@ def pairs(
     chronoprep pairs my-pairs --sheet sheet.jpg
     chronoprep pairs my-pairs --source-glob 'raw/*.jpg' --target-glob 'final/*.jpg'
     """
+    from chronoprep.cli import render
     from chronoprep.workflows.pairing import report_pairs
 
     report = report_pairs(
@@ -91,6 +92,7 @@ def caption(
     chronoprep caption --input-image before.jpg --output-image after.jpg --output-file -
     """
     from chronoprep import workflows
+    from chronoprep.cli import render
 
     images = call.single()
     if images is None:
@@ -114,6 +116,7 @@ def cot(
     chronoprep cot --input-image before.jpg --output-image after.jpg --caption 'Add a hat'
     """
     from chronoprep import workflows
+    from chronoprep.cli import render
 
     images = call.single(caption)
     if images is None:
@@ -132,6 +135,7 @@ def cot(
 def _written(label: Label, call: Call, *, with_cot: bool) -> Answer:
     """A single label, written to its file: as JSON with the CoT, else as text; - is stdout."""
     from chronoprep import workflows
+    from chronoprep.cli import render
 
     pair = {"caption": label.caption, "caption_cot": label.caption_cot}
     content = json.dumps(pair, ensure_ascii=False, indent=2) if with_cot else str(label.caption)
@@ -153,6 +157,7 @@ def pair2video(call: Call) -> Answer:
     chronoprep pair2video --input-image before.jpg --output-image after.jpg --output-file pair.mp4
     """
     from chronoprep import workflows
+    from chronoprep.cli import render
 
     images, file = call.single(), call.output_file
     if images is None:
@@ -206,6 +211,7 @@ def umt5(
     chronoprep umt5 --csv elsewhere/metadata.csv --model google/umt5-xxl
     """
     from chronoprep import workflows
+    from chronoprep.cli import render
 
     given = [path for path in (folder, call.dataset, csv) if path is not None]
     if len(given) != 1:
@@ -245,6 +251,7 @@ def check(
     chronoprep check my-dataset
     chronoprep check my-dataset --trainer full --world-size 8 --fix
     """
+    from chronoprep.cli import render
     from chronoprep.workflows.check import Checks, check_dataset
 
     place = folder or call.dataset
@@ -299,6 +306,7 @@ def verify(
     chronoprep verify my-dataset --model qwen3-vl-8b --json
     """
     from chronoprep import workflows
+    from chronoprep.cli import render
 
     done = workflows.verify_labels(
         _one_dataset(call, folder),
@@ -328,6 +336,7 @@ def review(
     chronoprep review my-dataset --reviewer Ada
     chronoprep review my-dataset --endpoint http://localhost:8000/v1 --no-browser
     """
+    from chronoprep.cli import render
     from chronoprep.workflows.review import review_dataset
 
     place = _one_dataset(call, folder)
@@ -365,6 +374,7 @@ def export(
     chronoprep export my-dataset --to ai-toolkit --output my-edits
     chronoprep export my-dataset --to diffusers --output my-edits --split train=0.95,val=0.05
     """
+    from chronoprep.cli import render
     from chronoprep.workflows.export import export_dataset
 
     done = export_dataset(
@@ -404,6 +414,7 @@ def enhance(
     chronoprep enhance --input-image photo.jpg --prompt 'give her a red coat'
     chronoprep enhance wishes.csv --output-file enhanced.jsonl
     """
+    from chronoprep.cli import render
     from chronoprep.workflows.enhance import enhance_one, enhance_table
 
     image, file = call.input_image, call.output_file
@@ -450,6 +461,7 @@ def merge(
     chronoprep merge my-dataset
     chronoprep merge my-dataset /scratch/0000?-of-00004
     """
+    from chronoprep.cli import render
     from chronoprep.workflows.merge import merge_shards
 
     done = merge_shards(
@@ -480,6 +492,7 @@ def report(
     chronoprep report my-dataset --output report.html
     chronoprep report my-dataset --terminal
     """
+    from chronoprep.cli import numbers
     from chronoprep.workflows.report import FILE, report_dataset
 
     place = _one_dataset(call, folder)
@@ -502,6 +515,7 @@ def stats(
     chronoprep stats my-dataset
     chronoprep stats my-dataset --json
     """
+    from chronoprep.cli import numbers
     from chronoprep.workflows.report import report_dataset
 
     done = report_dataset(_one_dataset(call, folder), call.settings, reporter=call.reporter)
@@ -542,6 +556,7 @@ def synth(
     chronoprep synth 1000 --output more-shapes --seed 1 --size 512
     """
     from chronoprep import workflows
+    from chronoprep.cli import render
 
     done = workflows.write_synthetic(output, count, seed=seed, size=size, reporter=call.reporter)
     return render.of_summaries([done], f"Result: {output}, true labels in truth.jsonl")
@@ -555,6 +570,7 @@ def models(call: Call) -> Answer:
     chronoprep models --json
     """
     from chronoprep import workflows
+    from chronoprep.cli import render
 
     return render.of_models(workflows.known_models())
 
@@ -566,6 +582,7 @@ def doctor(call: Call) -> Answer:
     chronoprep doctor
     chronoprep doctor --endpoint http://localhost:8000/v1 --json
     """
+    from chronoprep.cli import render
     from chronoprep.workflows.doctor import examine
 
     return render.of_abilities(list(examine(call.settings, Path.cwd())))

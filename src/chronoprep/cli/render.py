@@ -6,12 +6,9 @@ Messages go to stderr, results to stdout.
 from __future__ import annotations
 
 import json
-import os
 import re
-import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -93,30 +90,14 @@ class Answer(NamedTuple):
 
 
 def show(answer: Answer, *, as_json: bool) -> None:
-    """Print an answer; exits with 1 if stdout doesn't take it."""
-    with written_out():
-        if as_json:
-            text = json.dumps(answer.value, default=asdict, ensure_ascii=False, indent=2)
-            print(visible(text))  # noqa: T201
-        else:
-            console = Terminal()
-            for part in answer.shown:
-                console.print(part)
-
-
-@contextmanager
-def written_out() -> Iterator[None]:
-    """What is printed meanwhile has reached stdout in the end; if it can't, this exits with 1."""
-    try:
-        yield
-        if sys.stdout is not None:
-            sys.stdout.flush()
-    except OSError as error:
-        # Python writes what is left once more at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        reason = error.strerror or error
-        Terminal(stderr=True).print(f"[bold red]Error:[/] can't write to stdout: {reason}")
-        raise SystemExit(1) from None
+    """Print an answer."""
+    if as_json:
+        text = json.dumps(answer.value, default=asdict, ensure_ascii=False, indent=2)
+        print(visible(text))  # noqa: T201
+    else:
+        console = Terminal()
+        for part in answer.shown:
+            console.print(part)
 
 
 class TerminalReporter:

@@ -21,6 +21,8 @@ LIGHTNESS = 0.7
 # A pixel may be called by every group that is at most so much farther from it than the nearest one.
 # Shades at a border are called by either name; a photo's light moves them as well.
 _MARGIN = 13.0
+_GREY = 15.0  # of chroma: from there on, nobody calls it grey
+_HUELESS, _DARK = 4.0, 15.0  # of chroma, up to which a colour has no hue; of lightness: see above
 _BITS = 5  # of a channel, in the table of all colours
 
 
@@ -101,5 +103,9 @@ def _plausible() -> Array:
         ],
         1,
     )
-    close: Array = (least <= least.min(1, keepdims=True) + _MARGIN).astype(np.float32)
-    return close
+    close = least <= least.min(1, keepdims=True) + _MARGIN
+    chroma, lit = np.hypot(lab[:, 1], lab[:, 2]), lab[:, 0] > _DARK
+    close[:, groups().index("grey")] &= chroma < _GREY
+    for name in ("brown", "blue", "pink"):  # which the margin makes of grey
+        close[:, groups().index(name)] &= (chroma > _HUELESS) | ~lit
+    return np.asarray(close, np.float32)

@@ -34,6 +34,9 @@ _CELL = 10.0  # of the colours that are one when it is asked what they became
 _COMMON = 0.03  # share of the area from which on what a colour became is what it becomes
 _LEAST_DETAIL = 0.01  # share of the area
 _WIDE = 0.3  # share changed from which on another view is looked for
+# Pictures that are nowhere lighter than the first are brought to the second, as an eye adapts to a
+# dark room, by the third at most: names of colours are those of usual light.
+_DIM, _LIT, _BRIGHTEN = 150, 245, 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +154,7 @@ def measure(source: Array, target: Array) -> Difference:
     limit = float(np.clip(np.median(near) + 5 * _deviation(near), _FEWEST, _MOST))
     mask = _cleaned(near > limit)
     raw = _smooth(to_lab(after))
-    maps = _Maps(before, after, one, raw, _gradient(one), _gradient(raw))
+    maps = _maps(before, after, one, raw)
     regions = _regions(mask, near, limit, maps)
     everything = np.ones(mask.shape, np.uint8)
     changed = float(mask.mean())
@@ -310,6 +313,18 @@ class _Maps:
             after=_look(self.after, *after, core, edge, ring),
             outline=outline(mask),
         )
+
+
+def _maps(before: Array, after: Array, lab_before: Array, lab_after: Array) -> _Maps:
+    """What regions are looked at in: where both pictures are dark all over, by one factor lighter.
+    (Where they differ is measured as they are: what is lighter has more noise.)"""
+    lightest = max(float(np.percentile(picture.max(2), 99)) for picture in (before, after))
+    if 0 < lightest < _DIM:
+        gain = np.float32(min(_LIT / lightest, _BRIGHTEN))
+        before, after = ((p * gain).clip(0, 255).astype(np.uint8) for p in (before, after))
+        lab_before, lab_after = (_smooth(to_lab(picture)) for picture in (before, after))
+    steep = _gradient(lab_before), _gradient(lab_after)
+    return _Maps(before, after, lab_before, lab_after, *steep)
 
 
 def _look(rgb: Array, lab: Array, steep: Array, core: Array, outline: Array, ring: Array) -> Look:

@@ -26,6 +26,7 @@ _SEAM = 35.0  # ΔE between the mean colours of a seam
 _PATTERN = 4.5  # ΔE all over the picture: a faint pattern has come or gone
 # Other groups are of things in the shade, too.
 _HUES = frozenset(("red", "orange", "yellow", "green", "turquoise", "blue", "purple", "pink"))
+_MUCH = 0.2  # share of the area that no thing has, but for a background
 _LEAST = 0.16  # share of a region that has a colour which is said of it
 
 
@@ -316,7 +317,7 @@ class Evidence:
             return
         regions = [r for r in regions if self.differs(r)] or regions
         if claim.scope == "background":
-            regions = [*regions, self.seen.frame]
+            regions = [*(r for r in regions if r.share > _MUCH), self.seen.frame]
         for groups, after, word in ((claim.after, True, "becomes"), (claim.before, False, "was")):
             if not groups:
                 continue
@@ -350,7 +351,7 @@ class Evidence:
             grows = ("larger" in claim.senses) - ("smaller" in claim.senses)
             came = grows or (region.appears > 0.2) - (region.appears < -0.2)
             return [now, once] if not came else [now] if came > 0 else [once]
-        if claim.before & claim.after:
+        if claim.before & claim.after and claim.scope != "background":
             return [now, once]
         return [now if after else once]
 

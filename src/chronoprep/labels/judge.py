@@ -29,7 +29,7 @@ from chronoprep.labels.claims import Claim, claims_of
 from chronoprep.labels.claims.comparing import contradiction, mirrored, reversed_
 from chronoprep.labels.guard import clean, is_no_change
 from chronoprep.labels.prompts import Template, statements_prompt
-from chronoprep.labels.recipe import Recipe
+from chronoprep.labels.recipe import Recipe, view_settings
 from chronoprep.labels.showing import Shown, show
 from chronoprep.vlm import VLM
 
@@ -155,7 +155,10 @@ class Judge:
         model = self.recipe.model
         caption, asked = self.recipe.prompts.caption.version, statements_prompt().version
         names = (model.checkpoint.name, model.checkpoint.revision, model.text_settings)
-        return digest.of_values(*names, caption, asked, self.passes, self.statements, _SIGNALS)
+        view = view_settings(self.recipe.settings.images)
+        return digest.of_values(
+            *names, view, caption, asked, self.passes, self.statements, _SIGNALS
+        )
 
     @contextmanager
     def opened(self) -> Iterator[Working[JudgeTask, Judged]]:

@@ -20,7 +20,7 @@ from chronoprep.labels.wording import either
 if TYPE_CHECKING:
     from chronoprep.images.difference import Difference
 
-VERSION = "3"
+VERSION = "4"
 _ROLE = re.compile(r"(?:assistant|system|user)\s+[A-Z]")  # what a special token left behind
 _ENGLISH = Form(english=True)  # the rules read no other language
 _LEAST = 0.05  # a lighter doubt is none

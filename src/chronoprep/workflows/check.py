@@ -8,6 +8,7 @@ one that chronoprep has not made; of its own, the journal is held against the fi
 from __future__ import annotations
 
 import os
+import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
@@ -24,6 +25,7 @@ from chronoprep.engine import mapped
 from chronoprep.errors import ConfigError
 from chronoprep.files import TEMPORARY, file_names
 from chronoprep.labels.guard import find_fault
+from chronoprep.labels.guard.cleaning import leak
 from chronoprep.umt5 import MAX_TOKENS, Tokens
 from chronoprep.workflows.faults import finding
 from chronoprep.workflows.progress import Reporter, Silent
@@ -37,6 +39,7 @@ WORDS = (40, 150)  # half of what the editor's prompts have at least, and half m
 LEAST_CLIP = 5  # frames: no pair has so many
 ALIKE = 3.0  # grey levels between small pictures of one source that was encoded twice
 _ANY_FORM = Form(markdown=True)
+_GARBLED = re.compile("Ã[\u0080-\u00bf]|â€|Â[\u00a0-\u00bf]")  # UTF-8, read as Latin-1
 _ALLOWED = "\t\n"  # of control characters
 
 
@@ -121,6 +124,7 @@ class _Check:
         self.count = 0
         self.rows: dict[str, str] = {}  # digests of rows, and where each stands first
         self.keys: dict[str, tuple[str, str]] = {}  # where each stands first, and that row's digest
+        self.users: dict[int, int] = {}  # hashes of files that rows name, and of their prompts
         self.named: set[str] = set()
         self.prompts = self.opening = self.long = 0
         self.odd: list[tuple[str, str, bool, int]] = []  # key, where, opens so, words
@@ -175,6 +179,15 @@ class _Check:
         before, other = self.keys.get(key.casefold(), (where, mark))
         if other != mark and "key" in cells:
             self._say("key-twice", f"{where}: the key stands in {before}, too.", key)
+        if "key" in cells and kind_of(cells["key"]) == "missing":
+            self._say("key-empty", f"{where}: the key {cells['key']!r} is NaN to the trainer.", key)
+        for column, code in (("video", "video-shared"), ("umt5", "embedding-shared")):
+            if not cells.get(column) or (column == "umt5" and self.trainer != "full"):
+                continue
+            prompt = hash(cells.get("prompt", ""))
+            if self.users.setdefault(hash((column, cells[column])), prompt) != prompt:
+                what = f"{where}: a row of another prompt names {cells[column]}, too."
+                self._say(code, what, key)
         self.rows.setdefault(mark, where)
         self.keys.setdefault(key.casefold(), (where, mark))
 
@@ -191,6 +204,8 @@ class _Check:
             self._say("prompt-control", f"{where}: the prompt holds {names}.", key)
         if kind_of(prompt) == "text" and (fault := _degenerate(prompt)):
             self._say("prompt-degenerate", f"{where}: the prompt is degenerate: {fault}.", key)
+        if _GARBLED.search(prompt):
+            self._say("prompt-garbled", f"{where}: the prompt was decoded wrongly once.", key)
         opens = prompt.strip('" ').casefold().startswith(OPENING.casefold())
         words = len(prompt.split())
         long = WORDS[0] <= words <= WORDS[1]
@@ -310,7 +325,10 @@ def _strays(own: Dataset, named: set[str]) -> Iterator[Path]:
 @lru_cache(maxsize=10_000)
 def _degenerate(prompt: str) -> str | None:
     fault = find_fault(Completion(prompt, 0, False), _ANY_FORM)
-    return str(fault) if fault is not None else None
+    if fault is not None:
+        return str(fault)
+    token = leak(f". {prompt} .")  # at the edges of an answer, it would be none
+    return f"special token {token}" if token else None
 
 
 def _outline(small: bytes) -> bytes:

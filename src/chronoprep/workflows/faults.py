@@ -33,6 +33,7 @@ FAULTS: dict[str, tuple[Severity, str]] = {
     "row-short": ("error", "Fill the row up, or remove it."),
     "row-twice": ("warning", _ONE),
     "key-twice": ("warning", "Give each row a key of its own."),
+    "key-empty": ("warning", "Give the row a key: without, it is NaN to the trainer."),
     "keys-not-text": ("warning", "Let keys begin with a letter, as `chronoprep` does."),
     "row-gone": ("note", "On the next run its pair counts as rejected."),
     # Prompts.
@@ -41,6 +42,7 @@ FAULTS: dict[str, tuple[Severity, str]] = {
     "prompt-number": ("error", _QUOTE),
     "prompt-bool": ("error", _QUOTE),
     "prompt-control": ("error", "Remove the character."),
+    "prompt-garbled": ("warning", "UTF-8 was read as Latin-1 once: make the text anew."),
     "prompt-opening": ("warning", "Let it begin as the others do, which the editor was taught."),
     "prompt-length": ("warning", "Let it say what changes and what stays, in 80 to 100 words."),
     "prompt-tokens": ("warning", "Shorten the prompt: what is beyond is not seen."),
@@ -74,6 +76,9 @@ FAULTS: dict[str, tuple[Severity, str]] = {
     "pixel-shape": ("warning", "Encode it with square pixels."),
     "audio": ("warning", "Write it without sound."),
     "several-videos": ("warning", "Keep the one that is meant."),
+    "same-frames": ("warning", "Leave the pair out: the editor learns to change nothing."),
+    "plain-frame": ("warning", "Look at the pair's images: a frame of one colour shows nothing."),
+    "video-shared": ("warning", "Name the row's own video, unless it has two prompts on purpose."),
     "other-images": ("error", "`chronoprep caption` labels the images that are there now."),
     "video-changed": ("error", _RECORD),
     # Source and target.
@@ -100,6 +105,7 @@ FAULTS: dict[str, tuple[Severity, str]] = {
     "embedding-padded": ("warning", "`chronoprep umt5` writes it without the padding."),
     "embedding-dtype": ("warning", "`chronoprep umt5` writes bfloat16."),
     "embedding-not-compact": ("warning", "`chronoprep umt5` writes no more than the numbers."),
+    "embedding-shared": ("error", "Name the row's own; `chronoprep umt5` writes it."),
     "embedding-stale": ("error", _EMBED),
     "embedding-changed": ("error", _EMBED),
     # The dataset.

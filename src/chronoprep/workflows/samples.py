@@ -19,6 +19,7 @@ from chronoprep.umt5.inspection import flaws_of_embedding
 
 VIDEOS = (".mp4", ".avi", ".mov", ".wmv", ".mkv", ".flv", ".webm", ".gif")
 PICKLES = (".pkl",)
+_PLAIN = 3  # levels of a channel by which a frame of one colour may vary, however it is coded
 
 
 class Sample(NamedTuple):
@@ -141,6 +142,13 @@ class Look:
             from chronoprep.images.alignment import GROSS, flaws_of, measure
 
             source, target = footage.pair
+            for number, frame in enumerate(footage.pair, 1):
+                if (frame.max((0, 1)).astype(int) - frame.min((0, 1))).max() <= _PLAIN:
+                    say = f"{path}: frame {number} is of one colour."
+                    return [*footage.flaws, Flaw("plain-frame", say)]
+            if (source == target).all():
+                say = f"{path}: both frames are the same picture."
+                return [*footage.flaws, Flaw("same-frames", say)]
             size = (source.shape[1], source.shape[0])
             lies = flaws_of(measure(source, target), size, GROSS)  # `pairs` tells more
             footage.flaws += [Flaw(code, f"{path}: {what}.") for code, what in lies]

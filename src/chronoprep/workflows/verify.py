@@ -46,6 +46,7 @@ from chronoprep.workflows.faults import finding
 from chronoprep.workflows.label import needs_of, recipe_of
 from chronoprep.workflows.progress import Summary
 from chronoprep.workflows.stage import Run, failure
+from chronoprep.workflows.videos import look_of
 
 RULES = f"rules@{rules.VERSION}"
 MODEL = "model:"  # begins the name of a model that judged
@@ -91,7 +92,7 @@ class Verifier:
         return Score(
             key=task.key,
             of=text_digest(Text(task.caption, task.cot)),
-            by=RULES,
+            by=_rules_on(self.settings),
             images=loaded.images,
             files=loaded.files,
             scores=weights,
@@ -200,9 +201,10 @@ def _ask_model(run: Run, name: str) -> Summary:
 
 
 def _judge(run: Run) -> Summary:
-    summary, tasks = Summary("verified"), Rows(VerifyTask)
+    summary, tasks, rules_now = Summary("verified"), Rows(VerifyTask), _rules_on(run.settings)
     for entry, state, images in _to_judge(run, summary):
-        if (known := _judgement(state)) is not None and same_images(known.images, images):
+        known = _judgement(state)
+        if known is not None and known.by == rules_now and same_images(known.images, images):
             summary.skipped += 1
         else:
             tasks.append(VerifyTask(*entry[:3], *state.text))
@@ -236,11 +238,18 @@ def _to_judge(
         summary.notes += [f"not judged: {count} {why}" for why, count in sorted(left_out.items())]
 
 
+def _rules_on(settings: Settings) -> str:
+    """The rules, and how they see the images where that is not as usual."""
+    look = look_of(settings)
+    return RULES if look == look_of(Settings()) else f"{RULES}+{look[:8]}"
+
+
 def _judgement(state: State) -> Score | None:
-    """What the rules as they are now have said of a text that stands."""
+    """What the rules as they are now have said last of a text that stands."""
     if state.text == NO_TEXT or state.verdict == "reject":
         return None
-    return next((score for score in reversed(state.scores) if score.by == RULES), None)
+    last_first = reversed(state.scores)
+    return next((s for s in last_first if (s.by or "").partition("+")[0] == RULES), None)
 
 
 def _opinion(state: State) -> Score | None:

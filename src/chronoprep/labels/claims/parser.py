@@ -45,7 +45,7 @@ _TONES = re.compile(r"\b(?:colou?rs|tones?|hues?|temperature|palette|white balan
 _INDEFINITE = re.compile(r"(?:an?|another|one|two|three|there (?:is|are)) ")
 _LIES = re.compile(r"\b(?:lies?|sits?|stands?|floats?|hovers?|rests?|hangs?)\b")
 _LETTERS = re.compile(r"\A (?:letters?|lettering|text|font|characters|ink|capitals)\b")
-_NOW = re.compile(r"\b(?:now|becomes?|instead|turned|turns|changed|changes)\b")
+_NOW = re.compile(r"\b(?:now|becomes?|instead|turned|turns|changed|changes|(?:goes|went) from)\b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +158,8 @@ def _verb(clause: str) -> tuple[Verb | None, tuple[int, int] | None]:
             continue
         if verb.passive and _AUXILIARY.search(clause[: match.start()][-24:]):
             return verb, match.span()
-        if verb.kind == "move" and verb.passive and _HAS.search(clause[: match.start()][-24:]):
+        alone = verb.kind == "move" or verb.base in words("by itself")
+        if alone and verb.passive and _HAS.search(clause[: match.start()][-24:]):
             return verb, match.span()
         noun = verb.base in words("nouns too") - {"change"} or verb.kind in (
             "light",
@@ -222,6 +223,8 @@ def _kind(clause: str, verb: Verb | None, at: tuple[int, int] | None) -> Kind | 
         return "resize"
     if any(phrase(s).search(clause) for s in ("brighter", "darker", "warmer", "colder", "light")):
         return "light"
+    if phrase("reads").search(clause):
+        return "change"
     if said == "change":
         return "replace" if _INTO.search(clause) else "change"
     return None
@@ -301,6 +304,8 @@ def _claim(clause: str, kind: Kind, verb: Verb | None, at: tuple[int, int] | Non
     elif phrase("whole").search(head) and not places:
         scope = "whole"
     senses = frozenset(sense for sense in _SENSES if phrase(sense).search(clause))
+    if phrase("coloured").search(clause):
+        senses -= {"grey"}
     return Claim(kind, clause, places, origin, old, new, senses, scope)
 
 
