@@ -498,13 +498,17 @@ def test_a_wrong_setting_names_the_right_one(
     assert "chronoprep.toml" in result.stderr
 
 
+# 3.11's own reader of TOML takes such a key, that for 3.10 does not.
+DOTTED = "vlm.model" if sys.version_info >= (3, 11) else "nested too deeply"
+
+
 @pytest.mark.parametrize(
     ("content", "part"),
     [
         (b"[vlm]\nmodel = " + b"[" * 5000 + b"]" * 5000, "nested too deeply"),
         (b"[vlm]\nbatch_size = " + b"9" * 5000, "not valid TOML"),
         (b"[vlm]\nmodel = 0x" + b"f" * 5000, "vlm.model"),
-        (b"[vlm]\nmodel." + b"a." * 5000 + b"b = 1", "vlm.model"),
+        (b"[vlm]\nmodel." + b"a." * 5000 + b"b = 1", DOTTED),
         (b"# " * 600_000, "1 MB"),
         (b"\xff", "can't read"),
         (None, "regular file"),

@@ -149,7 +149,10 @@ class TransformersVLM:
             inputs = self._fresh_inputs(prompts)
         cache, answers = self._generate(inputs, sampling)
         if self._prefix is None and Prefix.fits(prompts, cache):
-            self._prefix = Prefix(prompts, inputs, cache, self.model.model.rope_deltas)
+            inner = self.model.model
+            # Up to transformers 5.20, Qwen3-Omni's thinker keeps its positions on the outside.
+            keeper = inner if hasattr(inner, "rope_deltas") else self.model
+            self._prefix = Prefix(prompts, inputs, cache, keeper.rope_deltas)
         return answers
 
     def _generate(self, inputs: dict[str, Any], sampling: Sampling) -> tuple[Any, list[Completion]]:
