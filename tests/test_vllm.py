@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -276,10 +277,10 @@ def test_closing_ends_what_is_under_way(engine: Any) -> None:
 
 def test_several_renderers_share_the_pictures(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # As on a GPU, beside which the cores of this machine are free.
-    from chronoprep.vlm import vllm_backend
+    from chronoprep.vlm import registry, vllm_backend
     from chronoprep.vlm.choice import Spread
 
-    monkeypatch.setattr(vllm_backend, "spread", lambda *_: Spread(1, 1, 1))
+    monkeypatch.setattr(registry, "spread", lambda *_: Spread(1, 1, 1))
     monkeypatch.setattr(vllm_backend, "_RENDERERS", 2)
     prompts = load_prompts(LabelSettings(), "compact")
     pictures = [Picture(photo(i, (192, 192))) for i in range(32)]
@@ -314,6 +315,35 @@ def test_an_engine_that_is_killed_ends_the_run(model: Path) -> None:
         with pytest.raises(BackendError):
             engine.generate(chats)
         assert time.monotonic() - began < 30
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGKILL, 1)])
+def test_an_engine_that_ends_while_it_starts(
+    number: signal.Signals, code: int, model: Path, tmp_path: Path
+) -> None:
+    """A scheduler's signal reaches all processes; a kill for memory the engine alone."""
+    write_pairs(tmp_path / "pairs", ["a", "b"])
+    words = ["caption", tmp_path / "pairs", "-d", tmp_path / "data", "--model", model]
+    run = subprocess.Popen(
+        [sys.executable, "-m", "chronoprep", *map(str, words), "--backend", "vllm", "--no-guard"],
+        stderr=subprocess.PIPE, text=True, env=os.environ | ENVIRONMENT, start_new_session=True,
+    )  # fmt: skip
+
+    def engines() -> list[psutil.Process]:
+        children = psutil.Process(run.pid).children()
+        return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+
+    while not engines():
+        assert run.poll() is None
+        time.sleep(0.1)
+    (engine,) = engines()
+    os.killpg(run.pid, number) if number == signal.SIGTERM else engine.kill()
+    began = time.monotonic()
+    _, said = run.communicate(timeout=60)
+    assert time.monotonic() - began < 30
+    assert run.returncode == code, said
+    assert ("vLLM does not start" in said) == (code == 1)
+    assert not engine.is_running() or engine.status() == psutil.STATUS_ZOMBIE
 
 
 def test_it_enhances_a_wish_as_transformers_does(model: Path, tmp_path: Path) -> None:

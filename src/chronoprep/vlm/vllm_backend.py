@@ -14,10 +14,13 @@ import gc
 import hashlib
 import os
 import threading
+import time
 from collections.abc import Sequence
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import CancelledError, Future, wait
 from contextlib import suppress
 from itertools import count
+from multiprocessing import active_children
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -51,11 +54,50 @@ _RENDERERS = 8
 # Gigabytes in which a renderer keeps what it made of pictures until their second stage.
 _KEPT_GB = 2
 _CLOSE_SECONDS = 10.0
+# Seconds that vLLM has to see by itself that its engine ended while it started.
+_NOTICE_SECONDS = 10.0
+_BLINK = 0.2
 _CLOSED = "vLLM was closed."
 _REFUSED = (
     "[vlm.vllm] in chronoprep.toml takes max_model_len; --max-resolution makes images fewer tokens."
 )
 _KEPT = "What was labelled so far is kept; run it again to go on."
+
+
+def _started(options: Any) -> Any:
+    """vLLM's engine, once it runs. It starts in a thread of its own: a signal, or an engine that
+    ends meanwhile, would be waited out by vLLM for ten minutes, or be swallowed.
+
+    Raises:
+        Exception: Whatever vLLM has; or the engine's process has ended.
+    """
+    begun: Future[Any] = Future()
+
+    def start() -> None:
+        try:
+            usage = UsageContext.LLM_CLASS
+            begun.set_result(AsyncLLM.from_engine_args(options, usage_context=usage))
+        except BaseException as error:
+            begun.set_exception(error)
+
+    before = set(active_children())
+    threading.Thread(target=start, name="chronoprep-vllm-start", daemon=True).start()
+    children: set[BaseProcess] = set()
+    ended = None
+    try:
+        while not wait([begun], timeout=_BLINK).done:
+            children |= set(active_children()) - before
+            if all(child.is_alive() for child in children):
+                continue
+            ended = ended or time.monotonic()
+            if time.monotonic() - ended > _NOTICE_SECONDS:
+                codes = {child.name: child.exitcode for child in children}
+                raise RuntimeError(f"its process ended while it started: {codes}")
+        return begun.result()
+    except BaseException:
+        for child in set(active_children()) - before:
+            child.kill()
+        raise
 
 
 class VLLMVLM:
@@ -97,7 +139,7 @@ class VLLMVLM:
             arguments |= {"_api_process_count": renderers, "mm_processor_cache_gb": _KEPT_GB}
         try:
             options = vllm.AsyncEngineArgs(str(folder), **(arguments | settings.vllm))
-            self.engine = AsyncLLM.from_engine_args(options, usage_context=UsageContext.LLM_CLASS)
+            self.engine = _started(options)
             more = [_renderer(self.engine.vllm_config, i) for i in range(1, renderers)]
         except Exception as error:  # whatever a broken file or too little memory makes it raise
             raise BackendError(
