@@ -13,7 +13,8 @@ import polars
 import pytest
 
 from chronoprep.config import PairSettings
-from chronoprep.dataset import Dataset
+from chronoprep.dataset import Dataset, mirror
+from chronoprep.dataset.journal import append_lines
 from chronoprep.errors import BackendError
 from chronoprep.images import remote
 from chronoprep.pairs import discover
@@ -258,6 +259,64 @@ def test_shards_in_a_bucket_put_together(
     assert run("merge", "s3://pairs/data").code == 0
     assert there(store) == here(Path("whole"))
     assert model.calls == {stage: 2 * count for stage, count in calls.items()}
+
+
+@pytest.mark.usefixtures("model")
+def test_what_is_removed_in_the_store_is_put_there_again(
+    store: Any, tmp_path: Path, run: Run, machine: Callable[[str], None]
+) -> None:
+    pairs = write_pairs(tmp_path / "local", ["a", "b"], (32, 24))
+    machine("one")
+    assert run("prepare", pairs, "-d", "s3://pairs/data").code == 0
+    whole = there(store)
+    for removed in ("pairs/data/videos/a.mp4", "pairs/data"):
+        store.rm(removed, recursive=True)
+        remote._looks.clear()
+        assert run("prepare", pairs, "-d", "s3://pairs/data").code == 0
+        assert there(store) == whole
+    machine("two")
+    assert run("prepare", "-d", "s3://pairs/data", "--dry-run", "--json").json[1]["todo"] == 0
+
+
+def test_a_kill_while_parts_are_fetched_doubles_nothing(
+    store: Any, tmp_path: Path, run: Run, model: Model, machine: Callable[[str], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    pairs = write_pairs(tmp_path / "local", ["a", "b", "c"], (32, 24))
+    machine("one")
+    assert run("caption", pairs, "-d", "s3://pairs/data", "--limit", "2").code == 0
+    assert run("caption", pairs, "-d", "s3://pairs/data").code == 0
+    parts = store.ls("pairs/data/labels", detail=False)
+    machine("two")
+    fetched: list[Any] = []
+    with monkeypatch.context() as dying:
+
+        def killed(*given: Any) -> None:
+            append_lines(*given)
+            fetched.append(given)
+            if len(fetched) == 2:
+                raise KeyboardInterrupt
+
+        dying.setattr(mirror, "append_lines", killed)
+        assert run("caption", pairs, "-d", "s3://pairs/data").code != 0
+    calls = dict(model.calls)
+    assert run("caption", pairs, "-d", "s3://pairs/data").code == 0
+    assert model.calls == calls
+    store.invalidate_cache()
+    assert store.ls("pairs/data/labels", detail=False) == parts
+    (copy,) = (tmp_path / "machines" / "two").rglob("labels.jsonl")
+    assert copy.read_bytes() == b"".join(store.cat_file(part) for part in sorted(parts))
+
+
+def test_a_second_run_on_one_machine_is_told(
+    store: Any, tmp_path: Path, run: Run, machine: Callable[[str], None]
+) -> None:
+    machine("one")
+    assert not store.exists("pairs/data")
+    with mirror.Mirror("s3://pairs/data").held():
+        second = run("caption", write_pairs(tmp_path / "l", ["a"]), "-d", "s3://pairs/data")
+    assert second.code == 1
+    assert "another chronoprep run on this machine" in second.stderr
 
 
 def test_a_store_that_goes_away_loses_nothing(

@@ -15,16 +15,21 @@ of them, the index, the table.
 from __future__ import annotations
 
 import json
-from contextlib import suppress
+import os
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 
+from filelock import FileLock, Timeout
+
 from chronoprep import digest
+from chronoprep.data import LOCK
 from chronoprep.dataset.folder import CSV, JOURNAL
 from chronoprep.dataset.index import FILE as INDEX
 from chronoprep.dataset.journal import append_lines
 from chronoprep.errors import BackendError
-from chronoprep.files import TEMPORARY, cache, make_folder, replacing
+from chronoprep.files import TEMPORARY, cache, make_folder, replacing, unwritable
 from chronoprep.images.remote import fetch, objects, put
 
 _PARTS = "labels"  # beside a journal in a store, where the journal itself would be
@@ -39,11 +44,13 @@ class _Known:
         parts: Names of the parts that are in the journals here.
         sent: By journal, how many of its bytes are in parts.
         files: By name, how a file looked here and there.
+        pulling: Whether parts are being added to the journals here, which held nothing else then.
     """
 
     parts: list[str] = field(default_factory=list)
     sent: dict[str, int] = field(default_factory=dict)
     files: dict[str, tuple[str, str]] = field(default_factory=dict)
+    pulling: bool = False
 
 
 class Mirror:
@@ -64,23 +71,53 @@ class Mirror:
         with suppress(OSError, ValueError, TypeError, RecursionError):  # else all is looked at anew
             self._known = _Known(**json.loads(self._note.read_text(encoding="utf-8")))
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep a second run on this machine out of the copy.
+
+        Raises:
+            BackendError: Another one has it, or it can't be locked.
+        """
+        lock = FileLock(self._note.with_name(LOCK), timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise BackendError(
+                f"{self.address}: another chronoprep run on this machine works on this dataset.",
+                hint="Wait until it ends, or give each a shard of its own.",
+            ) from None
+        except OSError as error:
+            raise unwritable(Path(lock.lock_file), error) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
     def pull(self) -> None:
-        """Bring what is there and not here.
+        """Bring what is there and not here. What was removed there is put there again.
 
         Raises:
             ConfigError: The store can't be reached.
             BackendError: It can't be read, or the disk can't be written.
         """
+        if self._known.pulling:  # a run was killed in its midst: what it added is fetched again
+            for journal in self._journals():
+                os.truncate(journal, self._known.sent.get(self._name(journal), 0))
         self._send_journals()  # what a run that was killed has left
         there = objects(self.address, missing_ok=True)
         parts = [name for name in there if PurePosixPath(name).parent.name == _PARTS]
+        self._forget_removed(there)
         new = sorted(set(parts) - set(self._known.parts), key=lambda name: name.rpartition("/")[2])
+        self._known.pulling = bool(new)
+        self._save()
         for name, data in zip(new, fetch([self._at(name) for name in new]), strict=True):
             journal = self.folder / PurePosixPath(name).parent.parent / JOURNAL
             make_folder(journal.parent)
             append_lines(journal, data)
             self._known.sent[self._name(journal)] = journal.stat().st_size
         self._known.parts += new
+        self._known.pulling = False
+        self._save()
         names = [
             name
             for name, look in there.items()
@@ -93,6 +130,20 @@ class Mirror:
                 temporary.write_bytes(data)
             self._known.files[name] = (_look(path), there[name])
         self._save()
+
+    def _forget_removed(self, there: Collection[str]) -> None:
+        """Of what somebody removed in the store, nothing counts as put there: a file; a journal of
+        which no part is left."""
+        for name in self._known.files.keys() - set(there):
+            del self._known.files[name]
+        folders = {PurePosixPath(name).parent for name in there}
+        for journal in [*self._known.sent]:
+            parts = PurePosixPath(journal).parent / _PARTS
+            if parts not in folders:
+                del self._known.sent[journal]
+                self._known.parts = [
+                    part for part in self._known.parts if PurePosixPath(part).parent != parts
+                ]
 
     def push(self) -> None:
         """Put what is here and not there.
@@ -119,6 +170,9 @@ class Mirror:
             if path.name != JOURNAL and not path.name.startswith(".") and path.suffix != TEMPORARY
         ]
 
+    def _journals(self) -> list[Path]:
+        return [*self.folder.rglob(JOURNAL)]
+
     def _changed(self, path: Path) -> bool:
         return self._known.files.get(self._name(path), ("", ""))[0] != _look(path)
 
@@ -127,7 +181,7 @@ class Mirror:
 
     def _send_journals(self) -> None:
         """Put what was added to each journal, as far as its lines are whole."""
-        for journal in [*self.folder.rglob(JOURNAL)]:
+        for journal in self._journals():
             name = self._name(journal)
             sent = self._known.sent.get(name, 0)
             with journal.open("rb") as file:

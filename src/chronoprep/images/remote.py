@@ -105,9 +105,10 @@ def kept(address: str) -> Path:
         ConfigError: It is missing, empty or can't be read.
         BackendError: It can't be kept.
     """
-    mark = digest.of_values(address, look(address))
+    seen = look(address)
+    mark = digest.of_values(address, seen)
     path = cache() / "objects" / mark / address.rpartition("/")[2]
-    if not path.exists():
+    if seen is None or not path.exists():
         try:
             data = read(address)
         except PairError as error:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from itertools import compress
 from pathlib import Path
@@ -23,7 +23,7 @@ from chronoprep.dataset import Artefact, Dataset, Entry, Event, Failure, Files, 
 from chronoprep.dataset.mirror import Mirror
 from chronoprep.dataset.shards import Shard, make_place, noted, take_over
 from chronoprep.engine import Keyed, Needs, Worker, batched, mapped
-from chronoprep.errors import ConfigError, PairError, ToolError
+from chronoprep.errors import ChronoprepError, ConfigError, PairError, ToolError
 from chronoprep.images.remote import address_of, objects
 from chronoprep.images.sources import files_stamp
 from chronoprep.keys import chosen
@@ -232,17 +232,21 @@ def working_copy(folder: Path) -> Iterator[tuple[Path, Mirror | None]]:
 
     Raises:
         ConfigError: The store can't be reached.
-        BackendError: It can't be read or written.
+        BackendError: It can't be read or written, or another run on this machine has the copy.
     """
     address = address_of(folder)
     if address is None:
         yield folder, None
         return
     mirror = Mirror(address)
-    mirror.pull()
-    try:
-        yield mirror.folder, mirror
-    finally:
+    with mirror.held():
+        mirror.pull()
+        try:
+            yield mirror.folder, mirror
+        except BaseException:
+            with suppress(ChronoprepError):  # what ended the run is what has to be said
+                mirror.push()
+            raise
         mirror.push()
 
 
