@@ -68,9 +68,14 @@ class VerifyTask(NamedTuple):
 
 @dataclass(frozen=True)
 class Verifier:
-    """Judges a label by its images."""
+    """Judges a label by its images.
+
+    Attributes:
+        by: What its judgements are signed with.
+    """
 
     settings: Settings
+    by: str
 
     @room()
     def __call__(self, task: VerifyTask) -> Score:
@@ -92,7 +97,7 @@ class Verifier:
         return Score(
             key=task.key,
             of=text_digest(Text(task.caption, task.cot)),
-            by=_rules_on(self.settings),
+            by=self.by,
             images=loaded.images,
             files=loaded.files,
             scores=weights,
@@ -212,7 +217,7 @@ def _judge(run: Run) -> Summary:
     def record(outcome: Outcome[Score]) -> Iterator[Event]:
         yield outcome.value if outcome.value is not None else failure(outcome, "verify")
 
-    return run.stage("verified", tasks, Verifier(run.settings), record, summary=summary)
+    return run.stage("verified", tasks, Verifier(run.settings, rules_now), record, summary=summary)
 
 
 def _to_judge(
