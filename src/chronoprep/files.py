@@ -115,6 +115,31 @@ def unwritable(path: Path, error: OSError) -> BackendError:
     )
 
 
+@contextmanager
+def locked(path: Path, busy: BackendError, *, seconds: float = 0.0) -> Iterator[None]:
+    """Hold a lock, whose file is made where there is none.
+
+    Args:
+        busy: Is raised where another process does not let go of it for so many seconds.
+
+    Raises:
+        BackendError: That; or the file can't be written or locked.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(path, timeout=seconds)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise busy from None
+    except OSError as error:
+        raise unwritable(path, error) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def cache() -> Path:
     """Where downloads are kept: `$XDG_CACHE_HOME/chronoprep`."""
     home = os.environ.get("XDG_CACHE_HOME")

@@ -25,7 +25,7 @@ from chronoprep.dataset.index import Index
 from chronoprep.dataset.journal import Journal
 from chronoprep.dataset.table import find_edits, own_columns, write_rows
 from chronoprep.errors import BackendError, ConfigError
-from chronoprep.files import TEMPORARY, file_names, make_folder, replacing, unwritable
+from chronoprep.files import TEMPORARY, file_names, locked, make_folder, replacing, unwritable
 
 JOURNAL = "labels.jsonl"
 CSV = "metadata.csv"
@@ -104,27 +104,26 @@ class Dataset:
         Raises:
             BackendError: When another run holds the folder, or it can't be written.
         """
-        from filelock import FileLock, Timeout
-
+        lock = self.folder / LOCK
+        busy = BackendError(
+            f"{self.folder}: another chronoprep run is writing to this dataset.",
+            hint="Wait until it ends, or give this run another --dataset.",
+        )
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.folder / LOCK)
-            lock.acquire(timeout=0)
-            self._held = _identity(self.folder)
-        except Timeout:
-            raise BackendError(
-                f"{self.folder}: another chronoprep run is writing to this dataset.",
-                hint="Wait until it ends, or give this run another --dataset.",
-            ) from None
         except OSError as error:
-            raise unwritable(self.folder / LOCK, error) from None
-        try:
-            self._clear()
-            yield
-            self._require_place()
-        finally:
-            self._held = None
-            lock.release()
+            raise unwritable(lock, error) from None
+        with locked(lock, busy):
+            try:
+                self._held = _identity(self.folder)
+            except OSError as error:
+                raise unwritable(lock, error) from None
+            try:
+                self._clear()
+                yield
+                self._require_place()
+            finally:
+                self._held = None
 
     def _require_place(self) -> None:
         """Make the folder where there is none; under a lock it has to be the one that is locked.

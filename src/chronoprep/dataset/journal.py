@@ -24,14 +24,13 @@ from io import FileIO
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, get_args
 
-from filelock import FileLock, Timeout
 from pydantic import TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from chronoprep.data import Finding
 from chronoprep.dataset.events import KINDS, Event, Roles, State, Table, Torn, read_event
 from chronoprep.errors import BackendError
-from chronoprep.files import unwritable
+from chronoprep.files import locked, unwritable
 from chronoprep.keys import safe_key
 
 LOCK_SECONDS = 60.0  # an append takes milliseconds: who waits longer waits for a dead file system
@@ -318,20 +317,13 @@ def append_lock(path: Path) -> Iterator[None]:
     Raises:
         BackendError: Its folder can't be written, or another process never lets go.
     """
-    lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=LOCK_SECONDS)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise BackendError(
-            f"{lock.lock_file}: another process has held this lock for {LOCK_SECONDS:.0f} s.",
-            hint="Stop that process, and run it again to go on.",
-        ) from None
-    except OSError as error:
-        raise unwritable(Path(lock.lock_file), error) from None
-    try:
+    place = path.with_name(f".{path.name}.lock")
+    busy = BackendError(
+        f"{place}: another process has held this lock for {LOCK_SECONDS:.0f} s.",
+        hint="Stop that process, and run it again to go on.",
+    )
+    with locked(place, busy, seconds=LOCK_SECONDS):
         yield
-    finally:
-        lock.release()
 
 
 def _closed(file: BinaryIO, end: int) -> bytes:

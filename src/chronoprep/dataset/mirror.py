@@ -21,15 +21,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 
-from filelock import FileLock, Timeout
-
 from chronoprep import digest
 from chronoprep.data import LOCK
 from chronoprep.dataset.folder import CSV, JOURNAL
 from chronoprep.dataset.index import FILE as INDEX
 from chronoprep.dataset.journal import append_lines
 from chronoprep.errors import BackendError
-from chronoprep.files import TEMPORARY, cache, make_folder, replacing, unwritable
+from chronoprep.files import TEMPORARY, cache, locked, make_folder, replacing
 from chronoprep.images.remote import fetch, objects, put
 
 _PARTS = "labels"  # beside a journal in a store, where the journal itself would be
@@ -78,20 +76,12 @@ class Mirror:
         Raises:
             BackendError: Another one has it, or it can't be locked.
         """
-        lock = FileLock(self._note.with_name(LOCK), timeout=0)
-        try:
-            lock.acquire()
-        except Timeout:
-            raise BackendError(
-                f"{self.address}: another chronoprep run on this machine works on this dataset.",
-                hint="Wait until it ends, or give each a shard of its own.",
-            ) from None
-        except OSError as error:
-            raise unwritable(Path(lock.lock_file), error) from None
-        try:
+        busy = BackendError(
+            f"{self.address}: another chronoprep run on this machine works on this dataset.",
+            hint="Wait until it ends, or give each a shard of its own.",
+        )
+        with locked(self._note.with_name(LOCK), busy):
             yield
-        finally:
-            lock.release()
 
     def pull(self) -> None:
         """Bring what is there and not here. What was removed there is put there again.
@@ -103,21 +93,23 @@ class Mirror:
         if self._known.pulling:  # a run was killed in its midst: what it added is fetched again
             for journal in self._journals():
                 os.truncate(journal, self._known.sent.get(self._name(journal), 0))
+            self._known.pulling = False
         self._send_journals()  # what a run that was killed has left
         there = objects(self.address, missing_ok=True)
         parts = [name for name in there if PurePosixPath(name).parent.name == _PARTS]
         self._forget_removed(there)
         new = sorted(set(parts) - set(self._known.parts), key=lambda name: name.rpartition("/")[2])
-        self._known.pulling = bool(new)
-        self._save()
-        for name, data in zip(new, fetch([self._at(name) for name in new]), strict=True):
-            journal = self.folder / PurePosixPath(name).parent.parent / JOURNAL
-            make_folder(journal.parent)
-            append_lines(journal, data)
-            self._known.sent[self._name(journal)] = journal.stat().st_size
-        self._known.parts += new
-        self._known.pulling = False
-        self._save()
+        if new:
+            self._known.pulling = True
+            self._save()
+            for name, data in zip(new, fetch([self._at(name) for name in new]), strict=True):
+                journal = self.folder / PurePosixPath(name).parent.parent / JOURNAL
+                make_folder(journal.parent)
+                append_lines(journal, data)
+                self._known.sent[self._name(journal)] = journal.stat().st_size
+            self._known.parts += new
+            self._known.pulling = False
+            self._save()
         names = [
             name
             for name, look in there.items()
