@@ -159,6 +159,8 @@ Chat = tuple[Turn, ...]
 
 LOCK = ".chronoprep.lock"
 """Lies in every dataset folder, and so tells what is one."""
+TRUTH = "truth.jsonl"
+"""The manifest of synthetic pairs, with their true labels."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,10 +95,10 @@ def chosen(keys: Collection[str], names: str) -> set[str]:
     Raises:
         ConfigError: A name means none of them.
     """
-    found: set[str] = set()
+    found, known = set[str](), set(keys)
     for name in filter(None, map(str.strip, names.split(","))):
         pattern = re.compile(".*".join(map(re.escape, name.split("*"))), re.DOTALL)
-        meant = {name} & set(keys) if "*" not in name else set(filter(pattern.fullmatch, keys))
+        meant = {name} & known if "*" not in name else set(filter(pattern.fullmatch, keys))
         if not meant:
             near = difflib.get_close_matches(name[:100], keys, n=1, cutoff=0.5)
             raise ConfigError(

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from chronoprep.data import TRUTH
 from chronoprep.keys import is_unicode
 from chronoprep.pairs.folders import VIDEO_SUFFIXES, Tree
 from chronoprep.pairs.scan import Candidate, Passed, Scan
@@ -27,9 +28,7 @@ _DOCUMENTS = (
     *("citation", "contributing"),
 )
 _DOCUMENT_ENDS = ("", ".md", ".txt", ".rst", ".html", ".htm", ".pdf", ".cff", ".bib", ".rtf")
-_DOCUMENT_NAMES = frozenset(
-    (*(name + end for name in _DOCUMENTS for end in _DOCUMENT_ENDS), "truth.jsonl")  # of `synth`
-)
+_DOCUMENT_NAMES = frozenset((*(name + end for name in _DOCUMENTS for end in _DOCUMENT_ENDS), TRUTH))
 _WHY = {
     **dict.fromkeys(TEXTS, "a caption of no pair"),
     ".json": "belongs to no pair",

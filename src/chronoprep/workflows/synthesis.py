@@ -6,12 +6,11 @@ import json
 from pathlib import Path
 
 from chronoprep import synth
+from chronoprep.data import TRUTH
 from chronoprep.engine import mapped
 from chronoprep.errors import ConfigError
 from chronoprep.files import make_folder, replacing
 from chronoprep.workflows.progress import Reporter, Silent, Summary
-
-MANIFEST = "truth.jsonl"
 
 
 def write_synthetic(
@@ -61,7 +60,7 @@ def write_synthetic(
     for side in ("input", "output"):
         make_folder(folder / side)
     reporter.start("synthetic pairs", count)
-    with replacing(folder / MANIFEST) as temporary, temporary.open("w", encoding="utf-8") as file:
+    with replacing(folder / TRUTH) as temporary, temporary.open("w", encoding="utf-8") as file:
         for outcome in mapped(write, range(count), key=str):
             file.write(f"{outcome.value}\n")
             summary.done += 1
