@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ CARDS = {"uuid,memory.total": "GPU-a, 81559\nGPU-b, 81559", "compute_cap": "9.0\
 
 
 @pytest.fixture
-def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
     """Put a driver with these answers on PATH, and an installed vLLM of a version."""
 
     def put(cards: dict[str, str] = CARDS, version: str | None = None) -> None:
@@ -43,7 +43,8 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., No
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.delitem(sys.modules, "vllm", raising=False)
     choice._vllm.cache_clear()
-    return put
+    yield put
+    choice._vllm.cache_clear()
 
 
 def found(model: Path, **settings: Any) -> vlm.Model:

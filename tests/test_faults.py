@@ -14,6 +14,7 @@ import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -22,6 +23,7 @@ import pytest
 import torch
 
 from chronoprep.workflows import write_synthetic
+from conftest import HANGS
 from test_killed import SERVER, is_clean
 
 pytestmark = pytest.mark.faults
@@ -104,14 +106,15 @@ class One:
         self.process = process
         process.start()  # type: ignore[attr-defined]
 
-    def wait(self, seconds: float = 120) -> int | None:
+    def wait(self, seconds: float = HANGS) -> int | None:
         """Its exit code; None where it still runs."""
         self.process.join(seconds)  # type: ignore[attr-defined]
         return self.process.exitcode  # type: ignore[attr-defined,no-any-return]
 
     def send(self, number: int) -> None:
-        if self.process.is_alive():  # type: ignore[attr-defined]
-            subprocess.run(["kill", f"-{number}", str(self.process.pid)], check=True)  # type: ignore[attr-defined]
+        with suppress(ProcessLookupError):  # it has just ended
+            if self.process.is_alive():  # type: ignore[attr-defined]
+                os.kill(self.process.pid, number)  # type: ignore[attr-defined]
 
 
 def files(folder: Path) -> dict[str, bytes]:

@@ -129,11 +129,8 @@ def test_a_table_may_name_objects(store: Any, tmp_path: Path, run: Run) -> None:
 
 @pytest.mark.usefixtures("model")
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet", "zip"])
-def test_a_table_or_an_archive_in_a_bucket(
-    kind: str, store: Any, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_table_or_an_archive_in_a_bucket(kind: str, store: Any, tmp_path: Path, run: Run) -> None:
     """Its paths start at its place there; images in it come with it."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     local = write_pairs(tmp_path / "local", ["a", "b"], (32, 24))
     table = tmp_path / f"set.{kind}"
     rows = [{"key": name, "source": f"input/{name}.png", "target": f"output/{name}.png"}
