@@ -163,15 +163,15 @@ def use_hub(endpoint: str, cache: Path, patch: pytest.MonkeyPatch) -> None:
 def test_a_hub_that_is_out_of_reach_is_given_up_within_two_seconds(
     network: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, waits: list[float]
 ) -> None:
-    port = socket.socket()  # whose connections are refused
-    port.bind(("127.0.0.1", 0))
-    use_hub(f"http://127.0.0.1:{port.getsockname()[1]}", tmp_path, monkeypatch)
+    listener = socket.socket()  # refuses connections until it listens
+    listener.bind(("127.0.0.1", 0))
+    use_hub(f"http://127.0.0.1:{listener.getsockname()[1]}", tmp_path, monkeypatch)
     if network == "names nothing":
         monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: Event().wait())
     elif network == "is silent":
-        port.listen()
+        listener.listen()
         monkeypatch.setattr(constants, "HF_HUB_ETAG_TIMEOUT", 1)
-    with port, pytest.raises(ConfigError, match="can't be reached") as caught:
+    with listener, pytest.raises(ConfigError, match="can't be reached") as caught:
         find("Qwen/Qwen3-VL-4B-Instruct")
     assert 0 < sum(waits) <= 2
     assert "--prompt" in str(caught.value.hint)
