@@ -82,11 +82,12 @@ class Running:
 
     def __init__(self, pairs: Path, models: tuple[Path, Path], calm: Path) -> None:
         self.pairs, self.models = pairs, models
-        assert self.started(calm).wait() == 0  # what is imported once does not count
+        # What is imported once does not count.
+        assert self.started(calm).wait() == 0, self.said()
         shutil.rmtree(calm)
         run = self.started(calm)
         self.seconds = run.wait_busy(math.inf)
-        assert run.wait() == 0
+        assert run.wait() == 0, self.said()
         self.wanted = files(calm)
 
     def started(self, folder: Path, *more: str, odd: Callable[[], None] | None = None) -> One:
