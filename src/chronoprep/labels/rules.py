@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from chronoprep.data import Completion, Form
-from chronoprep.labels.claims import Claim, claims_of
+from chronoprep.labels.claims import Claim, claims_of, unquoted
+from chronoprep.labels.claims.words import colours_in
 from chronoprep.labels.evidence import Doubt, Evidence
 from chronoprep.labels.guard import clean, find_fault, is_no_change
 from chronoprep.labels.vocabulary import Spot
@@ -20,8 +21,13 @@ from chronoprep.labels.wording import either
 if TYPE_CHECKING:
     from chronoprep.images.difference import Difference
 
-VERSION = "4"
+VERSION = "5"
 _ROLE = re.compile(r"(?:assistant|system|user)\s+[A-Z]")  # what a special token left behind
+_DOTS = re.compile(r"\.{2,}\s*\w")
+_SHORT = 3  # words that say nothing which is understood
+_FROM_TO = re.compile(r"\bfrom (.{1,70}?) (?:in)?to (.{1,70})")
+_TAKES_ON = re.compile(r" (?:into|to|with|by|for) ")
+_ARTICLES = re.compile(r"\b(?:an?|the) ")
 _ENGLISH = Form(english=True)  # the rules read no other language
 _LEAST = 0.05  # a lighter doubt is none
 _OPPOSITE_KINDS = ({"add", "remove"}, {"blur", "sharpen"})
@@ -50,7 +56,9 @@ def judge(caption: str | None, cot: str | None, seen: Difference) -> Judgement:
     said = caption or cot or ""
     claims = claims_of(said)
     evidence = Evidence(seen, claims)
-    found = list(_degenerate(caption, cot))
+    found = [*_degenerate(caption, cot), *_vain(claims)]
+    if not claims and not is_no_change(said) and len(said.split()) <= _SHORT:
+        found.append(Doubt("degenerate", 0.9, "the text does not say what is edited"))
     found += evidence.no_change() if is_no_change(said) else evidence.of_claims(claims)
     if caption and cot:
         found += _against_each_other(claims, claims_of(cot))
@@ -85,8 +93,25 @@ def _degenerate(caption: str | None, cot: str | None) -> Iterator[Doubt]:
             yield Doubt("degenerate", 1.0, f"the text is degenerate: {fault}")
         elif _ROLE.match(text):
             yield Doubt("degenerate", 0.9, "the text begins with a role of the chat")
+        elif _DOTS.search(unquoted(text)):
+            yield Doubt("degenerate", 0.8, "the text breaks off and goes on")
         elif clean(text) != " ".join(text.split()):
             yield Doubt("degenerate", 0.9, "the text has around it what is no part of it")
+
+
+def _vain(claims: Sequence[Claim]) -> Iterator[Doubt]:
+    """Against edits that leave all as it is: "recolour the black square black"."""
+    for claim in claims:
+        text = _ARTICLES.sub("", claim.text)
+        halves: Sequence[str] = ()
+        if match := _FROM_TO.search(text):
+            halves = match.groups()
+        elif claim.kind == "replace":
+            halves = _TAKES_ON.split(text.partition(" ")[2])
+        elif claim.kind == "recolour":
+            halves = [text[colour.start : colour.end] for colour in colours_in(text)]
+        if len(halves) == 2 and halves[0].strip() == halves[1].strip():
+            yield Doubt("vain", 0.9, f"says that it becomes what it was: {claim.text!r}")
 
 
 def _against_each_other(caption: Sequence[Claim], cot: Sequence[Claim]) -> Iterator[Doubt]:

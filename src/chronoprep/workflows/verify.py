@@ -7,7 +7,6 @@ again) follows from the events each time.
 
 from __future__ import annotations
 
-import math
 import re
 from array import array
 from collections import Counter
@@ -39,6 +38,7 @@ from chronoprep.labels.scoring import (
     combined,
     percentiles,
     together,
+    unsure,
 )
 from chronoprep.labels.vocabulary import Spot, Vocabulary
 from chronoprep.rows import Rows
@@ -51,7 +51,6 @@ from chronoprep.workflows.videos import look_of
 RULES = f"rules@{rules.VERSION}"
 MODEL = "model:"  # begins the name of a model that judged
 _COLLAPSE = (5, 0.004)  # a text that so many labels share, and such a share of all
-_LEAST_CHANCE = 1e-4  # of a token: what is less likely is all one
 _ASTRAY = 8.0  # ΔE along the edges, from which on a target may lie off: most lie well
 _OWN_PLACE, _OWN_UNCLAIMED = 0.95, 0.8  # weights of what the dataset's own words for places say
 
@@ -274,13 +273,6 @@ def _of_another(opinion: Score | None, judgement: Score) -> tuple[float, ...]:
     return tuple(signals.get(name, 0.0) for name in names)
 
 
-def _of_views(opinion: Score | None) -> float | None:
-    """How far the label's own model contradicts it, shown the pair mirrored and swapped."""
-    signals = opinion.scores if opinion is not None else {}
-    views = [signals[name] for name in ("mirror", "swap") if name in signals]
-    return sum(views) / len(views) if views else None
-
-
 def trusted(run: Run) -> dict[str, bool]:
     """Which labels `min_score` trusts, of those that are judged; a human's word stands."""
     least, summary = run.settings.verify.min_score or 0.0, Summary("verified")
@@ -303,7 +295,7 @@ def verdicts_of(run: Run, summary: Summary) -> tuple[list[Verdict], Threshold]:
         texts[_normal(text)] += 1
     vocabulary.learn()
     keys, edits, humans = list[str](), list[str | None](), list[str | None]()
-    ruled, unsure, views = array("d"), list[float | None](), list[float | None]()
+    ruled, doubted = array("d"), list[float | None]()
     for key, state, judgement, _ in _judged(run):
         summary.findings += [finding(Flaw(*flaw), key) for flaw in judgement.flaws]
         keys.append(key)
@@ -312,10 +304,9 @@ def verdicts_of(run: Run, summary: Summary) -> tuple[list[Verdict], Threshold]:
         opinion = _opinion(state)
         weights = (*_of_places(judgement, vocabulary), *_of_another(opinion, judgement))
         ruled.append(together([*judgement.scores.values(), *weights]))
-        unsure.append(_unsure(state, opinion))
-        views.append(_of_views(opinion))
+        doubted.append(unsure(_worst(state), opinion.scores if opinion is not None else {}))
     _note_collapse(run, texts, summary)
-    scores = combined(ruled, unsure, views)
+    scores = combined(ruled, doubted)
     threshold = _threshold(run.settings, scores, edits, humans, summary)
     # Ranks alone say nothing of right and wrong: without humans, the rules decide.
     deciding = scores if threshold.accepted else ruled
@@ -364,9 +355,8 @@ def _reasons(run: Run, key: str, vocabulary: Vocabulary) -> tuple[str, ...]:
     return (*reasons, *(opinion.reasons if opinion is not None else ()))
 
 
-def _unsure(state: State, opinion: Score | None) -> float | None:
-    """How unsure the captioner was of the text that stands: of its worst token, and where it was
-    shown the pair mirrored, of that answer's as well."""
+def _worst(state: State) -> float | None:
+    """The log-probability of the worst token of the text that stands, where the captioner told."""
     label = state.label
     if (
         label is None
@@ -374,9 +364,7 @@ def _unsure(state: State, opinion: Score | None) -> float | None:
         or state.text != (label.caption, label.caption_cot)
     ):
         return None
-    mirrored = opinion.scores.get("mirror_unsure", 0.0) if opinion is not None else 0.0
-    worst = min(likelihood.worst for likelihood in label.likelihood.values())
-    return -worst - math.log(max(1 - mirrored, _LEAST_CHANCE))
+    return min(likelihood.worst for likelihood in label.likelihood.values())
 
 
 def _threshold(
