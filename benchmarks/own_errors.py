@@ -89,7 +89,7 @@ def judged(pairs: Path, data: Path, model: str, truth: dict[str, str]) -> tuple[
 
 
 def edits(text: str | None) -> set[str]:
-    """The edits of a label, in any order, however they are dotted, and without the small words: "move
+    """The edits of a label, in any order, however they are dotted, and without small words: "move
     ring on the left to the top" is as good as "move the ring from the left to the top"."""
     return {
         " ".join(word for word in edit.strip(" .").lower().split() if word not in _SMALL)
