@@ -140,6 +140,8 @@ def test_what_a_chat_left_in_front_of_a_label_is_no_part_of_it() -> None:
         ("Change left.", "degenerate"),
         ("Add a hat.", None),
         ("Make it darker.", None),
+        ("Add a small red ring red ring in the centre.", "degenerate"),
+        ("Place the two cups side by side.", None),
         ("Remove the square ..... stays. the ring", "degenerate"),
         ('Change the sign to "WAIT... NOW".', None),
     ],

@@ -16,7 +16,13 @@ from chronoprep import engine, vlm
 from chronoprep.config import Settings
 from chronoprep.data import GREEDY, Chat, Completion, Likelihood, Picture, Sampling
 from chronoprep.labels.claims import Claim, claims_of
-from chronoprep.labels.claims.comparing import contradiction, in_mirror, mirrored, reversed_
+from chronoprep.labels.claims.comparing import (
+    contradiction,
+    in_either_order,
+    in_mirror,
+    mirrored,
+    reversed_,
+)
 from chronoprep.labels.judge import SCHEMA, Judge, Judged, JudgeTask, read_verdicts
 from chronoprep.workflows.label import recipe_of
 from conftest import Result, photo, write_pairs
@@ -246,6 +252,14 @@ def test_how_sure_its_own_model_is_of_other_views(judged: Callable[..., Judged])
     done = judged(model, CAR, own=True)
     assert done.signals["mirror_unsure"] == pytest.approx(0.503, abs=0.001)
     assert "mirror_label" not in done.signals, "the backend can't score a text"
+
+
+def test_two_edits_in_either_order() -> None:
+    there, back = "Remove the cat; add a dog.", "Add a dog; remove the cat."
+    assert in_either_order(there) == [there, back]
+    assert in_either_order(back) == [back, there]
+    for text in (CAR, "", "; ", "no change", "A; b; c"):
+        assert in_either_order(text) == [text]
 
 
 class Scoring(Model):

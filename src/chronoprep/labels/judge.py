@@ -26,7 +26,13 @@ from chronoprep.engine import Working
 from chronoprep.errors import PairError
 from chronoprep.labels.captioning import generate
 from chronoprep.labels.claims import Claim, claims_of
-from chronoprep.labels.claims.comparing import contradiction, in_mirror, mirrored, reversed_
+from chronoprep.labels.claims.comparing import (
+    contradiction,
+    in_either_order,
+    in_mirror,
+    mirrored,
+    reversed_,
+)
 from chronoprep.labels.guard import clean, is_no_change
 from chronoprep.labels.prompts import Template, statements_prompt
 from chronoprep.labels.recipe import Recipe, view_settings
@@ -276,11 +282,20 @@ def _answered(
 
 def _score(model: ScoringVLM, asked: Sequence[tuple[_Case, Chat]]) -> None:
     """How improbable labels are to their own model where it sees the pairs in the mirror."""
-    texts = [in_mirror(case.task.caption) for case, _ in asked]
-    known = model.likelihoods([chat for _, chat in asked], texts)
-    for (case, _), likelihood in zip(asked, known, strict=True):
+    told = [
+        (case, chat, text)
+        for case, chat in asked
+        for text in in_either_order(in_mirror(case.task.caption))
+    ]
+    known = model.likelihoods([chat for _, chat, _ in told], [text for _, _, text in told])
+    least: dict[str, float] = {}
+    for (case, _, _), likelihood in zip(told, known, strict=True):
         if likelihood is not None:
-            case.doubt("mirror_label", 1 - math.exp(likelihood.worst), "")
+            doubt = 1 - math.exp(likelihood.worst)
+            least[case.task.key] = min(doubt, least.get(case.task.key, doubt))
+    for case, _ in asked:
+        if case.task.key in least:
+            case.doubt("mirror_label", least[case.task.key], "")
 
 
 def _shown_statements(blind: str, statements: Sequence[str]) -> str:

@@ -30,6 +30,7 @@ from chronoprep.dataset import (
 from chronoprep.errors import PairError
 from chronoprep.images.room import room
 from chronoprep.labels import rules
+from chronoprep.labels.claims.quoted import quoted
 from chronoprep.labels.judge import Judge, Judged, JudgeTask
 from chronoprep.labels.scoring import (
     ENOUGH,
@@ -49,6 +50,7 @@ from chronoprep.workflows.stage import Run, failure
 from chronoprep.workflows.videos import look_of
 
 RULES = f"rules@{rules.VERSION}"
+UNREAD = "unread"  # weighs nothing: lettering is quoted that could not be read
 MODEL = "model:"  # begins the name of a model that judged
 _COLLAPSE = (5, 0.004)  # a text that so many labels share, and such a share of all
 _ASTRAY = 8.0  # ΔE along the edges, from which on a target may lie off: most lie well
@@ -82,6 +84,7 @@ class Verifier:
 
         from chronoprep.images import alignment
         from chronoprep.images.difference import measure
+        from chronoprep.images.lettering import installed, read
         from chronoprep.images.load import load_pair
 
         loaded = load_pair(Pair(*task[:3]), self.settings.images)
@@ -91,8 +94,15 @@ class Verifier:
         if seen.border > _ASTRAY:  # of others, measuring finds nothing
             lies = alignment.measure(source, target)
             flaws += alignment.flaws_of(lies, loaded.source.size, alignment.GROSS)
-        judged = rules.judge(task.caption, task.cot, seen)
+        lettering, unread = None, False
+        if any(quoted(task.caption or task.cot or "")) and not seen.identical:
+            unread = not installed()
+            if not unread:
+                boxes = [region.box for region in seen.regions]
+                lettering = (read(source, boxes), read(target, boxes))
+        judged = rules.judge(task.caption, task.cot, seen, lettering)
         weights = {doubt.rule: round(doubt.weight, 4) for doubt in judged.doubts}
+        weights |= {UNREAD: 0.0} if unread else {}
         return Score(
             key=task.key,
             of=text_digest(Text(task.caption, task.cot)),
@@ -205,10 +215,18 @@ def _ask_model(run: Run, name: str) -> Summary:
 
 
 def _judge(run: Run) -> Summary:
+    from chronoprep.images.lettering import installed
+
     summary, tasks, rules_now = Summary("verified"), Rows(VerifyTask), _rules_on(run.settings)
+    reads = installed()
     for entry, state, images in _to_judge(run, summary):
         known = _judgement(state)
-        if known is not None and known.by == rules_now and same_images(known.images, images):
+        if (
+            known is not None
+            and known.by == rules_now
+            and same_images(known.images, images)
+            and not (reads and UNREAD in known.scores)
+        ):
             summary.skipped += 1
         else:
             tasks.append(VerifyTask(*entry[:3], *state.text))
@@ -295,7 +313,7 @@ def verdicts_of(run: Run, summary: Summary) -> tuple[list[Verdict], Threshold]:
         texts[_normal(text)] += 1
     vocabulary.learn()
     keys, edits, humans = list[str](), list[str | None](), list[str | None]()
-    ruled, doubted = array("d"), list[float | None]()
+    ruled, doubted, unread = array("d"), list[float | None](), 0
     for key, state, judgement, _ in _judged(run):
         summary.findings += [finding(Flaw(*flaw), key) for flaw in judgement.flaws]
         keys.append(key)
@@ -305,7 +323,12 @@ def verdicts_of(run: Run, summary: Summary) -> tuple[list[Verdict], Threshold]:
         weights = (*_of_places(judgement, vocabulary), *_of_another(opinion, judgement))
         ruled.append(together([*judgement.scores.values(), *weights]))
         doubted.append(unsure(_worst(state), opinion.scores if opinion is not None else {}))
+        unread += UNREAD in judgement.scores
     _note_collapse(run, texts, summary)
+    if unread:
+        summary.notes.append(
+            f"{unread} quote lettering that was not read: pip install 'chronoprep[ocr]'"
+        )
     scores = combined(ruled, doubted)
     threshold = _threshold(run.settings, scores, edits, humans, summary)
     # Ranks alone say nothing of right and wrong: without humans, the rules decide.

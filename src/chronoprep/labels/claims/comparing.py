@@ -88,6 +88,17 @@ def _flipped(word: str) -> str:
     return other.upper() if word.isupper() else other.title() if word.istitle() else other
 
 
+def in_either_order(text: str) -> list[str]:
+    """A text, and where it tells two edits, the same with the second one first: which of them a
+    model tells first may depend on where they are."""
+    first, *others = text.removesuffix(".").split("; ")
+    if len(others) != 1 or not first or not others[0]:
+        return [text]
+    second = others[0][0].upper() + others[0][1:]
+    end = "." if text.endswith(".") else ""
+    return [text, f"{second}; {first[0].lower()}{first[1:]}{end}"]
+
+
 def reversed_(claims: Sequence[Claim]) -> tuple[Claim, ...]:
     """The claims that are true of the way back, from target to source."""
 
