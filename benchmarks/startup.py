@@ -1,89 +1,131 @@
-"""How long `chronoprep --help` takes, and when a command says its first word.
+"""How long `chronoprep --help` takes, and when each command says its first word.
 
-Run: python benchmarks/startup.py [--rounds 5]
+Run: python benchmarks/startup.py [--rounds 5] [--only verify,report]
 
-`python -c pass` is measured in the same run. Commands run on eight synthetic pairs and name a fixed
-prompt or the packaged model; a first word is the first line on stdout or stderr.
+A first word is the first byte on stdout or stderr. Commands run on eight synthetic pairs, with the
+packaged model, a tiny checkpoint or a tiny encoder. Beside the seconds stand the processor's until
+then: where other programs use the machine, those are the ones to trust.
 """
 
 from __future__ import annotations
 
 import argparse
+import shlex
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
+from typing import NamedTuple
+
+import psutil
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "tests"))
 
 PROGRAM = [sys.executable, "-m", "chronoprep"]
-HELPS = {
-    "python -c pass": [sys.executable, "-c", "pass"],
-    "--help": [*PROGRAM, "--help"],
-    "prepare --help": [*PROGRAM, "prepare", "--help"],
-}
-FIRST_WORDS = (
+BASE = "python -c pass"
+# `done` is a dataset with labels, `N` a number that no other run has.
+COMMANDS = (
+    "--help",
+    "prepare --help",
+    "",
     "pairs pairs",
-    "prepare pairs -d fixed --prompt Paint.",
-    "prepare pairs -d labelled --model shapes",
-    "caption pairs -d labelled --model shapes",
-    "pair2video pairs -d fixed",
-    "build-csv -d fixed",
-    "check fixed",
-    "verify labelled",
-    "synth 8 -o more",
+    "prepare pairs -d newN --model shapes",
+    "prepare pairs -d newN --prompt Paint.",
+    "caption pairs -d newN --model vlm --max-new-tokens 8",
+    "cot -d done --model vlm --max-new-tokens 8",
+    "pair2video pairs -d newN",
+    "pair2video pairs -d newN --codec copy",
+    "build-csv -d done",
+    "umt5 done --umt5-model umt5",
+    "check done",
+    "verify done",
+    "review done --no-browser --port 0",
+    "report done",
+    "stats done",
+    "export done --to ai-toolkit -o exportN",
+    "merge sharded",
+    "enhance --input-image pairs/input/{first} --prompt Paint. --model vlm --max-new-tokens 8",
+    "synth 8 -o synthN",
     "models",
+    "doctor",
 )
 
 
-def whole(command: list[str]) -> float:
-    began = time.perf_counter()
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    return time.perf_counter() - began
+class First(NamedTuple):
+    """When a command said its first word: seconds, the processor's, and what it was."""
+
+    seconds: float
+    cpu: float
+    words: str
 
 
-def first_word(words: str, folder: Path) -> float:
-    command = [*PROGRAM, *words.split()]
-    if "synth" in command:
-        command[-1] += str(time.monotonic_ns())  # it draws into an empty folder only
+def first_word(command: list[str], folder: Path) -> First:
     began = time.perf_counter()
     process = subprocess.Popen(
-        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
+        command, cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )  # fmt: skip
     assert process.stdout is not None
-    process.stdout.readline()
+    start = process.stdout.read(1)
     seconds = time.perf_counter() - began
+    used = psutil.Process(process.pid).cpu_times()  # not waited for, it is there in any case
+    words = (start + process.stdout.readline()).decode(errors="replace").strip()
+    process.terminate()  # a page is served until it is stopped
     process.communicate()
-    return seconds
+    return First(seconds, used.user + used.system, words)
+
+
+def prepare(folder: Path) -> str:
+    """What the commands work on; gives the name of a picture."""
+    from tiny_checkpoints import build_vlm
+    from tiny_umt5 import build_umt5
+
+    build_vlm(folder / "vlm", "qwen3_vl")
+    build_umt5(folder / "umt5")
+    for command in (
+        "synth 8 -o pairs -q",
+        "prepare pairs -d done --model shapes -q",
+        "prepare pairs -d sharded --model shapes -q --shard 1/2",
+        "prepare pairs -d sharded --model shapes -q --shard 2/2",
+    ):
+        subprocess.run([*PROGRAM, *command.split()], cwd=folder, check=True, capture_output=True)
+    return sorted((folder / "pairs" / "input").glob("*.*"))[0].name
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
-    rounds = parser.parse_args().rounds
+    parser.add_argument("--only", default="", help="commands, with commas between them")
+    options = parser.parse_args()
+    only = set(filter(None, options.only.split(",")))
+    commands = [text for text in COMMANDS if not only or only & set(text.split()[:1])]
+    times: dict[str, list[First]] = {text: [] for text in (BASE, *commands)}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        subprocess.run([*PROGRAM, "synth", "8", "-o", folder / "pairs", "-q"], check=True)
-        works: dict[str, Callable[[], float]] = {
-            title: partial(whole, command) for title, command in HELPS.items()
-        }
-        works |= {
-            f"first word: {words}": partial(first_word, words, folder) for words in FIRST_WORDS
-        }
-        for work in works.values():
-            work()  # the first run reads the files from disk
-        times: dict[str, list[float]] = {title: [] for title in works}
-        for _ in range(rounds):
-            for title, work in works.items():
-                times[title].append(work())
-    base = statistics.median(times["python -c pass"])
-    print(f"{'':54} {'median s':>9} {'min':>7} {'max':>7} {'ratio':>7}")
-    for title, values in times.items():
-        middle = statistics.median(values)
-        spread = f"{min(values):7.3f} {max(values):7.3f}"
-        print(f"{title:54} {middle:9.3f} {spread} {middle / base:7.1f}")
+        first = prepare(folder)
+        for number in range(options.rounds + 1):
+            times[BASE].append(first_word([sys.executable, "-c", "pass"], folder))
+            for at, text in enumerate(commands):
+                words = text.replace("N", f"{number}-{at}").format(first=first).split()
+                times[text].append(first_word([*PROGRAM, *words], folder))
+    print(f"| command | s until its first word (worst) | CPU s (worst) | × `{BASE}` | it says |")
+    print("|---|---|---|---|---|")
+    base = statistics.median(one.cpu for one in times[BASE][1:])
+    for text, values in times.items():
+        values = values[1:] or values  # the first run reads the files from disk
+        walls, cpus = [one.seconds for one in values], [one.cpu for one in values]
+        shown = text if text == BASE else shlex.join(["chronoprep", *text.split()])
+        print(
+            f"| `{shown}` | {statistics.median(walls):.2f} ({max(walls):.2f}) "
+            f"| {statistics.median(cpus):.2f} ({max(cpus):.2f}) "
+            f"| {statistics.median(cpus) / base:.1f} | {values[-1].words[:60]} |"
+        )
+    worst = max(commands, key=lambda text: statistics.median(one.cpu for one in times[text]))
+    cpu = statistics.median(one.cpu for one in times[worst])
+    print(f"\nThe slowest to say a word: `{worst}`, after {cpu:.2f} s of the processor.")
 
 
 if __name__ == "__main__":

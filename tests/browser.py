@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from conftest import HANGS
+
 AXE = Path(__file__).parent.parent / "build" / "axe" / "package" / "axe.min.js"
 
 
@@ -51,6 +53,7 @@ class Watched:
         self.elsewhere: list[str] = []
         self.wrong: list[str] = []
         self.page = context.new_page()
+        self.page.set_default_timeout(HANGS * 1000)
         self.page.on("request", lambda asked: self._asked(asked.url, home))
         self.page.on("console", lambda said: self._said(said))
         self.page.on("pageerror", lambda error: self.wrong.append(str(error)))

@@ -24,6 +24,19 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["COLUMNS"] = "200"
 
 EXAMPLES = Path(__file__).parent.parent / "examples" / "pairs"
+# Seconds after which something hangs: a slow or busy machine is waited for.
+HANGS = 600
+
+try:
+    from hypothesis import HealthCheck, settings
+except ImportError:  # where nothing but models or trainers is tried
+    pass
+else:  # the same examples each time, however long they take
+    slow = (HealthCheck.too_slow, HealthCheck.data_too_large)
+    settings.register_profile(
+        "same", derandomize=True, database=None, deadline=None, suppress_health_check=slow
+    )
+    settings.load_profile("same")
 
 
 @dataclass
@@ -57,10 +70,11 @@ def run(capfd: pytest.CaptureFixture[str]) -> Callable[..., Result]:
 
 @pytest.fixture(autouse=True)
 def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each test starts in an empty folder, with no settings from outside."""
+    """Each test starts in an empty folder, with no settings from outside and a cache of its own."""
     for name in list(os.environ):
         if name.startswith("CHRONOPREP_"):
             monkeypatch.delenv(name)
+    monkeypatch.setenv("XDG_CACHE_HOME", f"{tmp_path}-cache")
     monkeypatch.chdir(tmp_path)
 
 

@@ -20,7 +20,6 @@ import json
 import os
 import sys
 import threading
-import time
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, ClassVar
@@ -28,7 +27,6 @@ from typing import Any, ClassVar
 from PIL import Image
 
 FAULTS = ("429", "500", "slow", "cut", "closed", "other JSON", "no JSON")
-SLOW_SECONDS = 1.5
 REFUSED, FILTERED, DECLINED, FATAL, LONG = 31, 33, 35, 37, 39  # by the width of the source
 
 
@@ -96,17 +94,17 @@ class Handler(BaseHTTPRequestHandler):
             self.seen[digest] += 1
         draw = int(hashlib.blake2b(f"{digest} {attempt}".encode(), digest_size=4).hexdigest(), 16)
         if attempt < 4 and draw % 1000 < 1000 * self.share:
-            return self.fail(FAULTS[draw // 1000 % len(FAULTS)], request)
+            return self.fail(FAULTS[draw // 1000 % len(FAULTS)])
         return self.answer(request)
 
-    def fail(self, fault: str, request: dict[str, Any]) -> None:
+    def fail(self, fault: str) -> None:
         if fault == "429":
             self.send(429, {"error": {"message": "slow down"}}, {"Retry-After": "1"})
         elif fault == "500":
             self.send(500, {"error": {"message": "engine failure"}})
         elif fault == "slow":
-            time.sleep(SLOW_SECONDS)
-            self.answer(request)
+            self.rfile.read(1)  # until the client has had enough, and goes
+            self.close_connection = True
         elif fault == "cut":
             self.send(200, {"choices": []}, {"Content-Length": "1000"})
             self.close_connection = True

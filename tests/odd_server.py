@@ -13,7 +13,16 @@ Handler = BaseHTTPRequestHandler
 Answer = Callable[[Handler, dict[str, Any]], None]
 
 
-class Server(ThreadingHTTPServer):
+class Quiet(ThreadingHTTPServer):
+    """Says nothing of clients that went away: another test would hear it."""
+
+    daemon_threads = True
+    request_queue_size = 128
+
+    def handle_error(self, *args: object) -> None: ...
+
+
+class Server(Quiet):
     """A server that answers as a test says.
 
     Attributes:
@@ -21,9 +30,6 @@ class Server(ThreadingHTTPServer):
         answer: Answers one.
         models: What its list of models is.
     """
-
-    daemon_threads = True
-    request_queue_size = 128
 
     def __init__(self) -> None:
         self.asked: list[dict[str, Any]] = []
@@ -47,21 +53,28 @@ class Server(ThreadingHTTPServer):
 
         super().__init__(("127.0.0.1", 0), Asked)
 
-    def handle_error(self, *args: object) -> None: ...
-
     @property
     def endpoint(self) -> str:
         return f"http://127.0.0.1:{self.server_port}/v1"
 
 
 @contextmanager
-def running() -> Iterator[Server]:
-    with Server() as server:
+def serving(server: Quiet) -> Iterator[None]:
+    with server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
+        try:
+            yield
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@contextmanager
+def running() -> Iterator[Server]:
+    server = Server()
+    with serving(server):
         yield server
-        server.shutdown()
-        thread.join()
 
 
 def send(

@@ -8,7 +8,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chronoprep.config import PairSettings
@@ -122,8 +122,7 @@ def hold(tree: tuple, wish: dict, root: Path) -> bool:
 def _held(examples: int, tmp_path_factory: pytest.TempPathFactory) -> None:
     held = 0
 
-    @settings(max_examples=examples, deadline=None, derandomize=True, database=None,
-              suppress_health_check=list(HealthCheck))  # fmt: skip
+    @settings(max_examples=examples)
     @given(tree=TREES, wish=WISHES)
     def every(tree: tuple, wish: dict) -> None:
         nonlocal held

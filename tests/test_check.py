@@ -84,8 +84,6 @@ SAMPLES = {
 }
 
 
-# imageio leaves the pipes of its ffmpeg to the garbage collector.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("code", SAMPLES)
 def test_the_verdict_is_the_trainers_own(code: str, data: Path) -> None:
     """It is asked by its own way of reading, on the sample that the fault was planted in."""
@@ -181,7 +179,7 @@ def test_bytes_of_any_kind_are_judged(content: bytes, data: Path) -> None:
     assert found.code in ("pickle-damaged", "pickle-unsafe", "embedding-type")
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.data())
 def test_a_disturbed_embedding_raises_nothing(draw: st.DataObject) -> None:
     whole = bytearray(pickle.dumps(torch.ones(1, 4096).bfloat16(), protocol=4))

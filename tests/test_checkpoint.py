@@ -10,8 +10,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from threading import Event
+from typing import Any
 
 import pytest
 from huggingface_hub import constants
@@ -20,6 +22,8 @@ from chronoprep import checkpoint, memory, vlm
 from chronoprep.checkpoint import Checkpoint
 from chronoprep.config import VLMSettings
 from chronoprep.errors import BackendError, ConfigError
+from conftest import HANGS
+from odd_server import Quiet, serving
 
 Tiny = Callable[[str], Path]
 
@@ -115,14 +119,32 @@ def test_a_text_model_is_refused(family: str, folder: Path) -> None:
 # No hub
 
 
-def test_offline_is_said_at_once() -> None:
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The seconds that it is ready to wait for a network, which nothing is asked of otherwise."""
+    seconds: list[float] = []
+    within, look_up = checkpoint._within, socket.getaddrinfo
+
+    def noted(most: float, function: Callable[[], object]) -> object:
+        seconds.append(most)
+        return within(most, function)
+
+    def looked_up(*asked: Any, **more: Any) -> Any:
+        assert threading.current_thread() is not threading.main_thread()
+        return look_up(*asked, **more)
+
+    monkeypatch.setattr(checkpoint, "_within", noted)
+    monkeypatch.setattr(socket, "getaddrinfo", looked_up)
+    return seconds
+
+
+def test_offline_is_said_at_once(waits: list[float]) -> None:
     for model in ("qwen3-vl-30b", "Qwen/Qwen2.5-VL-7B-Instruct"):
-        began = time.monotonic()
         with pytest.raises(ConfigError, match="HF_HUB_OFFLINE") as caught:
             find(model)
-        assert time.monotonic() - began < 2
         for way in ("hf download Qwen/", "--model", "chronoprep models", "--prompt"):
             assert way in str(caught.value.hint)
+    assert waits == []
 
 
 def use_hub(endpoint: str, cache: Path, patch: pytest.MonkeyPatch) -> None:
@@ -139,20 +161,19 @@ def use_hub(endpoint: str, cache: Path, patch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("network", ["refuses", "names nothing", "is silent"])
 def test_a_hub_that_is_out_of_reach_is_given_up_within_two_seconds(
-    network: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    network: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, waits: list[float]
 ) -> None:
-    listener = socket.create_server(("127.0.0.1", 0))  # takes connections, never answers
+    listener = socket.socket()  # refuses connections until it listens
+    listener.bind(("127.0.0.1", 0))
     use_hub(f"http://127.0.0.1:{listener.getsockname()[1]}", tmp_path, monkeypatch)
-    if network == "refuses":
-        listener.close()
-    elif network == "names nothing":
-        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: time.sleep(30))
-    else:
+    if network == "names nothing":
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: Event().wait())
+    elif network == "is silent":
+        listener.listen()
         monkeypatch.setattr(constants, "HF_HUB_ETAG_TIMEOUT", 1)
-    began = time.monotonic()
     with listener, pytest.raises(ConfigError, match="can't be reached") as caught:
         find("Qwen/Qwen3-VL-4B-Instruct")
-    assert time.monotonic() - began < 2
+    assert 0 < sum(waits) <= 2
     assert "--prompt" in str(caught.value.hint)
 
 
@@ -214,11 +235,11 @@ def hub(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
         def log_message(self, *_: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        use_hub(f"http://127.0.0.1:{server.server_port}", tmp_path / "cache", monkeypatch)
-        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    server = Quiet(("127.0.0.1", 0), Handler)
+    use_hub(f"http://127.0.0.1:{server.server_port}", tmp_path / "cache", monkeypatch)
+    monkeypatch.setattr(checkpoint, "CONNECT_SECONDS", HANGS)
+    with serving(server):
         yield state
-        server.shutdown()
 
 
 def test_a_model_is_found_downloaded_and_found_again(

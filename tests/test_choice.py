@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ CARDS = {"uuid,memory.total": "GPU-a, 81559\nGPU-b, 81559", "compute_cap": "9.0\
 
 
 @pytest.fixture
-def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
     """Put a driver with these answers on PATH, and an installed vLLM of a version."""
 
     def put(cards: dict[str, str] = CARDS, version: str | None = None) -> None:
@@ -43,7 +43,8 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., No
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.delitem(sys.modules, "vllm", raising=False)
     choice._vllm.cache_clear()
-    return put
+    yield put
+    choice._vllm.cache_clear()
 
 
 def found(model: Path, **settings: Any) -> vlm.Model:
@@ -75,6 +76,7 @@ def test_vllm_runs_what_it_knows_on_gpus_that_it_works_with(
     [
         ({}, "0.32.0", "without an NVIDIA GPU"),
         (CARDS, None, "pip install 'chronoprep[vllm]'"),
+        (CARDS, None, "by --engine ray, each of the 2 GPUs has a copy"),
         (CARDS, "0.32.0+cpu", "pip install 'chronoprep[vllm]'"),
         (CARDS | {"compute_cap": "9.0\n6.1"}, "0.32.0", "a GPU here has 6.1"),
         (CARDS | {"uuid,memory.total": "GPU-a, 1"}, "0.32.0", "more than the GPUs hold"),
@@ -91,6 +93,7 @@ def test_transformers_says_why_it_is_not_vllm(
     model = found(tiny("qwen3_vl"))
     assert model.backend == "transformers"
     assert words in model.how
+    assert ("--engine ray" in model.how) == (cards.get("uuid,memory.total", "").endswith("81559"))
 
 
 def test_a_run_says_in_one_line_what_it_took_and_another_backend_has_nothing_to_do(

@@ -23,7 +23,7 @@ from chronoprep.dataset import Dataset, Review
 from chronoprep.dataset.index import FILE as INDEX
 from chronoprep.labels.prompts import load_prompts
 from chronoprep.labels.recipe import Recipe
-from conftest import EXAMPLES, Model, Result, label_of, photo, text_of, write_pairs
+from conftest import EXAMPLES, HANGS, Model, Result, label_of, photo, text_of, write_pairs
 from trainer import read_dataset, read_video
 
 Run = Callable[..., Result]
@@ -659,7 +659,7 @@ def test_ctrl_c_ends_the_wait_for_a_server_that_says_nothing() -> None:
         assert process.stdout.readline() == "asked\n"
         process.send_signal(signal.SIGINT)
         try:
-            assert "KeyboardInterrupt" in process.communicate(timeout=30)[1]
+            assert "KeyboardInterrupt" in process.communicate(timeout=HANGS)[1]
         finally:
             process.kill()
 

@@ -17,6 +17,7 @@ from PIL import Image, ImageCms
 
 from chronoprep.config import ImageSettings, Settings, VideoSettings
 from chronoprep.data import Pair
+from chronoprep.images.decode import says_srgb
 from chronoprep.images.inspection import inspect
 from chronoprep.images.load import load_image, load_pair
 from chronoprep.mp4 import Sample
@@ -402,6 +403,17 @@ def test_videos_and_digests_follow_the_setting(tmp_path: Path, run: Run) -> None
         assert run(*command, *flags).json[1]["skipped"] == 1
         for frame in read_video(Path("data/videos/a.mp4")):
             assert np.abs(frame - np.asarray(wanted, float)).max() <= LEVELS
+
+
+def test_a_profile_is_found_behind_what_looks_like_pixels(tmp_path: Path) -> None:
+    image, profile, _ = PROFILED["Adobe RGB"]
+    data = save(tmp_path / "a.jpg", image, profile).read_bytes()
+    thumbnail = b"\xff\xeb\0\x08\xff\xda\xff\xd9\0\0"
+    for more in (b"", thumbnail, b"\xff" + thumbnail, b"\xff\xff" + thumbnail):
+        assert not says_srgb(data[:2] + more + data[2:], "a.jpg")
+    image.save(tmp_path / "plain.jpg")
+    data = (tmp_path / "plain.jpg").read_bytes()
+    assert says_srgb(data[:2] + thumbnail + data[2:], "plain.jpg")
 
 
 def test_only_srgb_jpegs_are_copied(tmp_path: Path) -> None:

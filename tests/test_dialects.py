@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import json
 import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import pytest
 from hypothesis import given, settings
@@ -193,7 +195,7 @@ SHAPES = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=300)
 @given(SHAPES | st.binary(max_size=60))
 def test_whatever_comes_is_read(shape: object) -> None:
     body = shape if isinstance(shape, bytes) else json.dumps(shape).encode()
@@ -426,7 +428,7 @@ def test_a_redirect_takes_images_to_no_other_server(server: Server) -> None:
 
 
 def seen(handler: Handler, request: dict[str, Any], text: str = "", **more: Any) -> None:
-    caption = text or f"Add hat number {abs(hash(str(request['messages']))) % 10_000}"
+    caption = text or f"Add hat number {crc32(json.dumps(request['messages']).encode()) % 10_000}"
     send(handler, said(caption, **more))
 
 
@@ -489,16 +491,18 @@ def test_what_a_request_went_without_is_on_record(run: Run, tmp_path: Path, serv
 def test_a_server_that_refuses_all_stops_the_run(
     answer: Answer, words: str, remedy: str, run: Run, tmp_path: Path, server: Server
 ) -> None:
-    """Many pairs, 32 in flight: few requests, no pair to blame."""
+    """Many pairs, 32 in flight: few requests, no pair to blame.
+
+    More than the 8 may be answered before the run looks, by as many as are in flight, twice.
+    """
     server.answer = answer
-    count = 300 if "mm" in remedy else 40
-    pairs = write_pairs(tmp_path / "pairs", [f"p{i:03}" for i in range(count)], (24, 18))
+    pairs = write_pairs(tmp_path / "pairs", [f"p{i:03}" for i in range(150)], (24, 18))
     result = run("caption", pairs, "-d", "data", "--endpoint", server.endpoint, "--concurrency", 32)
     assert result.code == 1
     assert "The first 8 pairs fail for one cause" in result.stderr
     assert words in result.stderr
     assert remedy in result.stderr
-    assert len(server.asked) <= 40
+    assert len(server.asked) < 80
     journal = Path("data/labels.jsonl")
     assert not journal.exists() or "failure" not in journal.read_text()
 
@@ -506,8 +510,10 @@ def test_a_server_that_refuses_all_stops_the_run(
 def test_a_server_that_begins_to_refuse_stops_the_run_later(
     run: Run, tmp_path: Path, server: Server
 ) -> None:
+    numbers = itertools.count(1)
+
     def answer(handler: Handler, request: dict[str, Any]) -> None:
-        if len(server.asked) > 20:
+        if next(numbers) > 20:
             return send(handler, error("the licence has ended"), 400)
         return seen(handler, request)
 
@@ -518,9 +524,13 @@ def test_a_server_that_begins_to_refuse_stops_the_run_later(
     assert result.code == 1
     assert "32 pairs in a row fail for one cause" in result.stderr
     assert "the licence has ended" in result.stderr
-    assert len(server.asked) <= 20 + 32 + 8
-    assert "failure" not in Path("data/labels.jsonl").read_text()
+    assert len(server.asked) < 90
+    journal = Path("data/labels.jsonl").read_text()
+    assert "failure" not in journal
+    kept = journal.count('"kind":"label"')
+    assert 20 - 3 <= kept <= 20, "but for what is in flight when the run stops"
     server.answer = seen
     again = run(*ask, "--json")
     assert again.code == 0
-    assert (again.json[1]["done"], again.json[1]["skipped"]) == (80, 20), "nothing is lost"
+    counts = again.json[1]["done"], again.json[1]["skipped"]
+    assert counts == (100 - kept, kept), "nothing is lost"

@@ -6,7 +6,7 @@ import io
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from chronoprep.data import Remote
 from chronoprep.errors import BackendError, PairError
 from chronoprep.images.load import load_image
 from conftest import photo
+from odd_server import Quiet, serving
 from test_cli import Run
 
 
@@ -39,9 +40,7 @@ class Web:
 
 
 @pytest.fixture
-def web(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Web]:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
+def web() -> Iterator[Web]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             site.asked.append(self.path)
@@ -63,12 +62,11 @@ def web(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Web]:
 
         def log_message(self, *_: Any) -> None: ...
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
-        site = Web(f"http://127.0.0.1:{http.server_port}")
-        threading.Thread(target=http.serve_forever, daemon=True).start()
+    http = Quiet(("127.0.0.1", 0), Handler)
+    site = Web(f"http://127.0.0.1:{http.server_port}")
+    with serving(http):
         yield site
         site.closed.set()
-        http.shutdown()
 
 
 def load(url: str) -> Image.Image:
@@ -148,10 +146,10 @@ def test_an_address_that_moved_is_followed_on_the_web_only(web: Web, tmp_path: P
 
 
 def test_a_download_has_an_end(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("chronoprep.images.downloads._DEADLINE", 0.2)
-    with pytest.raises(PairError, match=r"slow\.png: can't download it: not done after"):
-        load(f"{web.address}/slow.png")
-    monkeypatch.undo()
+    with monkeypatch.context() as soon:
+        soon.setattr("chronoprep.images.downloads._DEADLINE", 0.2)
+        with pytest.raises(PairError, match=r"slow\.png: can't download it: not done after"):
+            load(f"{web.address}/slow.png")
     monkeypatch.setattr("chronoprep.images.downloads._MOST", len(png()) - 1)
     with pytest.raises(PairError, match=r"big\.png: larger than"):
         load(f"{web.address}/big.png")

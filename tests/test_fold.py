@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chronoprep.config import Settings
@@ -36,6 +36,7 @@ from chronoprep.labels.labeller import Labelled
 from chronoprep.labels.prompts import Prompts, parse
 from chronoprep.labels.recipe import LabelTask, Recipe, plan
 from chronoprep.workflows.label import events_of
+from conftest import HANGS
 
 PAIR = Pair("a", "a.png", "b.png")
 IMAGES = {"A": "a" * 32, "B": "b" * 32}
@@ -137,7 +138,7 @@ def answered(task: LabelTask, number: int, at: str, went: str) -> Outcome[Labell
 
 
 @given(st.lists(step, max_size=14))
-@settings(max_examples=10_000, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=10_000)
 def test_any_history_comes_to_what_ten_lines_say(history: list[Any]) -> None:
     events: list[Event] = []
     lines: list[str] = []
@@ -332,7 +333,7 @@ any_event = st.one_of(
 
 
 @given(st.lists(any_event, max_size=6), st.lists(any_event, max_size=6))
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 def test_an_undo_takes_back_the_last_review_and_nothing_else(
     before: list[Event], after: list[Event]
 ) -> None:
@@ -409,7 +410,7 @@ def test_of_two_who_decide_on_what_they_saw_only_the_first_is_written(tmp_path: 
     )
     command = [sys.executable, "-c", script, str(tmp_path / "data")]
     asked = [subprocess.Popen([*command, name], stdout=subprocess.PIPE) for name in "pq"]
-    won = [int(process.communicate(timeout=60)[0]) for process in asked]
+    won = [int(process.communicate(timeout=HANGS)[0]) for process in asked]
     reviews = [e for e in Dataset(tmp_path / "data").journal.events("a") if isinstance(e, Review)]
     assert [sum(r.reviewer == name for r in reviews) for name in "pq"] == won
     assert sum(won) >= 40, "there is always one who gets through"

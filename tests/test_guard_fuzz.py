@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chronoprep.config import LabelSettings
@@ -85,14 +85,6 @@ def grown(draw: st.DrawFn) -> str:
     return draw(some) + body + draw(some)
 
 
-fuzzed = settings(
-    deadline=None,
-    derandomize=True,
-    database=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-)
-
-
 @pytest.mark.parametrize(
     "text", ["1. Add a hat" + "\n" * 40 + "x", "- Add a hat" + "\n" * 40 + "x"]
 )
@@ -132,7 +124,7 @@ def test_what_made_work_grow_faster_than_the_text(text: str) -> None:
             pattern.search(text)
 
 
-@settings(fuzzed, max_examples=30)
+@settings(max_examples=30)
 @given(grown())
 def test_no_text_makes_a_pattern_hang(text: str) -> None:
     with unless_it_hangs():
@@ -146,7 +138,7 @@ def test_no_text_makes_a_pattern_hang(text: str) -> None:
 ANSWERS = [text for _, text in CAPTION_FAULTS + COT_FAULTS] + GOOD_CAPTIONS + INNOCENT_CAPTIONS
 
 
-@settings(fuzzed, max_examples=400)
+@settings(max_examples=400)
 @given(
     st.lists(st.sampled_from(FRAGMENTS + ANSWERS) | st.text(max_size=9), max_size=12).map("".join)
 )

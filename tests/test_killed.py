@@ -26,7 +26,7 @@ from chronoprep.dataset import Dataset
 from chronoprep.files import file_names
 from chronoprep.video import read_frames
 from chronoprep.workflows import embed_prompts, write_synthetic
-from conftest import text_of
+from conftest import HANGS, text_of
 
 # A server that has imported everything forks each run in a moment, so that kills hit the work.
 SERVER = multiprocessing.get_context("forkserver")
@@ -84,7 +84,7 @@ def started(
 def finished(run: Callable[[Path, Path, int | None], None], one: Path, other: Path) -> None:
     """A run that nobody disturbs."""
     process = started(run, one, other)
-    process.join(120)
+    process.join(HANGS)
     assert process.exitcode == 0
 
 
@@ -169,7 +169,7 @@ def test_a_killed_run_is_finished_by_the_next(
                     time.sleep(0.001)
                 process.join(chance.choice([0, 0, chance.uniform(0, 0.1)]))
                 process.kill()
-            process.join(120)
+            process.join(HANGS)
             partial += 0 < written(folder) < rows
             ends = random_moments or number == kills
             if ends:
@@ -225,7 +225,7 @@ def test_a_killed_prepare_is_finished_by_the_next(
     pairs, wanted, _ = calm
     for last in (1, 3, 6, 1):
         process = started(prepare, pairs, tmp_path / "data", last)
-        process.join(120)
+        process.join(HANGS)
         assert process.exitcode == -signal.SIGKILL
     finished(prepare, pairs, tmp_path / "data")
     assert content(tmp_path / "data") == wanted
@@ -244,7 +244,7 @@ def test_prepare_killed_at_any_moment_is_finished_by_the_next(
         process = started(prepare, pairs, folder)
         process.join(chance.uniform(0, seconds))
         process.kill()
-        process.join(120)
+        process.join(HANGS)
         there = [name for name in ("labels.jsonl", "videos", "metadata.csv")
                  if (folder / name).exists()]  # fmt: skip
         stages[there[-1] if there else "nothing"] += process.exitcode == -signal.SIGKILL

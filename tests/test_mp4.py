@@ -101,7 +101,7 @@ def test_pixels_that_flip_are_found_where_the_sample_looks(
 
     def breaking(frames: list[object], path: Path, *rest: object) -> None:
         encode(frames, path, *rest)  # type: ignore[arg-type]
-        path.write_bytes(flipped_pixels(path.read_bytes(), random.Random()))
+        path.write_bytes(flipped_pixels(path.read_bytes(), random.Random(0)))
 
     monkeypatch.setattr(video, "_encode", breaking)
     run("pair2video", pairs, "-d", "data", "--check", check)

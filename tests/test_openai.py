@@ -30,7 +30,7 @@ from chronoprep.images.load import load_pair, pictures
 from chronoprep.vlm import openai_backend
 from chronoprep.vlm.endpoint import ServedModel, base_url, choose, url
 from chronoprep.vlm.openai_backend import IMAGE_BYTES, OpenAIVLM, data_url
-from conftest import Result, label_of, photo, write_pairs
+from conftest import HANGS, Result, label_of, photo, write_pairs
 from fault_server import DECLINED, FATAL, FILTERED, LONG, REFUSED, caption_of, cot_of, fingerprint
 
 LIMIT = {"finish_reason": "length"}
@@ -72,23 +72,23 @@ def counts(text: str) -> tuple[int, int, int]:
 def chronoprep(*args: object, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "chronoprep", *(str(arg) for arg in args)],
-        capture_output=True, text=True, check=False, timeout=240, env=os.environ | environment,
+        capture_output=True, text=True, check=False, timeout=HANGS, env=os.environ | environment,
     )  # fmt: skip
 
 
 def test_faults_and_a_server_that_dies_cost_no_pair(tmp_path: Path, fault_server: Start) -> None:
-    pairs, data = small_pairs(tmp_path / "pairs", 500), tmp_path / "data"
-    ask = ("caption", pairs, "-d", data, "--generate-cot", "--request-timeout", 1, "--endpoint")
-    stopped = chronoprep(*ask, fault_server("--faults", 0.2, "--die-after", 500))
+    pairs, data = small_pairs(tmp_path / "pairs", 300), tmp_path / "data"
+    ask = ("caption", pairs, "-d", data, "--generate-cot", "--request-timeout", 5, "--endpoint")
+    stopped = chronoprep(*ask, fault_server("--faults", 0.2, "--die-after", 300))
     assert stopped.returncode == 1
     assert "the server fails" in stopped.stderr
     assert "run it again" in stopped.stderr
     done = len(Dataset(data).journal)
-    assert 0 < done < 500
+    assert 0 < done < 300
     again = chronoprep(*ask, fault_server("--faults", 0.2), "--json")
     assert again.returncode == 0, again.stderr
-    assert counts(again.stdout) == (500 - done, done, 0)
-    check_labels(pairs, data, 500)
+    assert counts(again.stdout) == (300 - done, done, 0)
+    check_labels(pairs, data, 300)
 
 
 def sent(path: Path) -> bytes:
@@ -350,7 +350,7 @@ def test_closing_ends_what_is_under_way(fault_server: Start) -> None:
         model.close()
         for future in futures:
             with pytest.raises(BackendError, match="closed"):
-                future.result(timeout=20)
+                future.result(timeout=HANGS)
     model.close()
 
 

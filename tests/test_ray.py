@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 import test_remote
 from chronoprep.dataset import Dataset, Label, Video
 from chronoprep.workflows import write_synthetic
-from conftest import Result, text_of
+from conftest import HANGS, Result, text_of
 from test_remote import endpoint, store  # noqa: F401 - fixtures
 
 pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("default")]
@@ -61,7 +61,7 @@ def labels(folder: Path) -> Counter[str]:
 
 
 def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
-    end = time.monotonic() + 900
+    end = time.monotonic() + HANGS
     while not condition():
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < end
@@ -93,12 +93,12 @@ def test_a_killed_worker_and_a_removed_node_lose_nothing(
     there = len(labels(data))
     wait_for(lambda: len(labels(data)) > there + PAIRS // 8, process)
     cluster.remove_node(more)
-    out, err = process.communicate(timeout=900)
+    out, err = process.communicate(timeout=HANGS)
     assert process.returncode == 0, (out, err)
     assert labels(data) == Counter({f"shapes-{n:04}": 1 for n in range(PAIRS)})
 
     local = started(*command, "-d", "local")
-    assert local.wait(900) == 0
+    assert local.wait(HANGS) == 0
     keys = list(labels(data))
     assert {key: text_of("data", key) for key in keys} == {
         key: text_of("local", key) for key in keys
@@ -112,7 +112,7 @@ def test_two_devices_label_each_pair_once(cluster: Any, drawn: Path, tmp_path: P
                       "--ray-address", cluster.address)  # fmt: skip
     wait_for(lambda: len(labels(tmp_path / "data")) > PAIRS // 4, process)
     assert len(workers()) == 2
-    out, err = process.communicate(timeout=900)
+    out, err = process.communicate(timeout=HANGS)
     assert process.returncode == 0, (out, err)
     assert labels(tmp_path / "data") == Counter({f"shapes-{n:04}": 1 for n in range(PAIRS)})
     cluster.remove_node(node)
@@ -124,7 +124,7 @@ def test_every_stage_of_prepare(cluster: Any, tmp_path: Path, tiny_umt5: Path) -
     on_ray = ("--engine", "ray", "--ray-address", cluster.address)
     for where, more in (("data", on_ray), ("local", ())):
         process = started(*command, "-d", where, *more)
-        out, err = process.communicate(timeout=300)
+        out, err = process.communicate(timeout=HANGS)
         assert process.returncode == 0, (out, err)
     data, local = Path("data"), Path("local")
     assert (data / "metadata.csv").read_bytes() == (local / "metadata.csv").read_bytes()
@@ -140,10 +140,8 @@ def test_every_stage_of_prepare(cluster: Any, tmp_path: Path, tiny_umt5: Path) -
 def test_pairs_and_dataset_in_an_object_store(
     store: Any,  # noqa: F811
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """On a cluster of this machine: what workers write is put into the store with the rest."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     write_synthetic(tmp_path / "few", 6, seed=1, size=64)
     test_remote.uploaded(store, tmp_path / "few", "pairs/set")
     command = ("prepare", "--model", "shapes", "-q")
@@ -152,7 +150,7 @@ def test_pairs_and_dataset_in_an_object_store(
         ("few", "-d", "here"),
     ):
         process = started(*command, *more)
-        out, err = process.communicate(timeout=300)
+        out, err = process.communicate(timeout=HANGS)
         assert process.returncode == 0, (out, err)
     assert test_remote.there(store) == test_remote.here(Path("here"))
 
@@ -163,7 +161,7 @@ def test_a_pair_fails_alone(cluster: Any, tmp_path: Path) -> None:
     broken.write_bytes(b"no picture")
     on_ray = ("--engine", "ray", "--ray-address", cluster.address)
     process = started("pair2video", "few", "-d", "data", *on_ray)
-    out, err = process.communicate(timeout=300)
+    out, err = process.communicate(timeout=HANGS)
     assert process.returncode == 1, (out, err)
     assert "shapes-0002.png" in out + err
     assert "Traceback" not in err
@@ -187,7 +185,7 @@ def test_what_stops_a_run_here_stops_it_there(
     errors = []
     for more in ((), ("--engine", "ray", "--ray-address", cluster.address)):
         process = started(*command, *more)
-        errors.append(process.communicate(timeout=300)[1].splitlines()[-2:])
+        errors.append(process.communicate(timeout=HANGS)[1].splitlines()[-2:])
         assert process.returncode == 1
     assert "all zero" in str(errors[0])
     assert errors[0] == errors[1]
@@ -203,13 +201,13 @@ def test_a_driver_that_is_stopped_goes_on_where_it_was(
     process = started(*command)
     wait_for(lambda: len(labels(tmp_path / "data")) > 2, process)
     process.send_signal(signalled)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=HANGS)
     assert process.returncode == 128 + signalled, (out, err)
     assert "run it again to go on" in err
     there = len(labels(tmp_path / "data"))
     assert 2 < there < PAIRS
     process = started(*command)
-    out, err = process.communicate(timeout=900)
+    out, err = process.communicate(timeout=HANGS)
     assert process.returncode == 0, (out, err)
     assert labels(tmp_path / "data") == Counter({f"shapes-{n:04}": 1 for n in range(PAIRS)})
 
@@ -223,7 +221,7 @@ def test_gpus_are_shared_or_whole(gpus: str, run: Run) -> None:
 def test_more_gpus_than_a_node_has(cluster: Any, drawn: Path) -> None:
     process = started("caption", drawn, "-d", "data", "--model", "shapes", "--engine", "ray",
                       "--ray-address", cluster.address, "--gpus-per-worker", "2")  # fmt: skip
-    _, err = process.communicate(timeout=300)
+    _, err = process.communicate(timeout=HANGS)
     assert process.returncode == 2
     assert "no node of the Ray cluster has more than 0" in err
 
@@ -231,7 +229,7 @@ def test_more_gpus_than_a_node_has(cluster: Any, drawn: Path) -> None:
 def test_a_cluster_that_is_not_there(drawn: Path) -> None:
     process = started("pair2video", drawn, "-d", "data", "--engine", "ray",
                       "--ray-address", "127.0.0.1:1")  # fmt: skip
-    _, err = process.communicate(timeout=300)
+    _, err = process.communicate(timeout=HANGS)
     assert process.returncode == 1
     assert "Ray at 127.0.0.1:1" in err
     assert "ray start --head" in err

@@ -18,6 +18,7 @@ from chronoprep.dataset.journal import append_lines
 from chronoprep.errors import BackendError
 from chronoprep.images import remote
 from chronoprep.pairs import discover
+from chronoprep.workflows import stage
 from conftest import Model, Result, photo, text_of, write_pairs
 
 pytestmark = pytest.mark.filterwarnings("default")
@@ -129,11 +130,8 @@ def test_a_table_may_name_objects(store: Any, tmp_path: Path, run: Run) -> None:
 
 @pytest.mark.usefixtures("model")
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet", "zip"])
-def test_a_table_or_an_archive_in_a_bucket(
-    kind: str, store: Any, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_table_or_an_archive_in_a_bucket(kind: str, store: Any, tmp_path: Path, run: Run) -> None:
     """Its paths start at its place there; images in it come with it."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     local = write_pairs(tmp_path / "local", ["a", "b"], (32, 24))
     table = tmp_path / f"set.{kind}"
     rows = [{"key": name, "source": f"input/{name}.png", "target": f"output/{name}.png"}
@@ -262,6 +260,26 @@ def test_shards_in_a_bucket_put_together(
 
 
 @pytest.mark.usefixtures("model")
+def test_what_a_run_has_done_is_put_there_while_it_is_on(
+    store: Any, tmp_path: Path, run: Run, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    local = write_pairs(tmp_path / "local", ["a", "b", "c"], (32, 24))
+    monkeypatch.setattr(mirror, "_SECONDS", 0)
+    monkeypatch.setattr(stage, "_SECONDS", 0)
+    put: list[int] = []
+
+    def answer(_: str) -> str:
+        put.append(len(store.glob("pairs/data/labels/*.jsonl")))
+        store.invalidate_cache()
+        return "Add a hat"
+
+    model.answer = answer
+    done = run("caption", local, "-d", "s3://pairs/data", "--batch-size", 1)
+    assert done.code == 0, done.stderr
+    assert len(put) == 3
+    assert put[-1] > put[0]
+
+
 def test_what_is_removed_in_the_store_is_put_there_again(
     store: Any, tmp_path: Path, run: Run, machine: Callable[[str], None]
 ) -> None:

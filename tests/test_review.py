@@ -22,7 +22,7 @@ from starlette.testclient import TestClient
 from chronoprep.config import Settings
 from chronoprep.dataset import Dataset, Label, Review, Score
 from chronoprep.dataset.events import text_digest
-from conftest import Result
+from conftest import HANGS, Result
 from fault_server import caption_of, cot_of, fingerprint
 
 Run = Callable[..., Result]
@@ -264,7 +264,7 @@ def own_of(pair: Any) -> str:
 def relabelled(client: TestClient, key: str) -> Any:
     """A pair once the model has answered."""
     pair = decide(client, key, "relabel")
-    late = time.monotonic() + 60
+    late = time.monotonic() + HANGS
     while pair["relabelling"]:
         assert time.monotonic() < late
         time.sleep(0.05)
@@ -453,7 +453,7 @@ def test_a_real_server_listens_on_this_machine_alone_and_ends_by_ctrl_c(
     process, address, token = serve(dataset.folder, "--reviewer", "Ada")
     try:
         assert address.startswith("http://127.0.0.1:")
-        with httpx2.Client(base_url=address) as client:
+        with httpx2.Client(base_url=address, timeout=HANGS) as client:
             assert client.get("/").status_code == 403
             assert client.get("/", params={"token": token}).status_code == 200
             pair = client.get("/api/pair/pair-000").json()
@@ -461,7 +461,7 @@ def test_a_real_server_listens_on_this_machine_alone_and_ends_by_ctrl_c(
             assert client.post("/api/pair/pair-000", json=body).json()["reviewer"] == "Ada"
     finally:
         process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 130
+        assert process.wait(HANGS) == 130
     assert Dataset(dataset.folder).journal.state("pair-000").verdict == "accept"
 
 
@@ -494,7 +494,7 @@ def test_a_server_that_is_killed_has_lost_no_decision_that_it_acknowledged(
         timer = threading.Timer(0.0015 * moment, os.kill, (process.pid, signal.SIGKILL))
         last: dict[str, str] = {}
         try:
-            with httpx2.Client(base_url=address, timeout=10) as client:
+            with httpx2.Client(base_url=address, timeout=HANGS) as client:
                 client.get("/", params={"token": token})
                 for number in range(100_000):
                     if number == 1 + moment % 5:

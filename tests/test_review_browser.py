@@ -15,10 +15,10 @@ import pytest
 
 from browser import Watched, browsing
 from chronoprep.dataset import Dataset, Review, Undo
+from conftest import HANGS
 from test_review import Run, dataset_of, serve
 
 pytestmark = pytest.mark.browser
-SECONDS = 20_000  # milliseconds that anything may take here
 
 
 @contextmanager
@@ -31,7 +31,6 @@ def opened(dataset: Path, *more: str) -> Iterator[Callable[..., Watched]]:
             def page(**context: Any) -> Watched:
                 shown = browser.new_context(viewport={"width": 1440, "height": 900}, **context)
                 watched = Watched(shown, address)
-                watched.page.set_default_timeout(SECONDS)
                 watched.page.goto(f"{address}/?token={token}")
                 watched.page.wait_for_selector("body.ready")
                 return watched
@@ -39,13 +38,13 @@ def opened(dataset: Path, *more: str) -> Iterator[Callable[..., Watched]]:
             yield page
     finally:
         process.send_signal(signal.SIGTERM)
-        process.wait(20)
+        process.wait(HANGS)
 
 
-def wait_for(watched: Watched, script: str, seconds: float = SECONDS / 1000) -> None:
+def wait_for(watched: Watched, script: str) -> None:
     """Until a script comes to something true. (Playwright's own way is an `eval` in the page, which
     the page's policy forbids.)"""
-    late = time.monotonic() + seconds
+    late = time.monotonic() + HANGS
     while not watched.page.evaluate(script):
         assert time.monotonic() < late, f"waited in vain for {script}"
         watched.page.wait_for_timeout(20)
@@ -271,7 +270,7 @@ def test_keys_pressed_quickly_lose_no_decision(tmp_path: Path, run: Run) -> None
         for number in range(60):  # none waits for the page to be done with the one before
             press(one, *("a" if number % 3 else "r2q"), *([] if number % 3 else ["Enter"]))
         decided = "document.querySelector('#progress-text').textContent.startsWith('60 ')"
-        wait_for(one, decided, 120)
+        wait_for(one, decided)
         seconds = time.monotonic() - began
         assert (one.wrong, one.elsewhere) == ([], [])
     journal = Dataset(dataset.folder).journal

@@ -146,6 +146,21 @@ def test_shards_of_other_pairs_are_refused(run: Run, pairs: Path) -> None:
 
 
 @pytest.mark.usefixtures("pairs")
+def test_shards_made_in_different_ways_are_refused(run: Run, model: Model) -> None:
+    shard(run, "caption", 0, 2)
+    shard(run, "caption", 1, 2, "--max-resolution", 64)
+    other = run("merge", "data")
+    assert other.code == 1
+    assert "max_resolution is 1080 in 0/2; 64 in 1/2" in other.stderr
+    assert "same settings" in other.stderr
+    assert not Path("data/labels.jsonl").exists()
+    assert run("merge", "data", "--partial").code == 0
+    shard(run, "caption", 1, 2)
+    assert run("merge", "data").code == 0
+    assert model.calls["caption"] == len(NAMES) + len(known(Path("data/shards/00001-of-00002")))
+
+
+@pytest.mark.usefixtures("pairs")
 def test_shards_begin_with_what_the_dataset_knows(run: Run, model: Model) -> None:
     """A dataset that was begun in one piece goes on in shards, stage by stage."""
     assert run("caption", "pairs", "-d", "data", "--limit", "5").code == 0

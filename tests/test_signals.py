@@ -152,7 +152,10 @@ def test_a_signal_while_it_starts_is_quiet() -> None:
                 pass
         else:
             time.sleep(0.5)
-        process.send_signal(getattr(signal, name))
-        _, said = process.communicate(timeout=60)
-        assert process.returncode in (code, 0)
+        number = getattr(signal, name)
+        process.send_signal(number)
+        printed, said = process.communicate(timeout=60)
         assert "Traceback" not in said
+        # On a busy machine it had ended before: then Python dies of it plainly.
+        ended = printed.endswith("or a folder.\n")
+        assert process.returncode == code or (ended and process.returncode in (0, -number))

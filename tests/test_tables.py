@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -31,6 +31,7 @@ from chronoprep.images.sources import content_digest, read_source
 from chronoprep.pairs import Discovery
 from chronoprep.pairs.columns import presets
 from chronoprep.pairs.hub import fetched, open_stream, spool
+from odd_server import Quiet, serving
 from test_cli import Run
 from test_pairs import find, make
 from trainer import read_dataset
@@ -214,20 +215,16 @@ def test_a_public_dataset_by_name_and_by_recognition(preset: str, tmp_path: Path
 def server(tmp_path: Path) -> Iterator[str]:
     (tmp_path / "web").mkdir()
 
-    class Quiet(SimpleHTTPRequestHandler):
+    class Handler(SimpleHTTPRequestHandler):
         def log_message(self, *_: Any) -> None: ...
 
-    handler = partial(Quiet, directory=str(tmp_path / "web"))
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as http:
-        threading.Thread(target=http.serve_forever, daemon=True).start()
+    handler = partial(Handler, directory=str(tmp_path / "web"))
+    http = Quiet(("127.0.0.1", 0), handler)
+    with serving(http):
         yield f"http://127.0.0.1:{http.server_port}"
-        http.shutdown()
 
 
-def test_pico_banana_names_its_sources_by_address(
-    tmp_path: Path, server: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+def test_pico_banana_names_its_sources_by_address(tmp_path: Path, server: str) -> None:
     lines = []
     for n, text in enumerate(("hat", "dog", "gone"), 1):
         if text != "gone":

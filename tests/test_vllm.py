@@ -33,7 +33,7 @@ from chronoprep.dataset import Dataset
 from chronoprep.errors import BackendError, PairError
 from chronoprep.labels.captioning import View, label
 from chronoprep.labels.prompts import load_prompts
-from conftest import label_of, photo, write_pairs
+from conftest import HANGS, label_of, photo, write_pairs
 from tiny_checkpoints import build_vlm
 
 pytestmark = [
@@ -177,7 +177,7 @@ def test_so_does_its_server(
 
 
 def wait_for(address: str, server: subprocess.Popen[bytes], log: Path) -> None:
-    for _ in range(600):
+    for _ in range(2 * HANGS):
         assert server.poll() is None, log.read_text()[-3000:]
         try:
             with urllib.request.urlopen(address, timeout=5):
@@ -308,13 +308,11 @@ def test_an_engine_that_is_killed_ends_the_run(model: Path) -> None:
         for child in psutil.Process().children(recursive=True):
             if "EngineCore" in child.name():
                 child.kill()
-        began = time.monotonic()
-        ends = [future.exception(timeout=30) for future in futures]
+        ends = [future.exception(timeout=HANGS) for future in futures]
         assert all(isinstance(end, BackendError) for end in ends if end is not None)
         assert any(ends)
         with pytest.raises(BackendError):
             engine.generate(chats)
-        assert time.monotonic() - began < 30
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGKILL, 1)])
@@ -338,9 +336,7 @@ def test_an_engine_that_ends_while_it_starts(
         time.sleep(0.1)
     (engine,) = engines()
     os.killpg(run.pid, number) if number == signal.SIGTERM else engine.kill()
-    began = time.monotonic()
-    _, said = run.communicate(timeout=60)
-    assert time.monotonic() - began < 30
+    _, said = run.communicate(timeout=HANGS)
     assert run.returncode == code, said
     assert ("vLLM does not start" in said) == (code == 1)
     assert not engine.is_running() or engine.status() == psutil.STATUS_ZOMBIE

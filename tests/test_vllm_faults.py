@@ -18,6 +18,7 @@ from chronoprep.config import VLMSettings
 from chronoprep.data import Completion, Likelihood, Turn
 from chronoprep.errors import BackendError
 from chronoprep.vlm.choice import Spread
+from conftest import HANGS
 
 BACKEND = "chronoprep.vlm.vllm_backend"
 
@@ -152,7 +153,7 @@ def test_all_that_wait_hear_of_an_engine_that_dies(engine: Any) -> None:
         thread.start()
     ask("die")
     for thread in threads:
-        thread.join(20)
+        thread.join(HANGS)
     assert said == 5 * ["vLLM failed: EngineCore encountered an issue."], "one waits for ever"
     ask("stop")  # no later one is asked
     engine.close()
@@ -175,5 +176,5 @@ def test_closing_ends_what_waits(engine: Any) -> None:
     for _ in range(2):
         engine.close()
     for thread in threads:
-        thread.join(20)
+        thread.join(HANGS)
     assert len(said) == 4

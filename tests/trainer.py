@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import pickle
 import warnings
 from dataclasses import dataclass
@@ -60,6 +61,17 @@ def is_refused(folder: Path, key: str, *, video: bool = True) -> str | None:
     Args:
         video: Whether to read that, too, which takes some processes.
     """
+    with warnings.catch_warnings():
+        # Of a video that can't be read, imageio leaves the pipes to the garbage collector. That has
+        # to come by here: later, another test would be blamed for them.
+        warnings.simplefilter("ignore", ResourceWarning)
+        try:
+            return _refusal(folder, key, video=video)
+        finally:
+            gc.collect()
+
+
+def _refusal(folder: Path, key: str, *, video: bool) -> str | None:
     table = pandas.read_csv(folder / "metadata.csv")
     rows = [table.iloc[number].to_dict() for number in range(len(table))]
     row = next(row for row in rows if row["key"] == key)

@@ -11,6 +11,8 @@ from chronoprep.errors import ConfigError
 
 # What a GPU's driver leaves in /dev: NVIDIA, AMD, Windows' subsystem for Linux.
 GPU_DEVICES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
+# A driver that no program keeps awake wakes its GPUs first, one after the other.
+_DRIVER_SECONDS = 60
 
 
 def check(needed: int, device: str, what: str) -> None:
@@ -73,7 +75,9 @@ def _nvidia(fields: str) -> list[list[str]]:
         return []
     query = ["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader,nounits"]
     try:
-        result = subprocess.run(query, capture_output=True, text=True, timeout=5, check=True)
+        result = subprocess.run(
+            query, capture_output=True, text=True, timeout=_DRIVER_SECONDS, check=True
+        )
     except (OSError, subprocess.SubprocessError):
         return []
     return [line.replace(" ", "").split(",") for line in result.stdout.splitlines()]

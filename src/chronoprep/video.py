@@ -145,7 +145,8 @@ def copy_video(
             _mux(files, size, temporary)
             packets = _two_packets(temporary, "mjpeg", size, path.name)
             decoded = sample.holds(path.stem, "copy", size, form, other_form)
-            if packets != files or (decoded and not _decodes(packets, size)):
+            same = all(bytes(got) == file for got, file in zip(packets, files, strict=True))
+            if not same or (decoded and not _decodes(packets, size)):
                 raise PairError(f"{path.name}: does not decode to the two JPEG files")
     except PairError:
         return "damaged"
@@ -172,8 +173,8 @@ def _jpeg(data: bytes) -> tuple[tuple[int, int], Hashable]:
         raise PairError("not JPEG") from None
     if orientation != 1:
         raise PairError("EXIF orientation")  # some readers apply it and some do not
-    # Behind the last scan; with the end missing, Pillow refuses what others show half grey.
-    if data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):
+    # No scan behind its end; with the end missing, Pillow refuses what others show half grey.
+    if data.find(b"\xff\xda", max(0, data.rfind(b"\xff\xd9"))) >= 0:
         raise PairError("cut off")
     if image.mode == "L":
         return image.size, image.mode

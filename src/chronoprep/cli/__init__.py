@@ -15,17 +15,18 @@ except KeyboardInterrupt:  # in the moment before
 
 def main() -> None:
     """The `chronoprep` console script."""
-    with signals.handled(signals.stop):
-        for stream in (sys.stdout, sys.stderr):
-            # A terminal that can't show a character must not end a run.
-            if isinstance(stream, io.TextIOWrapper):
-                stream.reconfigure(errors="backslashreplace")
-        try:
-            with written_out():
-                app()
-        finally:
-            if signals.caught():
-                signals.finish(signals.exit_code())
+    # To the end of the process: as Python leaves, a signal would print a traceback.
+    signals.handle(signals.stop)
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that can't show a character must not end a run.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        with written_out():
+            app()
+    finally:
+        if signals.caught():
+            signals.finish(signals.exit_code())
 
 
 __all__ = ["app", "main"]

@@ -99,7 +99,9 @@ def caption(
         return call.over_dataset(workflows.caption_pairs, "labels.jsonl", with_cot=generate_cot)
     if call.dry_run:
         return render.of_text(f"Would caption {images[0]} → {images[1]}.", {"todo": 1})
-    label = workflows.label_one(*images, call.settings, with_cot=generate_cot)
+    label = workflows.label_one(
+        *images, call.settings, with_cot=generate_cot, reporter=call.reporter
+    )
     return _written(label, call, with_cot=generate_cot)
 
 
@@ -128,7 +130,9 @@ def cot(
         )
     if call.dry_run:
         return render.of_text(f"Would expand {caption!r}.", {"todo": 1})
-    label = workflows.label_one(*images, call.settings, with_cot=True, caption=caption)
+    label = workflows.label_one(
+        *images, call.settings, with_cot=True, caption=caption, reporter=call.reporter
+    )
     return _written(label, call, with_cot=True)
 
 
@@ -435,7 +439,7 @@ def enhance(
         )
     if call.dry_run:
         return render.of_text(f"Would enhance {prompt!r}.", {"todo": 1})
-    text = enhance_one(image, prompt, call.settings)
+    text = enhance_one(image, prompt, call.settings, reporter=call.reporter)
     if file is not None and str(file) != "-":
         from chronoprep import workflows
 
@@ -585,4 +589,5 @@ def doctor(call: Call) -> Answer:
     from chronoprep.cli import render
     from chronoprep.workflows.doctor import examine
 
+    call.reporter.say("Trying what this machine has …")
     return render.of_abilities(list(examine(call.settings, Path.cwd())))

@@ -13,7 +13,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NoReturn
+from typing import Any, NoReturn
 
 GRACE = 5.0  # seconds for what is under way
 _SIGNALS = [getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, n)]
@@ -22,14 +22,22 @@ _caught: list[int] = []
 _working = threading.Event()
 
 
+def handle(handler: Callable[[int, object], None]) -> dict[int, Any]:
+    """Have signals handled so from here on; those that are to be ignored, as by `nohup`, stay so.
+
+    Returns:
+        How they were handled before.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    heard = [n for n in _SIGNALS if signal.getsignal(n) not in (signal.SIG_IGN, None)]
+    return {number: signal.signal(number, handler) for number in heard}
+
+
 @contextmanager
 def handled(handler: Callable[[int, object], None]) -> Iterator[None]:
-    """Have signals handled so; those that are to be ignored, as by `nohup`, stay so."""
-    before = {}
-    if threading.current_thread() is threading.main_thread():
-        for number in _SIGNALS:
-            if signal.getsignal(number) not in (signal.SIG_IGN, None):
-                before[number] = signal.signal(number, handler)
+    """Have signals handled so meanwhile."""
+    before = handle(handler)
     try:
         yield
     finally:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
@@ -31,6 +32,7 @@ from chronoprep.files import TEMPORARY, cache, locked, make_folder, replacing
 from chronoprep.images.remote import fetch, objects, put
 
 _PARTS = "labels"  # beside a journal in a store, where the journal itself would be
+_SECONDS = 60.0  # between two pushes
 _LAST = (INDEX, "shard.json", CSV)  # written last, in this order
 
 
@@ -65,6 +67,7 @@ class Mirror:
         self.folder = place / PurePosixPath(self.address).name
         self._note = place / "known.json"
         self._known = _Known()
+        self._due = time.monotonic() + _SECONDS
         make_folder(self.folder)
         with suppress(OSError, ValueError, TypeError, RecursionError):  # else all is looked at anew
             self._known = _Known(**json.loads(self._note.read_text(encoding="utf-8")))
@@ -153,6 +156,20 @@ class Mirror:
             for path, look in new.items():
                 self._known.files[self._name(path)] = (look, there.get(self._name(path), ""))
             self._save()
+
+    def push_if_due(self) -> None:
+        """Push once a minute; where the store is slow or large, so rarely that it takes a tenth of
+        the time at most.
+
+        Raises:
+            BackendError: It can't be put.
+        """
+        began = time.monotonic()
+        if began < self._due:
+            return
+        self.push()
+        ended = time.monotonic()
+        self._due = ended + max(_SECONDS, 9 * (ended - began))
 
     def _files(self) -> list[Path]:
         found = (path for path in self.folder.rglob("*") if path.is_file())

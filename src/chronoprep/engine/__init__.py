@@ -57,4 +57,4 @@ def run_as_asked(
     """Do tasks where the settings say: as `run` or as `run_on_ray`."""
     if settings.engine == "ray" and needs != "nothing":
         return run_on_ray(worker, tasks, settings, needs, only_here=only_here)
-    return run(worker, tasks)
+    return run(worker, tasks, waits=needs == "disk")

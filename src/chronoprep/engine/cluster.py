@@ -30,8 +30,8 @@ from chronoprep.errors import BackendError, ChronoprepError, ConfigError
 if TYPE_CHECKING:
     import pyarrow
 
-Needs = Literal["nothing", "cpu", "gpu"]
-"""What a worker wants of a machine; with nothing, it is not worth a journey."""
+Needs = Literal["nothing", "disk", "cpu", "gpu"]
+"""What a worker wants of a machine most; with nothing, it is not worth a journey."""
 
 K = TypeVar("K", bound=Keyed)
 U = TypeVar("U")

@@ -84,14 +84,21 @@ class Working(Protocol[Task_contra, Value]):
         ...
 
 
-def run(worker: Worker[K, U] | Callable[[K], U], tasks: Iterable[K]) -> Iterator[list[Outcome[U]]]:
+def run(
+    worker: Worker[K, U] | Callable[[K], U], tasks: Iterable[K], *, waits: bool = False
+) -> Iterator[list[Outcome[U]]]:
     """Do tasks; outcomes come as they are ready, a function's in the order of its tasks. Where the
-    run is to stop, there are no further ones once what is under way is done."""
+    run is to stop, there are no further ones once what is under way is done.
+
+    Args:
+        waits: Whether a function waits for the disk longer than it computes.
+    """
     tasks = _begun(until_stopped(tasks))
     try:
         if callable(worker):
-            # One more than there are cores, for one of them waits for the disk.
-            for outcome in mapped(worker, tasks, key=lambda task: task.key, workers=cores() + 1):
+            # Those that wait for the disk leave their cores to others.
+            workers = cores() + (8 if waits else 1)
+            for outcome in mapped(worker, tasks, key=lambda task: task.key, workers=workers):
                 yield [outcome]
         else:
             with worker.opened() as work:

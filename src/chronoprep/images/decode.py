@@ -82,13 +82,26 @@ def is_image(data: bytes, name: str) -> bool:
 
 def says_srgb(data: bytes, name: str) -> bool:
     """Whether an image's numbers are sRGB's; what can't be read says nothing else."""
-    if data.startswith(b"\xff\xd8") and b"ICC_PROFILE" not in data and b"Exif" not in data:
-        return True  # most JPEG files, quickly
+    if data.startswith(b"\xff\xd8"):
+        head = _before_the_scan(data)
+        if b"ICC_PROFILE" not in head and b"Exif" not in head:
+            return True  # most JPEG files, quickly
     try:
         with opened(data, name) as image:
             return is_srgb(space_of(image, data))
     except Exception:  # Pillow's plugins raise nearly any on a damaged header
         return True
+
+
+def _before_the_scan(data: bytes) -> bytes:
+    """A JPEG file's segments before its pixels; all of it where they can't be told apart."""
+    at = 2
+    while data[at : at + 1] == b"\xff":
+        if data[at + 1 : at + 2] == b"\xda":
+            return data[:at]
+        filled = data[at + 1 : at + 2] == b"\xff"
+        at += 1 if filled else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return data
 
 
 def decoded(

@@ -69,7 +69,10 @@ def choose(config: Mapping[str, object], needed: int | None, device: str) -> Cho
     obstacle = _obstacle(config, needed, gpus)
     if obstacle is None:
         return Choice("vllm", f"by vLLM on {len(gpus)} GPU{'s' * (len(gpus) > 1)}")
-    return Choice("transformers", f"by transformers, several times slower than vLLM: {obstacle}")
+    words = f"by transformers, several times slower than vLLM: {obstacle}"
+    if len(gpus) > 1 and needed is not None and needed <= _SHARE * min(gpus):
+        words += f"; by --engine ray, each of the {len(gpus)} GPUs has a copy"
+    return Choice("transformers", words)
 
 
 def _obstacle(config: Mapping[str, object], needed: int | None, gpus: list[int]) -> str | None:

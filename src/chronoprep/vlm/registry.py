@@ -105,6 +105,11 @@ class Model:
         return self.checkpoint.name
 
     @property
+    def loading(self) -> str:
+        """What a user is told before it is loaded."""
+        return f"Loading {self.name} {self.how} …"
+
+    @property
     def preset(self) -> str:
         """The prompt templates that suit it."""
         return preset(self.settings)

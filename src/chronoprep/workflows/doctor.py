@@ -18,7 +18,7 @@ from chronoprep.engine import cores
 from chronoprep.errors import ChronoprepError
 
 # A library that is broken may end the process that imports it, and a large one takes a while.
-_IMPORT_SECONDS = 120
+_IMPORT_SECONDS = 300
 _LEAST_ROOM = 1e9  # bytes
 
 _TORCH = """

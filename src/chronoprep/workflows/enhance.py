@@ -30,8 +30,13 @@ IMAGES = ("image", "input_image", "source")
 WISHES = ("prompt", "input_prompt", "instruction", "caption")
 
 
-def enhance_one(image: Path, wish: str, settings: Settings) -> str:
+def enhance_one(
+    image: Path, wish: str, settings: Settings, *, reporter: Reporter | None = None
+) -> str:
     """The editor's prompt for one image and a wish.
+
+    Args:
+        reporter: Is told which model is loaded.
 
     Raises:
         ConfigError: The wish says nothing, or the model is not to be had.
@@ -42,6 +47,7 @@ def enhance_one(image: Path, wish: str, settings: Settings) -> str:
         raise ConfigError("--prompt is empty.", hint="Say what is to be done to the image.")
     recipe = _recipe(settings)
     recipe.model.check_fits()
+    (reporter or Silent()).say(recipe.model.loading)
     ref = of_path(str(image))
     text = label_one(recipe, LabelTask(image.stem, ref, ref, wish), with_cot=True).answer.cot
     if text is None:
@@ -93,7 +99,7 @@ def enhance_table(
     make_folder(output.parent)
     if tasks:
         recipe.model.check_fits()
-        reporter.say(f"Loading {recipe.model.name} …")
+        reporter.say(recipe.model.loading)
         _write(output, before.values())
         _ask(recipe, tasks, output, done, summary, reporter)
     _write(output, done.values())

@@ -19,7 +19,7 @@ from chronoprep.labels.labeller import label_one as ask_one
 from chronoprep.labels.prompts import load_prompts
 from chronoprep.labels.recipe import Captions, LabelTask, Recipe, normal_caption, plan
 from chronoprep.rows import Rows
-from chronoprep.workflows.progress import Summary
+from chronoprep.workflows.progress import Reporter, Silent, Summary
 from chronoprep.workflows.stage import Run, failure
 from chronoprep.workflows.watch import Watch
 
@@ -103,7 +103,7 @@ def label_by_model(
         if tasks:
             if run.settings.run.engine == "local":  # other machines have other memory
                 recipe.model.check_fits()
-            run.reporter.say(f"Loading {recipe.model.name} {recipe.model.how} …")
+            run.reporter.say(recipe.model.loading)
     if recipe.model.in_flight == 1:
         # Largest pictures first: batches are level, and if memory is short it shows at once.
         tasks = tasks.ordered(sizes)
@@ -286,12 +286,19 @@ def _with_provenance(said: Label, label: Label | None) -> Label:
 
 
 def label_one(
-    source: Path, target: Path, settings: Settings, *, with_cot: bool, caption: str | None = None
+    source: Path,
+    target: Path,
+    settings: Settings,
+    *,
+    with_cot: bool,
+    caption: str | None = None,
+    reporter: Reporter | None = None,
 ) -> Label:
     """Label a single pair without a dataset.
 
     Args:
         caption: A caption that exists: stage 2 alone.
+        reporter: Is told which model is loaded.
 
     Raises:
         PairError: When an image can't be used or the model's answer is refused.
@@ -305,6 +312,7 @@ def label_one(
         settings = settings.model_copy(update={"vlm": chosen})
     recipe = recipe_of(settings)
     recipe.model.check_fits()
+    (reporter or Silent()).say(recipe.model.loading)
     task = LabelTask(source.stem, of_path(str(source)), of_path(str(target)), caption)
     done = ask_one(recipe, task, with_cot=with_cot)
     return _label(task.key, done, recipe, State())

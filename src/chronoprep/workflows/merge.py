@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 from chronoprep.config import Settings
 from chronoprep.dataset import Dataset
+from chronoprep.dataset.events import State
 from chronoprep.dataset.shards import FOLDER, Note, Shard, take_over
 from chronoprep.errors import BackendError, ConfigError
 from chronoprep.workflows.progress import Reporter, Silent, Summary
 from chronoprep.workflows.stage import Run, working_copy
 from chronoprep.workflows.table import build_table
 
+_DECIDING = ("model", "revision", "caption_prompt", "cot_model", "cot_revision", "cot_prompt")
+_WITHOUT_WEIGHT = {"backend", "max_new_tokens"}  # no text depends on them
 _AGAIN = "Run it again with --shard {}, then merge; or take what is there with --partial."
 
 
@@ -36,8 +40,8 @@ def merge_shards(
 
     Raises:
         ConfigError: There are no shards, or the folders are none.
-        BackendError: A shard is missing, unfinished, of other pairs, doubled or at work, or the
-            dataset can't be written.
+        BackendError: A shard is missing, unfinished, of other pairs, made in another way, doubled
+            or at work, or the dataset can't be written.
     """
     with working_copy(folder) as (place, _):
         return _merged(place, settings, shards, reporter or Silent(), partial=partial)
@@ -59,7 +63,6 @@ def _merged(
         locks.enter_context(dataset.locked())
         summary.notes += dataset.take_over_edits()
         parts = {shard: Dataset(place) for shard, place in found.items()}
-        reporter.start("shards", len(parts))
         for shard, part in parts.items():
             locks.enter_context(part.locked())
             part.take_over_edits()
@@ -71,6 +74,10 @@ def _merged(
                     f"{strange[0]!r}.",
                     hint="The folder is no longer called as it was made: give it back its name.",
                 )
+        if not partial:
+            _require_one_way(folder, parts)
+        reporter.start("shards", len(parts))
+        for part in parts.values():
             summary.done += take_over(part, dataset, part.index.entries())
             summary.findings += part.journal.damage()
             reporter.advance("ok")
@@ -84,6 +91,47 @@ def _merged(
         if any(part.csv.is_file() for part in parts.values()):
             done.append(build_table(run))
         return done
+
+
+def _require_one_way(folder: Path, parts: Mapping[Shard, Dataset]) -> None:
+    """Refuse labels and embeddings that no single run could have made.
+
+    A dataset may hold labels of several runs, and its shards then share their ways. Where two
+    shards have none in common, one was run with other settings.
+
+    Raises:
+        BackendError: Naming the setting, its values and the shards.
+    """
+    ways: dict[str, dict[Shard, set[str]]] = defaultdict(lambda: defaultdict(set))
+    for shard, part in parts.items():
+        keys = part.index.keys()
+        for key in keys:
+            for what, way in _ways(part.journal.state(key)):
+                ways[what][shard].add(way)
+    for what, by_shard in ways.items():
+        if set.intersection(*by_shard.values()):
+            continue
+        groups: dict[str, list[str]] = defaultdict(list)
+        for shard, found in by_shard.items():
+            groups[" and ".join(sorted(found))].append(str(shard))
+        sides = "; ".join(f"{way} in {', '.join(same)}" for way, same in groups.items())
+        raise BackendError(
+            f"{folder}: the shards were not made in the same way: {what} is {sides}.",
+            hint="Run all of them with the same settings, then merge; or take them as they are "
+            "with --partial.",
+        )
+
+
+def _ways(state: State) -> Iterator[tuple[str, str]]:
+    """What decided a pair's label and embedding: the name of each thing, and which one it was."""
+    label, made = state.label, state.embedding
+    if label is not None:
+        found = {name: getattr(label, name) for name in _DECIDING} | (label.generation or {})
+        for name, value in found.items():
+            if value is not None and name not in _WITHOUT_WEIGHT:
+                yield name, str(value)
+    if made is not None:
+        yield "encoder", made.encoder
 
 
 def _found(folder: Path, shards: Sequence[Path]) -> dict[Shard, Path]:

@@ -40,7 +40,6 @@ A = TypeVar("A", bound=Artefact)
 
 # Events are written down together for so many seconds: what a crash can cost.
 _SECONDS = 0.5
-_PUSH_SECONDS = 60.0  # and into an object store
 _READ_TOGETHER = 64  # what waits for its turn is work for the garbage collector
 
 
@@ -66,7 +65,6 @@ class Run:
     summary: Summary = field(default_factory=lambda: Summary("pairs"))
     digests_read: dict[str, str] = field(default_factory=dict)
     mirror: Mirror | None = None
-    pushed: float = field(default_factory=time.monotonic)
 
     def stage(
         self,
@@ -115,9 +113,8 @@ class Run:
                 if time.monotonic() - written > _SECONDS:
                     self.dataset.append(waiting)
                     waiting, written = [], time.monotonic()
-                    if self.mirror is not None and written - self.pushed > _PUSH_SECONDS:
-                        self.mirror.push()
-                        self.pushed = time.monotonic()
+                    if self.mirror is not None:
+                        self.mirror.push_if_due()
         finally:
             self.dataset.append(waiting + streak.held)
         engine.check_stopped()

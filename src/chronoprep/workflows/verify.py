@@ -187,7 +187,7 @@ def _ask_model(run: Run, name: str) -> Summary:
             captioning.append(label.seconds)
     if tasks and not run.dry_run:
         recipe.model.check_fits()
-        run.reporter.say(f"Loading {recipe.model.name} {recipe.model.how} …")
+        run.reporter.say(recipe.model.loading)
     judging: list[float] = []
 
     def record(outcome: Outcome[Judged]) -> Iterator[Event]:

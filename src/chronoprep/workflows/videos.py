@@ -14,6 +14,7 @@ from chronoprep import digest
 from chronoprep.config import Settings
 from chronoprep.data import Frame, Outcome, Pair
 from chronoprep.dataset import Entry, Event, Files, State, Video
+from chronoprep.engine import Needs
 from chronoprep.errors import BackendError, PairError
 from chronoprep.files import replacing
 from chronoprep.images.refs import parse
@@ -124,7 +125,8 @@ def write_videos(run: Run, wanted: Callable[[Entry, State], bool] = lambda *_: T
         run.dataset.make("videos")
     ends = frozenset(task.key for task in (*tasks[:1], *tasks[-1:]))
     worker = VideoWriter(settings, Sample(settings.video.check, ends))
-    run.stage("videos", tasks, worker, record, summary=summary)
+    needs: Needs = "disk" if settings.video.codec == "copy" else "cpu"
+    run.stage("videos", tasks, worker, record, summary=summary, needs=needs)
     if encoded:
         reasons = ", ".join(f"{count} {reason}" for reason, count in encoded.most_common())
         summary.notes.append(f"not copied but encoded lossless: {encoded.total()} ({reasons})")
