@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from chronoprep.errors import BackendError
+
 Array = np.ndarray[Any, Any]
 Box = tuple[float, float, float, float]
 
@@ -54,13 +56,19 @@ def read(picture: Array, boxes: Iterable[Box]) -> list[str]:
 
 @cache
 def _reader() -> Callable[[Array], list[str]]:
-    import rapidocr
+    again = "pip install --force-reinstall 'chronoprep[ocr]', or uninstall rapidocr."
+    try:
+        import rapidocr
+    except Exception as error:  # whatever a build for another system raises
+        raise BackendError(f"rapidocr can't be loaded: {error}", hint=again) from error
 
     folder = Path(rapidocr.__file__).parent / "models"
     models = {part: sorted(folder.glob(f"*{part.lower()}*.onnx")) for part in ("Det", "Rec", "Cls")}
     missing = [part for part, files in models.items() if not files]
     if missing:
-        raise ImportError(f"{folder}: this rapidocr lacks its models ({', '.join(missing)}).")
+        raise BackendError(
+            f"{folder}: models of rapidocr are missing: {', '.join(missing)}.", hint=again
+        )
     engine = rapidocr.RapidOCR(
         params={
             **{f"{part}.model_path": str(files[0]) for part, files in models.items()},

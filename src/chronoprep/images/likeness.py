@@ -118,7 +118,7 @@ def _candidates(pictures: Array) -> Iterator[Array]:
     (number, limit), finer = _CELLS
     deviation = np.concatenate([_deviation(part) for part in _parts(pictures)])
     usable = np.flatnonzero(deviation > _EVEN)
-    light = np.array([_lab(pictures[at]).mean((0, 1)) for at in usable]).reshape(-1, 3)
+    light = np.concatenate([_lab(pictures[some]).mean((1, 2)) for some in _parts(usable)])
     order = np.argsort(light[:, 0], kind="stable")
     usable, light = usable[order], light[order]
     reach = (limit * deviation[usable]) ** 2
@@ -156,12 +156,16 @@ def _near(light: Array, points: Array, reach: Array) -> Iterator[tuple[Array, Ar
             far = squares[rows, None] + squares[some] - 2 * points[rows] @ points[some].T
             if some[0] == rows[0]:
                 far[np.tril_indices(len(rows), m=len(some))] = np.inf
-            within = far < np.where(rows[:, None] < some, reach[rows, None], reach[some])
-            crowded = np.flatnonzero(within.sum(1) > _NEIGHBOURS)
-            if len(crowded):
+            most = max(reach[rows].max(), reach[some].max())
+            ones, others = np.divmod(np.flatnonzero(far < most), len(some))
+            within = far[ones, others] < reach[np.minimum(rows[ones], some[others])]
+            ones, others = ones[within], others[within]
+            crowded = np.bincount(ones, minlength=len(rows)) > _NEIGHBOURS
+            if crowded.any():
                 furthest = np.partition(far[crowded], _NEIGHBOURS - 1, axis=1)
-                within[crowded] &= far[crowded] <= furthest[:, [_NEIGHBOURS - 1]]
-            ones, others = np.nonzero(within)
+                furthest = furthest[crowded.cumsum() - 1, _NEIGHBOURS - 1]
+                within = ~crowded[ones] | (far[ones, others] <= furthest[ones])
+                ones, others = ones[within], others[within]
             yield rows[ones], some[others]
 
 
