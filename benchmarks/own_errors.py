@@ -27,6 +27,7 @@ from chronoprep.workflows.stage import opened
 from chronoprep.workflows.verify import RULES, verify_run
 
 WAYS = ("noisy weights", "dark pictures")
+_SMALL = ("the", "a", "an", "at", "from", "in", "on")
 _NOISE = 0.31  # of the deviation of each matrix
 _DARK, _BLUR = 0.55, 1.0  # of the light that is left; of 256 pixels
 
@@ -88,8 +89,12 @@ def judged(pairs: Path, data: Path, model: str, truth: dict[str, str]) -> tuple[
 
 
 def edits(text: str | None) -> set[str]:
-    """The edits of a label, in any order and however they are dotted."""
-    return {edit.strip(" .").lower() for edit in (text or "").split(";")}
+    """The edits of a label, in any order, however they are dotted, and without small words: "move
+    ring on the left to the top" is as good as "move the ring from the left to the top"."""
+    return {
+        " ".join(word for word in edit.strip(" .").lower().split() if word not in _SMALL)
+        for edit in (text or "").split(";")
+    }
 
 
 def _of_rules(state: State) -> float:

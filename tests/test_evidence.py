@@ -126,6 +126,32 @@ def test_what_a_chat_left_in_front_of_a_label_is_no_part_of_it() -> None:
     assert doubts(source, target, right) == {}
 
 
+@pytest.mark.parametrize(
+    ("said", "rule"),
+    [
+        ("Recolour the black square at the top left black.", "vain"),
+        ("Change the background from checked brown to checked brown.", "vain"),
+        ("Replace the red ring with a red ring.", "vain"),
+        ("Recolour the dark red square at the top left light red.", None),
+        ("Change the sky from grey to a darker grey.", None),
+        ("Replace the red ring with a large red ring.", None),
+        ("Recolour the black square next to the red one black.", None),
+        ("Change.", "degenerate"),
+        ("Change left.", "degenerate"),
+        ("Add a hat.", None),
+        ("Make it darker.", None),
+        ("Add a small red ring red ring in the centre.", "degenerate"),
+        ("Place the two cups side by side.", None),
+        ("Remove the square ..... stays. the ring", "degenerate"),
+        ('Change the sign to "WAIT... NOW".', None),
+    ],
+)
+def test_what_a_text_says_by_itself(said: str, rule: str | None) -> None:
+    source, target = scene(), scene(("square", (60, 60), 30, BLUE))
+    found = doubts(source, target, said).keys() & {"vain", "degenerate"}
+    assert found == ({rule} if rule else set())
+
+
 def test_a_new_background_of_which_nothing_is_said() -> None:
     thing = ("circle", (60, 60), 30, BLUE)
     before, after = scene(thing), scene(thing, backdrop=(196, 228, 205))

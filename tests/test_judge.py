@@ -15,8 +15,14 @@ from hypothesis import strategies as st
 from chronoprep import engine, vlm
 from chronoprep.config import Settings
 from chronoprep.data import GREEDY, Chat, Completion, Likelihood, Picture, Sampling
-from chronoprep.labels.claims import claims_of
-from chronoprep.labels.claims.comparing import contradiction, mirrored, reversed_
+from chronoprep.labels.claims import Claim, claims_of
+from chronoprep.labels.claims.comparing import (
+    contradiction,
+    in_either_order,
+    in_mirror,
+    mirrored,
+    reversed_,
+)
 from chronoprep.labels.judge import SCHEMA, Judge, Judged, JudgeTask, read_verdicts
 from chronoprep.workflows.label import recipe_of
 from conftest import Result, photo, write_pairs
@@ -35,7 +41,6 @@ CAR = "Change the colour of the car on the left from red to blue"
         (CAR, "Change the colour of the car on the left from blue to red", 0.8, 1),
         (CAR, "Remove the car on the left", 0.4, 1),
         (CAR, "no change", 1, 1),
-        (CAR, "It is a nice day.", 0, 0),  # not understood: no evidence
         ("Add a hat to the man", "Remove the hat from the man", 0.9, 1),
         ("Add a hat to the man", "Put a hat on the man's head", 0, 0.4),
         ("Make the sky darker", "Make the sky brighter", 0.9, 1),
@@ -61,17 +66,67 @@ CAR = "Change the colour of the car on the left from red to blue"
     ],
 )
 def test_what_cannot_both_be_true(label: str, text: str, least: float, most: float) -> None:
-    weight, why = contradiction(None if label == "no change" else claims_of(label), text)
+    found = contradiction(None if label == "no change" else claims_of(label), text)
+    assert found is not None
+    weight, why = found
     assert least <= weight <= most, why
     assert bool(why) or weight < 0.05
 
 
+@pytest.mark.parametrize("text", ["It is a nice day.", "Change.", "Change left.", ""])
+def test_what_is_not_understood_is_no_evidence(text: str) -> None:
+    assert contradiction(claims_of(CAR), text) is None
+    assert contradiction(claims_of(text), CAR) is None
+
+
+def against(claims: Sequence[Claim], text: str) -> float:
+    found = contradiction(claims, text)
+    assert found is not None
+    return found[0]
+
+
+@pytest.mark.parametrize(
+    ("label", "back", "otherwise"),
+    [
+        ("Replace the ring with a star", "Replace the star with a ring",
+         "Replace the ring with a star"),
+        ("Substitute a star for the ring", "Swap the star for a ring",
+         "Substitute a star for the ring"),
+        ("Change the background from striped beige to checked mint",
+         "Change the background from checked mint to striped beige",
+         "Change the background from striped beige to checked mint"),
+        ("Move the ring from the left to the top", "Move the ring from the top to the left",
+         "Move the ring from the left to the top"),
+        ("Enlarge the small star", "Shrink the large star", "Enlarge the small star"),
+    ],
+)  # fmt: skip
+def test_what_comes_of_an_edit_is_where_the_way_back_begins(
+    label: str, back: str, otherwise: str
+) -> None:
+    claims = reversed_(claims_of(label))
+    assert against(claims, back) < 0.1
+    assert against(claims, otherwise) > 0.3
+
+
+@pytest.mark.parametrize(
+    ("text", "mirrored_text"),
+    [
+        ("Move it from the left to the far right.", "Move it from the right to the far left."),
+        ("LEFT of the leftmost tree; Right", "RIGHT of the rightmost tree; Left"),
+        ("Add bright leftovers", "Add bright leftovers"),
+    ],
+)
+def test_a_text_in_the_mirror(text: str, mirrored_text: str) -> None:
+    assert in_mirror(text) == mirrored_text
+    assert in_mirror(mirrored_text) == text
+
+
 def test_claims_in_the_mirror_and_on_the_way_back() -> None:
     claims = claims_of("Change the car on the left from red to blue; add a bird at the top right")
-    assert contradiction(mirrored(claims), "Turn the red car on the right blue; "
-                         "add a bird at the top left")[0] < 0.3  # fmt: skip
-    assert contradiction(reversed_(claims), "Turn the blue car on the left red; "
-                         "remove the bird at the top right")[0] < 0.3  # fmt: skip
+    flipped = "Turn the red car on the right blue; add a bird at the top left"
+    back = "Turn the blue car on the left red; remove the bird at the top right"
+    assert against(mirrored(claims), flipped) < 0.3
+    assert against(reversed_(claims), back) < 0.3
     assert mirrored(mirrored(claims)) == claims
     assert reversed_(reversed_(claims)) == claims
 
@@ -196,6 +251,33 @@ def test_how_sure_its_own_model_is_of_other_views(judged: Callable[..., Judged])
     model.likelihood = Likelihood(-0.1, -0.7, " left")
     done = judged(model, CAR, own=True)
     assert done.signals["mirror_unsure"] == pytest.approx(0.503, abs=0.001)
+    assert "mirror_label" not in done.signals, "the backend can't score a text"
+
+
+def test_two_edits_in_either_order() -> None:
+    there, back = "Remove the cat; add a dog.", "Add a dog; remove the cat."
+    assert in_either_order(there) == [there, back]
+    assert in_either_order(back) == [back, there]
+    for text in (CAR, "", "; ", "no change", "A; b; c"):
+        assert in_either_order(text) == [text]
+
+
+class Scoring(Model):
+    """One that also tells how likely a text is."""
+
+    def likelihoods(self, chats: Sequence[Chat], texts: Sequence[str]) -> list[Likelihood | None]:
+        self.scored = list(zip(chats, texts, strict=True))
+        return [Likelihood(-0.1, -2.0, " right")] * len(texts)
+
+
+def test_its_own_model_scores_the_label_in_the_mirror(judged: Callable[..., Judged]) -> None:
+    model = Scoring(CAR)
+    done = judged(model, CAR, own=True)
+    assert done.signals["mirror_label"] == pytest.approx(0.865, abs=0.001)
+    ((chat, text),) = model.scored
+    assert text == CAR.replace("left", "right")
+    assert np.array_equal(pictures_of(chat)[0], np.asarray(photo(1, (64, 48)))[:, ::-1])
+    assert set(judged(Scoring(CAR), CAR).signals) == {"recaption", "judge", "missing"}
 
 
 def test_wrong_labels_are_found_by_a_model_and_asked_once(run: Run) -> None:

@@ -63,6 +63,41 @@ def test_log_probabilities_are_those_of_a_full_pass(
         assert compared > 1
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_text_that_it_is_told_is_as_likely_as_when_it_says_it(
+    family: str, tiny: Callable[[str], Path]
+) -> None:
+    model: Any
+    with closing(loaded(tiny(family), 12)) as model:
+        tokenizer, asked = model.processor.tokenizer, chats(4)
+        texts = ["a b c", "Move it to the left.", "a", ""]
+        told = model.likelihoods(asked, texts)
+        assert told[3] is None
+        for chat, text, known in zip(asked[:3], texts, told, strict=False):
+            inputs = model._plain_inputs([chat])
+            new = torch.tensor([tokenizer(text, add_special_tokens=False)["input_ids"]])
+            length = inputs["input_ids"].shape[1]
+            inputs["input_ids"] = torch.cat([inputs["input_ids"], new], 1)
+            for name in ("attention_mask", "mm_token_type_ids"):
+                if name in inputs:
+                    fill = torch.full_like(new, int(name == "attention_mask"))
+                    inputs[name] = torch.cat([inputs[name], fill], 1)
+            if family == "qwen3_omni_moe":
+                inputs.pop("mm_token_type_ids", None)
+            with torch.no_grad():
+                logits = model.model(**inputs).logits[0, length - 1 : -1].float()
+            chances = logits.log_softmax(-1).gather(1, new[0][:, None])
+            assert known.mean == pytest.approx(float(chances.mean()), abs=1e-3)
+            assert known.worst == pytest.approx(float(chances.min()), abs=1e-3)
+
+
+def test_a_model_that_thinks_first_does_not_tell_how_likely_a_text_is(
+    tiny: Callable[[str], Path],
+) -> None:
+    with closing(loaded(tiny("qwen3_5"), 12, thinking_tokens=8)) as model:
+        assert model.likelihoods(chats(2), ["a", "b"]) == [None, None]
+
+
 def test_only_the_answer_counts() -> None:
     steps = [("<think>", -9.0), ("Add", -8.0), ("</think>", -7.0), ("\n", -6.0), ("Add", -0.5),
              (" it", -1.0), ("<|im_end|>", -5.0)]  # fmt: skip

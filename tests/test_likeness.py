@@ -6,6 +6,7 @@ import io
 from collections.abc import Callable
 from itertools import combinations
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageEnhance
@@ -81,6 +82,27 @@ def test_of_very_many_copies_each_is_told_of() -> None:
     image = scene(1)
     found = couples([image] * 40)
     assert {at for couple in found for at in couple} == set(range(40))
+
+
+@pytest.mark.parametrize("even", [False, True])
+def test_what_is_looked_up_is_what_holding_all_against_all_finds(
+    even: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thousand pictures, all as light as each other or not, and copies of one in five."""
+    drawn = np.random.default_rng(7)
+    rough = drawn.normal(0, 30, (1000, 5, 5, 3)) + drawn.normal(0, 10, (1000, 1, 1, 3)) + 128
+    if even:
+        rough += 128 - rough.mean((1, 2), keepdims=True)
+    smooth = np.stack([cv2.resize(picture, (16, 16)) for picture in rough])
+    copies = smooth[:200] + drawn.normal(0, 2, (200, 16, 16, 3))
+    copies += drawn.normal(0, 1.5, (200, 1, 1, 3))
+    pictures = np.concatenate([smooth, copies]).clip(0, 255).astype(np.uint8)
+    found = {size: set[tuple[int, ...]]() for size in (16, len(pictures))}
+    for size in found:
+        monkeypatch.setattr(likeness, "_LEAF", size)
+        found[size] = {tuple(couple) for couple in likeness.alike(pictures).tolist()}
+    assert found[16] == found[len(pictures)]
+    assert {(at, 1000 + at) for at in range(200)} <= found[16]
 
 
 @pytest.mark.parametrize("way", COPIES)

@@ -27,6 +27,7 @@ _CELLS = ((4, 0.25), (8, 0.4))
 _MEAN, _MOST = 0.17, 1.0
 _NEIGHBOURS = 16  # that a picture is compared with, at most
 _BLOCK = 2048
+_LEAF = 512  # pictures of a leaf: fewer cost more in calls than their bounds save
 _CHANGE = 0.45  # of two changes: how far they are apart at most, as a share of the larger one
 _NO_CHANGE = 0.35  # ΔE on average: what coding alone comes to
 
@@ -79,10 +80,10 @@ def same_change(sources: Array, targets: Array, couples: Array) -> Array:
     return np.concatenate(same)
 
 
-def _parts(rows: Array) -> Iterator[Array]:
+def _parts(rows: Array, size: int = _BLOCK) -> Iterator[Array]:
     """Some rows at a time; at least one part, be it empty."""
-    for start in range(0, max(1, len(rows)), _BLOCK):
-        yield rows[start : start + _BLOCK]
+    for start in range(0, max(1, len(rows)), size):
+        yield rows[start : start + size]
 
 
 def _lab(pictures: Array) -> Array:
@@ -108,35 +109,76 @@ def _cells(pictures: Array, number: int) -> Array:
 
 
 def _candidates(pictures: Array) -> Iterator[Array]:
-    """Couples whose cells have nearly the same colours.
+    """Couples whose cells have nearly the same colours: within a limit that goes by the deviation
+    of the darker one.
 
-    Sorted by lightness, each block of pictures is held against those that are hardly lighter.
+    The pictures lie in the leaves of a k-d tree, by their light and by their cells. A leaf is held
+    against those whose bounds are near enough.
     """
     (number, limit), finer = _CELLS
     deviation = np.concatenate([_deviation(part) for part in _parts(pictures)])
     usable = np.flatnonzero(deviation > _EVEN)
-    light = np.array([pictures[at, ..., 0].mean() * 100 / 255 for at in usable])
-    order = np.argsort(light, kind="stable")
+    light = np.concatenate([_lab(pictures[some]).mean((1, 2)) for some in _parts(usable)])
+    order = np.argsort(light[:, 0], kind="stable")
     usable, light = usable[order], light[order]
-    deviation = deviation[usable]
+    reach = (limit * deviation[usable]) ** 2
     points = np.concatenate([_cells(pictures[some], number) for some in _parts(usable)])
-    squares = (points**2).sum(1)
-    for start in range(0, len(usable), _BLOCK):
-        rows = slice(start, start + _BLOCK)
-        columns = slice(start, int(np.searchsorted(light, light[rows][-1] + _LIGHT)))
-        far = squares[rows, None] + squares[columns] - 2 * points[rows] @ points[columns].T
-        far[np.tril_indices(len(far), m=far.shape[1])] = np.inf
-        near = far < (limit * deviation[rows, None]) ** 2
-        crowded = np.flatnonzero(near.sum(1) > _NEIGHBOURS)
-        if len(crowded):
-            furthest = np.partition(far[crowded], _NEIGHBOURS - 1, axis=1)[:, _NEIGHBOURS - 1]
-            near[crowded] &= far[crowded] <= furthest[:, None]
-        ones, others = np.nonzero(near)
-        for some in _parts(np.stack([usable[rows][ones], usable[columns][others]], 1)):
+    for ones, others in _near(light, points, reach):
+        lit = np.abs(light[ones] - light[others]).max(1, initial=0) <= 1.01 * _LIGHT
+        ones, others = ones[lit], others[lit]
+        for some in _parts(np.stack([usable[ones], usable[others]], 1)):
             one, other = (pictures[some[:, at]] for at in (0, 1))
             apart = np.linalg.norm(_cells(one, finer[0]) - _cells(other, finer[0]), axis=1)
             evener = np.minimum(_deviation(one), _deviation(other))
             yield np.sort(some[apart < finer[1] * evener], axis=1)
+
+
+def _near(light: Array, points: Array, reach: Array) -> Iterator[tuple[Array, Array]]:
+    """Two of the points whose distance squared is within the reach of the first; of very many, the
+    nearest. Their light differs by no more than `_LIGHT`, or somewhat more."""
+    if not len(points):
+        return
+    # Along the axes that points differ most on, bounds tell most; distances stay.
+    turned = points @ np.linalg.eigh(points.T @ points)[1][:, ::-1]
+    places = np.concatenate([light / _LIGHT, turned / np.sqrt(np.median(reach))], axis=1)
+    leaves = list(_leaves(places, np.arange(len(points))))
+    low, high = (
+        np.array([edge(places[leaf], axis=0) for leaf in leaves]) for edge in (np.min, np.max)
+    )
+    widest = np.array([reach[leaf].max() for leaf in leaves]) / np.median(reach)
+    squares = (points**2).sum(1)
+    for at, rows in enumerate(leaves):
+        gaps = np.maximum(0, np.maximum(low[at:] - high[at], low[at] - high[at:]))
+        near = (gaps[:, :3] <= 1).all(1)
+        near &= (gaps[:, 3:] ** 2).sum(1) <= np.maximum(widest[at:], widest[at])
+        columns = np.concatenate([leaves[at + place] for place in np.flatnonzero(near)])
+        for some in _parts(columns, 8 * _BLOCK):
+            far = squares[rows, None] + squares[some] - 2 * points[rows] @ points[some].T
+            if some[0] == rows[0]:
+                far[np.tril_indices(len(rows), m=len(some))] = np.inf
+            most = max(reach[rows].max(), reach[some].max())
+            ones, others = np.divmod(np.flatnonzero(far < most), len(some))
+            within = far[ones, others] < reach[np.minimum(rows[ones], some[others])]
+            ones, others = ones[within], others[within]
+            crowded = np.bincount(ones, minlength=len(rows)) > _NEIGHBOURS
+            if crowded.any():
+                furthest = np.partition(far[crowded], _NEIGHBOURS - 1, axis=1)
+                furthest = furthest[crowded.cumsum() - 1, _NEIGHBOURS - 1]
+                within = ~crowded[ones] | (far[ones, others] <= furthest[ones])
+                ones, others = ones[within], others[within]
+            yield rows[ones], some[others]
+
+
+def _leaves(places: Array, rows: Array) -> Iterator[Array]:
+    """Rows whose places are near each other: cut in two where they reach furthest, and again."""
+    if len(rows) <= _LEAF:
+        yield rows
+        return
+    axis = int(np.ptp(places[rows], axis=0).argmax())
+    middle = len(rows) // 2
+    order = np.argpartition(places[rows, axis], middle)
+    for half in (order[:middle], order[middle:]):
+        yield from _leaves(places, rows[half])
 
 
 def _confirmed(pictures: Array, couples: Array) -> Array:

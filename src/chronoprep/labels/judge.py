@@ -26,19 +26,25 @@ from chronoprep.engine import Working
 from chronoprep.errors import PairError
 from chronoprep.labels.captioning import generate
 from chronoprep.labels.claims import Claim, claims_of
-from chronoprep.labels.claims.comparing import contradiction, mirrored, reversed_
+from chronoprep.labels.claims.comparing import (
+    contradiction,
+    in_either_order,
+    in_mirror,
+    mirrored,
+    reversed_,
+)
 from chronoprep.labels.guard import clean, is_no_change
 from chronoprep.labels.prompts import Template, statements_prompt
 from chronoprep.labels.recipe import Recipe, view_settings
 from chronoprep.labels.showing import Shown, show
-from chronoprep.vlm import VLM
+from chronoprep.vlm import VLM, ScoringVLM
 
 # Of further passes: as light as the draws after an answer that was refused.
 _DRAWN = Sampling(temperature=0.5, top_p=0.9)
 _DOUBT = {"yes": 0.0, "no": 1.0, "unsure": 0.5}
 _LINE = re.compile(r"^\W*(\d{1,2})\W+(?:.{0,200}?\b)??(yes|no|unsure)\b", re.I | re.M)
 _MOST_STATEMENTS = 8
-_SIGNALS = 2  # raised when they are told otherwise
+_SIGNALS = 3  # raised when they are told otherwise
 _MISSING = 0.5  # how sure an edit is that only the model sees: models invent differences
 SCHEMA = json.dumps(
     {
@@ -86,7 +92,8 @@ class Judged:
 
     Attributes:
         signals: From 0, nothing, to 1, by their names: `mirror` and `swap` of the model that wrote
-            the label, and with `_unsure` how improbable the worst token of those answers was;
+            the label, with `_unsure` how improbable the worst token of those answers was, and
+            `mirror_label`, how improbable the worst one of the label itself is there;
             `recaption` and `judge` of another one. Absent where its answer says nothing.
         reasons: In words, the weightiest first.
         images, files: The digest of the images' bytes, and how their files looked.
@@ -128,6 +135,11 @@ class _Case:
         if self.claims is None:
             return ["nothing changed between the two images"]
         return [claim.text for claim in self.claims][:_MOST_STATEMENTS] or [self.task.caption]
+
+    def contradict(self, signal: str, claims: Sequence[Claim] | None, text: str, who: str) -> None:
+        """Hold claims against what a model says, where both are understood."""
+        if (found := contradiction(claims, text)) is not None:
+            self.doubt(signal, found[0], f"{who} {found[1]}")
 
     def doubt(self, signal: str, weight: float, reason: str) -> None:
         self.doubts.setdefault(signal, []).append(weight)
@@ -195,8 +207,10 @@ class Judge:
                 if unsure is not None:
                     case.doubt(f"{signal}_unsure", unsure, "")
                 claims = None if case.claims is None else turned(case.claims)
-                weight, why = contradiction(claims, text)
-                case.doubt(signal, weight, f"of the {_PAIR[signal]} pair, the model {why}")
+                case.contradict(signal, claims, text, f"of the {_PAIR[signal]} pair, the model")
+            if signal == "mirror" and isinstance(model, ScoringVLM):
+                asked = zip(cases, chats, strict=True)
+                _score(model, [ask for ask in asked if ask[0].task.key not in errors])
 
     def _pass(
         self,
@@ -209,8 +223,7 @@ class Judge:
         chats = [_asked(self.recipe.prompts.caption, case) for case in cases]
         blind = list(_said(model, cases, chats, sampling, errors))
         for case, text in blind:
-            weight, why = contradiction(case.claims, text)
-            case.doubt("recaption", weight, f"another model {why}")
+            case.contradict("recaption", case.claims, text, "another model")
         if not self.statements:
             return
         template = statements_prompt()
@@ -265,6 +278,24 @@ def _answered(
             yield case, clean(answer.text), None if known is None else 1 - math.exp(known.worst)
         else:
             errors[case.task.key] = answer
+
+
+def _score(model: ScoringVLM, asked: Sequence[tuple[_Case, Chat]]) -> None:
+    """How improbable labels are to their own model where it sees the pairs in the mirror."""
+    told = [
+        (case, chat, text)
+        for case, chat in asked
+        for text in in_either_order(in_mirror(case.task.caption))
+    ]
+    known = model.likelihoods([chat for _, chat, _ in told], [text for _, _, text in told])
+    least: dict[str, float] = {}
+    for (case, _, _), likelihood in zip(told, known, strict=True):
+        if likelihood is not None:
+            doubt = 1 - math.exp(likelihood.worst)
+            least[case.task.key] = min(doubt, least.get(case.task.key, doubt))
+    for case, _ in asked:
+        if case.task.key in least:
+            case.doubt("mirror_label", least[case.task.key], "")
 
 
 def _shown_statements(blind: str, statements: Sequence[str]) -> str:

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from chronoprep.data import Completion, Form
-from chronoprep.labels.claims import Claim, claims_of
+from chronoprep.labels.claims import Claim, claims_of, unquoted
+from chronoprep.labels.claims.quoted import Quoted, quoted, reads
+from chronoprep.labels.claims.words import colours_in
 from chronoprep.labels.evidence import Doubt, Evidence
 from chronoprep.labels.guard import clean, find_fault, is_no_change
 from chronoprep.labels.vocabulary import Spot
@@ -20,8 +22,15 @@ from chronoprep.labels.wording import either
 if TYPE_CHECKING:
     from chronoprep.images.difference import Difference
 
-VERSION = "4"
+VERSION = "5"
+Lettering = tuple[list[str], list[str]]  # lines of the source, and of the target
 _ROLE = re.compile(r"(?:assistant|system|user)\s+[A-Z]")  # what a special token left behind
+_DOTS = re.compile(r"\.{2,}\s*\w")
+_AGAIN = re.compile(r"\b(\w+(?: \w+){1,5}),? \1\b", re.IGNORECASE)  # words, and the same again
+_SHORT = 3  # words that say nothing which is understood
+_FROM_TO = re.compile(r"\bfrom (.{1,70}?) (?:in)?to (.{1,70})")
+_TAKES_ON = re.compile(r" (?:into|to|with|by|for) ")
+_ARTICLES = re.compile(r"\b(?:an?|the) ")
 _ENGLISH = Form(english=True)  # the rules read no other language
 _LEAST = 0.05  # a lighter doubt is none
 _OPPOSITE_KINDS = ({"add", "remove"}, {"blur", "sharpen"})
@@ -45,13 +54,23 @@ class Judgement:
     spots: tuple[Spot, ...]
 
 
-def judge(caption: str | None, cot: str | None, seen: Difference) -> Judgement:
-    """Hold a label against what changed between its pictures."""
+def judge(
+    caption: str | None, cot: str | None, seen: Difference, lettering: Lettering | None = None
+) -> Judgement:
+    """Hold a label against what changed between its pictures.
+
+    Args:
+        lettering: What is read in both of them where they changed; None where it was not read.
+    """
     said = caption or cot or ""
     claims = claims_of(said)
     evidence = Evidence(seen, claims)
-    found = list(_degenerate(caption, cot))
+    found = [*_degenerate(caption, cot), *_vain(claims)]
+    if not claims and not is_no_change(said) and len(said.split()) <= _SHORT:
+        found.append(Doubt("degenerate", 0.9, "the text does not say what is edited"))
     found += evidence.no_change() if is_no_change(said) else evidence.of_claims(claims)
+    if lettering is not None:
+        found += _misread(quoted(said), *lettering)
     if caption and cot:
         found += _against_each_other(claims, claims_of(cot))
     strongest: dict[str, Doubt] = {}
@@ -85,8 +104,46 @@ def _degenerate(caption: str | None, cot: str | None) -> Iterator[Doubt]:
             yield Doubt("degenerate", 1.0, f"the text is degenerate: {fault}")
         elif _ROLE.match(text):
             yield Doubt("degenerate", 0.9, "the text begins with a role of the chat")
+        elif again := _AGAIN.search(unquoted(text)):
+            yield Doubt("degenerate", 0.7, f"the text repeats itself: {again.group()!r}")
+        elif _DOTS.search(unquoted(text)):
+            yield Doubt("degenerate", 0.8, "the text breaks off and goes on")
         elif clean(text) != " ".join(text.split()):
             yield Doubt("degenerate", 0.9, "the text has around it what is no part of it")
+
+
+def _vain(claims: Sequence[Claim]) -> Iterator[Doubt]:
+    """Against edits that leave all as it is: "recolour the black square black"."""
+    for claim in claims:
+        text = _ARTICLES.sub("", claim.text)
+        halves: Sequence[str] = ()
+        if match := _FROM_TO.search(text):
+            halves = match.groups()
+        elif claim.kind == "replace":
+            halves = _TAKES_ON.split(text.partition(" ")[2])
+        elif claim.kind == "recolour":
+            halves = [text[colour.start : colour.end] for colour in colours_in(text)]
+        if len(halves) == 2 and halves[0].strip() == halves[1].strip():
+            yield Doubt("vain", 0.9, f"says that it becomes what it was: {claim.text!r}")
+
+
+def _misread(said: Quoted, source: list[str], target: list[str]) -> Iterator[Doubt]:
+    """Against lettering that is quoted, where other lettering is read."""
+    sides = (
+        (said.after, "target", target, source, "becomes"),
+        (said.before, "source", source, target, "was"),
+    )
+    for words, side, here, there, verb in sides:
+        for word in words:
+            if reads(word, here) or not (here or reads(word, there)):
+                continue  # right; or there is nothing legible
+            other = f"{' / '.join(here)[:60]!r} was read" if here else "nothing was read"
+            swapped = ", and it was read in the other image" if reads(word, there) else ""
+            weight = 0.9 if swapped else 0.7
+            yield Doubt(
+                "lettering", weight,
+                f"says that the lettering {verb} {word!r}; {other} in the {side}{swapped}",
+            )  # fmt: skip
 
 
 def _against_each_other(caption: Sequence[Claim], cot: Sequence[Claim]) -> Iterator[Doubt]:

@@ -8,10 +8,11 @@ prediction, so that a share of right labels chosen beforehand lies above it.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 _SURE = 0.97  # of the surest doubt
+_LEAST_CHANCE = 1e-4  # of a token: what is less likely is all one
 ENOUGH = 60  # accepted labels: with fewer, a threshold says little
 
 
@@ -53,25 +54,40 @@ def ranks(values: Sequence[float | None]) -> list[float]:
     return [0.5 if v is None else (first[v] + last[v]) / 2 / most for v in values]
 
 
-def combined(
-    rules: Sequence[float],
-    unsure: Sequence[float | None],
-    views: Sequence[float | None],
-) -> list[float]:
-    """One score a label, 0 to 1: the mean of the rules' and of ranks, where there are any.
+def unsure(own: float | None, signals: Mapping[str, float]) -> float | None:
+    """How unsure the model that wrote a label is of it, in all views of the pair that it was shown.
+
+    In each view there is a chance that the model says what the label says; it goes by how likely
+    the worst token is. An answer of its own speaks for the label as far as it does not contradict
+    it, and against it as far as it does; the less, the less sure the model was of that answer.
 
     Args:
-        unsure: How unsure the captioner was; larger is less sure, on any scale. Its rank counts as
-            much as the rules.
-        views: How far the captioner contradicts itself in other views of the pair. Its rank counts
-            half.
+        own: The log-probability of the label's worst token, kept while it was written.
+        signals: As `judge.Judged` has them.
+
+    Returns:
+        The mean of the chances' negative logarithms; None where no chance is known.
     """
-    scores, most = list(rules), 1.0
-    for values, weight in ((unsure, 1.0), (views, 0.5)):
-        if any(value is not None for value in values):
-            scores = [s + weight * rank for s, rank in zip(scores, ranks(values), strict=True)]
-            most += weight
-    return [score / most for score in scores]
+    chances = [] if own is None else [math.exp(own)]
+    if (label := signals.get("mirror_label")) is not None:
+        chances.append(1 - label)
+    for view in ("mirror", "swap"):
+        if (against := signals.get(view)) is not None:
+            sure = 1 - signals.get(f"{view}_unsure", 0.0)
+            chances.append((1 - against) * sure + against * (1 - sure))
+    logs = [-math.log(max(chance, _LEAST_CHANCE)) for chance in chances]
+    return sum(logs) / len(logs) if logs else None
+
+
+def combined(rules: Sequence[float], unsure: Sequence[float | None]) -> list[float]:
+    """One score a label, 0 to 1: the mean of the rules' and of a rank, where there is one.
+
+    Args:
+        unsure: How unsure the captioner was; larger is less sure, on any scale.
+    """
+    if all(value is None for value in unsure):
+        return list(rules)
+    return [(score + rank) / 2 for score, rank in zip(rules, ranks(unsure), strict=True)]
 
 
 def percentiles(scores: Sequence[float]) -> list[float]:

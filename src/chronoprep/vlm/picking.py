@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,11 +14,14 @@ from chronoprep.data import Sampling
 class Pick(transformers.LogitsProcessor):
     """Sees each token picked, and how likely it was by the model's own logits.
 
+    Args:
+        draw: What picks it; greedily where there is none.
+
     Attributes:
         chances: For each step, the log-probabilities of the rows' tokens; they stay on the device.
     """
 
-    def __init__(self, draw: Draw | None) -> None:
+    def __init__(self, draw: Draw | Told | None = None) -> None:
         self._draw = draw
         self.chances: list[Any] = []
 
@@ -47,6 +51,25 @@ class Draw(transformers.LogitsProcessor):
         scores = self._cut(input_ids, scores.float() / self._temperature)
         noise = torch.empty(scores.shape[1], device=scores.device)
         return scores - noise.exponential_(generator=self._generator).log()
+
+
+class Told(transformers.LogitsProcessor):
+    """Picks the tokens that it was told, so that the model says how likely each of them was.
+
+    Args:
+        rows: The tokens of each row; a row that is through repeats its last one.
+        start: Tokens of the prompt.
+    """
+
+    def __init__(self, rows: Sequence[Sequence[int]], start: int) -> None:
+        self._rows, self._start = rows, start
+
+    def __call__(self, input_ids: Any, scores: Any) -> Any:
+        step = input_ids.shape[1] - self._start
+        told = [row[min(step, len(row) - 1)] for row in self._rows]
+        forced = torch.full_like(scores, -torch.inf)
+        forced[range(len(told)), told] = 0.0
+        return forced
 
 
 class Budget(transformers.LogitsProcessor):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
-from chronoprep.data import GREEDY, Chat, Completion, Picture, Sampling
+from chronoprep.data import GREEDY, Chat, Completion, Likelihood, Picture, Sampling
 from chronoprep.errors import PairError
 
 
@@ -43,4 +43,19 @@ class BatchVLM(VLM, Protocol):
 
     def prepare(self, picture: Picture) -> None:
         """Do ahead, in a worker thread, what a picture needs before the model sees it."""
+        ...
+
+
+@runtime_checkable
+class ScoringVLM(VLM, Protocol):
+    """A model that can tell how likely it is to give an answer that it is told."""
+
+    def likelihoods(
+        self, chats: Sequence[Chat], texts: Sequence[str]
+    ) -> Sequence[Likelihood | None]:
+        """How sure it would be of a text as the answer to each chat; None where it can't tell.
+
+        Raises:
+            BackendError, ValueError: As `generate` does.
+        """
         ...

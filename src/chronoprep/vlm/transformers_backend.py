@@ -9,20 +9,20 @@ from __future__ import annotations
 
 import gc
 import importlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import transformers
 
 from chronoprep.config import VLMSettings
-from chronoprep.data import GREEDY, Chat, Completion, Picture, Sampling
+from chronoprep.data import GREEDY, Chat, Completion, Likelihood, Picture, Sampling
 from chronoprep.errors import BackendError
 from chronoprep.vlm.fitting import Batches
 from chronoprep.vlm.likelihood import summed
-from chronoprep.vlm.picking import Budget, Draw, Pick
+from chronoprep.vlm.picking import Budget, Draw, Pick, Told
 from chronoprep.vlm.prefix import Prefix, Prompt, new_cache
 from chronoprep.vlm.thoughts import ENDS, begins_thought, without_thoughts
 from chronoprep.vlm.vision import Vision
@@ -37,6 +37,10 @@ _PLAIN: dict[str, Any] = {
     "repetition_penalty": 1.0,
     "num_beams": 1,
 }
+
+
+T = TypeVar("T")
+U = TypeVar("U")
 
 
 class TransformersVLM:
@@ -107,12 +111,26 @@ class TransformersVLM:
 
         When a batch does not fit in memory, it is halved, and so are those after it.
         """
-        done: list[Completion] = []
-        while rest := chats[len(done) :]:
+        return self._in_batches(chats, lambda batch: self._answers(batch, sampling))
+
+    @torch.inference_mode()
+    def likelihoods(self, chats: Sequence[Chat], texts: Sequence[str]) -> list[Likelihood | None]:
+        """How sure it would be of a text as the answer to each chat.
+
+        The texts are generated token by token, whatever the model would rather say: all that
+        `generate` shares between prompts holds here, too. A model that thinks first can't tell.
+        """
+        tokens = [self.processor.tokenizer(t, add_special_tokens=False)["input_ids"] for t in texts]
+        asked = list(zip(chats, tokens, strict=True))
+        return self._in_batches(asked, self._likelihoods)
+
+    def _in_batches(self, asked: Sequence[T], ask: Callable[[Sequence[T]], list[U]]) -> list[U]:
+        done: list[U] = []
+        while rest := asked[len(done) :]:
             batch = rest[: self.batch_size]
             self._batches.begin()
             try:
-                done += self._answers(batch, sampling)
+                done += ask(batch)
                 self._batches.done(len(batch))
                 continue
             except RuntimeError as error:  # a kernel that the device lacks, main memory, …
@@ -139,15 +157,29 @@ class TransformersVLM:
         return done
 
     def _answers(self, chats: Sequence[Chat], sampling: Sampling) -> list[Completion]:
+        return self._asked(chats, lambda inputs: self._generate(inputs, sampling))
+
+    def _likelihoods(self, asked: Sequence[tuple[Chat, Sequence[int]]]) -> list[Likelihood | None]:
+        told = [tokens for _, tokens in asked]
+        return self._asked([chat for chat, _ in asked], lambda inputs: self._tell(inputs, told))
+
+    def _asked(
+        self, chats: Sequence[Chat], run: Callable[[dict[str, Any]], tuple[Any, list[U]]]
+    ) -> list[U]:
+        """What the model makes of a batch of chats; what it computed of their heads is kept.
+
+        Args:
+            run: Has the model run on inputs; gives the cache that is left, and what came of it.
+        """
         if self._vision is None:
-            return self._generate(self._plain_inputs(chats), sampling)[1]
+            return run(self._plain_inputs(chats))[1]
         prompts = [self._prompt(chat) for chat in chats]
         tails = self._padded([p.tail for p in prompts])
         inputs = self._prefix.inputs(prompts, tails) if self._prefix else None
         if inputs is None:
             self._prefix = None  # its memory is needed now
             inputs = self._fresh_inputs(prompts)
-        cache, answers = self._generate(inputs, sampling)
+        cache, answers = run(inputs)
         if self._prefix is None and Prefix.fits(prompts, cache):
             inner = self.model.model
             # Up to transformers 5.20, Qwen3-Omni's thinker keeps its positions on the outside.
@@ -158,26 +190,49 @@ class TransformersVLM:
     def _generate(self, inputs: dict[str, Any], sampling: Sampling) -> tuple[Any, list[Completion]]:
         """The cache that is left, and each row's answer."""
         pick = Pick(Draw(sampling, self.model.device) if sampling.temperature else None)
-        start, tokenizer = inputs["input_ids"].shape[1], self.processor.tokenizer
-        begun = begins_thought(tokenizer.decode(inputs["input_ids"][0, -8:]))
+        start, begun = inputs["input_ids"].shape[1], self._begun(inputs)
         limits = []
         if begun and self._thinking and self._closings:
             limits.append(Budget(self._thinking, self._closings[0], start))
-        output = self.model.generate(
-            **inputs,
-            **_PLAIN,
-            logits_processor=[pick, *limits],
-            max_new_tokens=self.max_new_tokens + self._thinking + len(limits),
-            eos_token_id=sorted(self._ends) or None,
-            pad_token_id=tokenizer.pad_token_id,
-            return_dict_in_generate=True,
-        )
+        most = self.max_new_tokens + self._thinking + len(limits)
+        output = self._run(inputs, [pick, *limits], most)
         rows = zip(
             output.sequences[:, start:].tolist(),
             torch.stack(pick.chances, dim=1).tolist(),
             strict=True,
         )
         return output.past_key_values, [self._completion(*row, begun) for row in rows]
+
+    def _tell(
+        self, inputs: dict[str, Any], told: Sequence[Sequence[int]]
+    ) -> tuple[Any, list[Likelihood | None]]:
+        """The cache that is left, and how likely each row's tokens are."""
+        thinks = self._thinking > 0 or self._begun(inputs)
+        pick = Pick(Told([row or [0] for row in told], inputs["input_ids"].shape[1]))
+        output = self._run(inputs, [pick], 1 if thinks else max(1, *map(len, told)))
+        if thinks:
+            return output.past_key_values, [None] * len(told)
+        decode = self.processor.tokenizer.decode
+        chances = torch.stack(pick.chances, dim=1).tolist()
+        return output.past_key_values, [
+            summed(chances[row][: len(ids)], lambda at, ids=ids: str(decode(ids[at])))  # type: ignore[misc]
+            for row, ids in enumerate(told)
+        ]
+
+    def _begun(self, inputs: dict[str, Any]) -> bool:
+        """Whether the prompts begin a thought, which the model goes on with."""
+        return begins_thought(self.processor.tokenizer.decode(inputs["input_ids"][0, -8:]))
+
+    def _run(self, inputs: dict[str, Any], processors: list[Any], most: int) -> Any:
+        return self.model.generate(
+            **inputs,
+            **_PLAIN,
+            logits_processor=processors,
+            max_new_tokens=most,
+            eos_token_id=sorted(self._ends) or None,
+            pad_token_id=self.processor.tokenizer.pad_token_id,
+            return_dict_in_generate=True,
+        )
 
     def _plain_inputs(self, chats: Sequence[Chat]) -> dict[str, Any]:
         """The arguments of `generate` as the checkpoint's own processor makes them."""

@@ -7,7 +7,6 @@ again) follows from the events each time.
 
 from __future__ import annotations
 
-import math
 import re
 from array import array
 from collections import Counter
@@ -17,7 +16,7 @@ from typing import NamedTuple
 
 from chronoprep import digest, vlm
 from chronoprep.config import Settings
-from chronoprep.data import Finding, Flaw, Outcome, Pair
+from chronoprep.data import Finding, Flaw, Outcome
 from chronoprep.dataset import (
     NO_TEXT,
     Entry,
@@ -29,7 +28,6 @@ from chronoprep.dataset import (
     text_digest,
 )
 from chronoprep.errors import PairError
-from chronoprep.images.room import room
 from chronoprep.labels import rules
 from chronoprep.labels.judge import Judge, Judged, JudgeTask
 from chronoprep.labels.scoring import (
@@ -39,6 +37,7 @@ from chronoprep.labels.scoring import (
     combined,
     percentiles,
     together,
+    unsure,
 )
 from chronoprep.labels.vocabulary import Spot, Vocabulary
 from chronoprep.rows import Rows
@@ -46,67 +45,13 @@ from chronoprep.workflows.faults import finding
 from chronoprep.workflows.label import needs_of, recipe_of
 from chronoprep.workflows.progress import Summary
 from chronoprep.workflows.stage import Run, failure
+from chronoprep.workflows.verifier import UNREAD, Verifier, VerifyTask
 from chronoprep.workflows.videos import look_of
 
 RULES = f"rules@{rules.VERSION}"
 MODEL = "model:"  # begins the name of a model that judged
 _COLLAPSE = (5, 0.004)  # a text that so many labels share, and such a share of all
-_LEAST_CHANCE = 1e-4  # of a token: what is less likely is all one
-_ASTRAY = 8.0  # ΔE along the edges, from which on a target may lie off: most lie well
 _OWN_PLACE, _OWN_UNCLAIMED = 0.95, 0.8  # weights of what the dataset's own words for places say
-
-
-class VerifyTask(NamedTuple):
-    """A label that is to be judged."""
-
-    key: str
-    source: str
-    target: str
-    caption: str | None
-    cot: str | None
-
-
-@dataclass(frozen=True)
-class Verifier:
-    """Judges a label by its images.
-
-    Attributes:
-        by: What its judgements are signed with.
-    """
-
-    settings: Settings
-    by: str
-
-    @room()
-    def __call__(self, task: VerifyTask) -> Score:
-        import numpy as np
-
-        from chronoprep.images import alignment
-        from chronoprep.images.difference import measure
-        from chronoprep.images.load import load_pair
-
-        loaded = load_pair(Pair(*task[:3]), self.settings.images)
-        source, target = np.asarray(loaded.source), np.asarray(loaded.target)
-        seen = measure(source, target)
-        flaws = alignment.flaws_in_notes(loaded.notes)
-        if seen.border > _ASTRAY:  # of others, measuring finds nothing
-            lies = alignment.measure(source, target)
-            flaws += alignment.flaws_of(lies, loaded.source.size, alignment.GROSS)
-        judged = rules.judge(task.caption, task.cot, seen)
-        weights = {doubt.rule: round(doubt.weight, 4) for doubt in judged.doubts}
-        return Score(
-            key=task.key,
-            of=text_digest(Text(task.caption, task.cot)),
-            by=self.by,
-            images=loaded.images,
-            files=loaded.files,
-            scores=weights,
-            reasons=tuple(doubt.reason for doubt in judged.doubts),
-            edit=judged.edit,
-            places=judged.places,
-            spots=tuple(Spot(*(round(value, 4) for value in spot)) for spot in judged.spots),
-            flaws=tuple(flaws),
-        )
 
 
 class Verdict(NamedTuple):
@@ -206,10 +151,18 @@ def _ask_model(run: Run, name: str) -> Summary:
 
 
 def _judge(run: Run) -> Summary:
+    from chronoprep.images.lettering import installed
+
     summary, tasks, rules_now = Summary("verified"), Rows(VerifyTask), _rules_on(run.settings)
+    reads = installed()
     for entry, state, images in _to_judge(run, summary):
         known = _judgement(state)
-        if known is not None and known.by == rules_now and same_images(known.images, images):
+        if (
+            known is not None
+            and known.by == rules_now
+            and same_images(known.images, images)
+            and not (reads and UNREAD in known.scores)
+        ):
             summary.skipped += 1
         else:
             tasks.append(VerifyTask(*entry[:3], *state.text))
@@ -274,13 +227,6 @@ def _of_another(opinion: Score | None, judgement: Score) -> tuple[float, ...]:
     return tuple(signals.get(name, 0.0) for name in names)
 
 
-def _of_views(opinion: Score | None) -> float | None:
-    """How far the label's own model contradicts it, shown the pair mirrored and swapped."""
-    signals = opinion.scores if opinion is not None else {}
-    views = [signals[name] for name in ("mirror", "swap") if name in signals]
-    return sum(views) / len(views) if views else None
-
-
 def trusted(run: Run) -> dict[str, bool]:
     """Which labels `min_score` trusts, of those that are judged; a human's word stands."""
     least, summary = run.settings.verify.min_score or 0.0, Summary("verified")
@@ -303,7 +249,7 @@ def verdicts_of(run: Run, summary: Summary) -> tuple[list[Verdict], Threshold]:
         texts[_normal(text)] += 1
     vocabulary.learn()
     keys, edits, humans = list[str](), list[str | None](), list[str | None]()
-    ruled, unsure, views = array("d"), list[float | None](), list[float | None]()
+    ruled, doubted, unread = array("d"), list[float | None](), 0
     for key, state, judgement, _ in _judged(run):
         summary.findings += [finding(Flaw(*flaw), key) for flaw in judgement.flaws]
         keys.append(key)
@@ -312,10 +258,14 @@ def verdicts_of(run: Run, summary: Summary) -> tuple[list[Verdict], Threshold]:
         opinion = _opinion(state)
         weights = (*_of_places(judgement, vocabulary), *_of_another(opinion, judgement))
         ruled.append(together([*judgement.scores.values(), *weights]))
-        unsure.append(_unsure(state, opinion))
-        views.append(_of_views(opinion))
+        doubted.append(unsure(_worst(state), opinion.scores if opinion is not None else {}))
+        unread += UNREAD in judgement.scores
     _note_collapse(run, texts, summary)
-    scores = combined(ruled, unsure, views)
+    if unread:
+        summary.notes.append(
+            f"{unread} quote lettering that was not read: pip install 'chronoprep[ocr]'"
+        )
+    scores = combined(ruled, doubted)
     threshold = _threshold(run.settings, scores, edits, humans, summary)
     # Ranks alone say nothing of right and wrong: without humans, the rules decide.
     deciding = scores if threshold.accepted else ruled
@@ -364,9 +314,8 @@ def _reasons(run: Run, key: str, vocabulary: Vocabulary) -> tuple[str, ...]:
     return (*reasons, *(opinion.reasons if opinion is not None else ()))
 
 
-def _unsure(state: State, opinion: Score | None) -> float | None:
-    """How unsure the captioner was of the text that stands: of its worst token, and where it was
-    shown the pair mirrored, of that answer's as well."""
+def _worst(state: State) -> float | None:
+    """The log-probability of the worst token of the text that stands, where the captioner told."""
     label = state.label
     if (
         label is None
@@ -374,9 +323,7 @@ def _unsure(state: State, opinion: Score | None) -> float | None:
         or state.text != (label.caption, label.caption_cot)
     ):
         return None
-    mirrored = opinion.scores.get("mirror_unsure", 0.0) if opinion is not None else 0.0
-    worst = min(likelihood.worst for likelihood in label.likelihood.values())
-    return -worst - math.log(max(1 - mirrored, _LEAST_CHANCE))
+    return min(likelihood.worst for likelihood in label.likelihood.values())
 
 
 def _threshold(

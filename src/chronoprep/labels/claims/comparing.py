@@ -48,6 +48,7 @@ _UNLIKE_PLACE = 0.6
 _LEFT_OVER = 0.6  # a claim without one to hold it against
 _HINT = 0.2  # other words, which may be of the same thing
 _MOST = 5  # claims that are compared
+_LEFT_RIGHT = re.compile(r"\b(?:left|right)(?=most\b|\b)", re.IGNORECASE)
 _INTO = re.compile(r"\b(?:into|to|with|by|for)\b")
 _STOP = frozenset([
     "the", "a", "an", "and", "or", "of", "in", "on", "at", "to", "from", "with", "by", "for",
@@ -77,13 +78,41 @@ def mirrored(claims: Sequence[Claim]) -> tuple[Claim, ...]:
     )
 
 
+def in_mirror(text: str) -> str:
+    """A text on the pictures flipped left to right: every left is a right, whatever it is of."""
+    return _LEFT_RIGHT.sub(lambda side: _flipped(side.group()), text)
+
+
+def _flipped(word: str) -> str:
+    other = "right" if word.lower() == "left" else "left"
+    return other.upper() if word.isupper() else other.title() if word.istitle() else other
+
+
+def in_either_order(text: str) -> list[str]:
+    """A text, and where it tells two edits, the same with the second one first: which of them a
+    model tells first may depend on where they are."""
+    first, *others = text.removesuffix(".").split("; ")
+    if len(others) != 1 or not first or not others[0]:
+        return [text]
+    second = others[0][0].upper() + others[0][1:]
+    end = "." if text.endswith(".") else ""
+    return [text, f"{second}; {first[0].lower()}{first[1:]}{end}"]
+
+
 def reversed_(claims: Sequence[Claim]) -> tuple[Claim, ...]:
     """The claims that are true of the way back, from target to source."""
 
     def back(claim: Claim) -> Claim:
         kind: Kind = next(k for k in get_args(Kind) if k == _BACK.get(claim.kind, claim.kind))
         senses = frozenset(_BACK.get(sense, sense) for sense in claim.senses)
-        turned = replace(claim, kind=kind, before=claim.after, after=claim.before, senses=senses)
+        turned = replace(
+            claim,
+            kind=kind,
+            before=claim.after,
+            after=claim.before,
+            senses=senses,
+            turned=not claim.turned,
+        )
         if claim.kind == "move":
             turned = replace(turned, places=claim.origin, origin=claim.places)
         return turned
@@ -91,7 +120,7 @@ def reversed_(claims: Sequence[Claim]) -> tuple[Claim, ...]:
     return tuple(map(back, claims))
 
 
-def contradiction(claims: Sequence[Claim] | None, text: str) -> tuple[float, str]:
+def contradiction(claims: Sequence[Claim] | None, text: str) -> tuple[float, str] | None:
     """How surely a text and claims on the same pictures can't both be true.
 
     Args:
@@ -99,7 +128,7 @@ def contradiction(claims: Sequence[Claim] | None, text: str) -> tuple[float, str
         text: What a model says.
 
     Returns:
-        A weight from 0 to 1, and the weightiest reason in words; 0 where the text is not
+        A weight from 0 to 1, and the weightiest reason in words; None where one of both is not
         understood.
     """
     if is_no_change(text):
@@ -108,7 +137,7 @@ def contradiction(claims: Sequence[Claim] | None, text: str) -> tuple[float, str
     if claims is None:
         return (1.0, f"sees a change: {text.strip()[:120]!r}")
     if not claims or not others:
-        return 0.0, ""
+        return None
     doubts = _matched(claims[:_MOST], others[:_MOST])
     return together(weight for weight, _ in doubts), max(doubts)[1]
 
@@ -169,12 +198,12 @@ def _apart(one: Claim, other: Claim) -> tuple[float, str]:
     if {_FORMS.get(t, t) for t in things} != {_FORMS.get(t, t) for t in named}:
         doubt(_HINT * (1 - common) if common else _OTHER_WORDS, f"speaks of {other.text!r}")
     made, becomes = (
-        {_FORMS.get(thing, thing) for thing in _things(_result(c.text))} for c in (one, other)
+        {_FORMS.get(thing, thing) for thing in _things(_result(c))} for c in (one, other)
     )
     if common and made and becomes and not made & becomes:
         plain = made & _FORMS.keys() and becomes & _FORMS.keys()
         weight = _OTHER_FORM if plain else _OTHER_WORDS
-        doubt(weight, f"it becomes {_result(other.text).strip()!r}")
+        doubt(weight, f"it becomes {_result(other).strip()!r}")
     return 1 - right, why
 
 
@@ -188,10 +217,11 @@ def _places_apart(one: Place, other: Place) -> float:
     return _HINT if shared and centre not in (one, other) else _UNLIKE_PLACE
 
 
-def _result(text: str) -> str:
+def _result(claim: Claim) -> str:
     """What a claim's words say that comes of it."""
-    parts = _INTO.split(text)
-    return parts[0] if text.startswith("substitut") and len(parts) > 1 else parts[-1]
+    parts = _INTO.split(claim.text)
+    last = claim.text.startswith("substitut") == claim.turned
+    return parts[-1] if last else parts[0]
 
 
 def _things(text: str) -> list[str]:

@@ -24,6 +24,7 @@ _CAPTION = (
     45  # words; of what is longer and has several sentences, the first one is the instruction
 )
 _SENSES = ("brighter", "darker", "warmer", "colder", "larger", "smaller", "grey")
+_OF_A_THING = ("add", "remove", "replace", "recolour", "move", "resize", "change")
 _ARTICLE = r"(?:the|an?|his|her|its|their|all|both|some|two|three|another|one|this|that|every|each)"
 _AUXILIARY = re.compile(r"\b(?:is|are|was|were|been|being|be|gets?|got)(?: \w+ly| now| also)? \Z")
 _HAS = re.compile(r"\b(?:has|have)(?: now| also)? \Z")  # "has moved"
@@ -59,6 +60,7 @@ class Claim:
         before, after: Groups of colours that the thing is said to have.
         senses: "brighter", "darker", "warmer", "colder", "larger", "smaller", "grey".
         scope: What it concerns.
+        turned: Whether it is the way back from what its words say.
     """
 
     kind: Kind
@@ -69,6 +71,7 @@ class Claim:
     after: frozenset[str] = frozenset()
     senses: frozenset[str] = frozenset()
     scope: Scope = "part"
+    turned: bool = False
 
 
 def claims_of(text: str) -> tuple[Claim, ...]:
@@ -88,9 +91,14 @@ def claims_of(text: str) -> tuple[Claim, ...]:
     return tuple(claims)
 
 
+def unquoted(text: str) -> str:
+    """A text without the words in its quotes; straight apostrophes."""
+    return _QUOTED.sub('""', text.replace("’", "'"))
+
+
 def _plain(text: str) -> str:
     """In lower case, without hyphens and quoted words; straight apostrophes."""
-    text = _QUOTED.sub('""', text.replace("’", "'")).lower()
+    text = unquoted(text).lower()
     return re.sub(r"\s+", " ", re.sub(r"(?<=\w)[-‐‑–](?=\w)", " ", text)).strip()
 
 
@@ -140,11 +148,19 @@ def _of_sentence(sentence: str) -> Iterator[Claim]:
         goes_on = verb is None and _INDEFINITE.match(clause)  # "...; a red one on the left"
         if kind is None and goes_on and before is not None and before.kind in ("add", "remove"):
             kind, verb = cast(Kind, before.kind), before
-        if kind is None:
+        if kind is None or (kind in _OF_A_THING and _names_nothing(clause, at)):
             continue
         before = verb
         for part in _objects(clause) if kind in ("add", "remove") else (clause,):
             yield _claim(part, kind, verb, at if part.startswith(clause[:12]) else None)
+
+
+def _names_nothing(clause: str, at: tuple[int, int] | None) -> bool:
+    """Whether a clause has no word for what is edited: "Change left"."""
+    if at is None:
+        return False
+    rest = f"{clause[: at[0]]} {clause[at[1] :]}"
+    return not set(re.findall(r"\w+|\"", rest)) - words("name nothing")
 
 
 def _verb(clause: str) -> tuple[Verb | None, tuple[int, int] | None]:
