@@ -18,7 +18,7 @@ import pytest
 
 from chronoprep.dataset import Dataset
 from chronoprep.files import file_names
-from conftest import label_of, write_pairs
+from conftest import HANGS, label_of, write_pairs
 from degenerate import COT
 from odd_server import Handler, Server, said, send
 
@@ -72,7 +72,7 @@ def test_what_is_under_way_is_finished(name: str, tmp_path: Path, server: Server
     wait_for(lambda: len(server.asked) >= 12, process)  # nine are answered, three wait
     process.send_signal(getattr(signal, name))
     slow.allowed.release(6)  # the three, and their second stages
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=HANGS)
     assert process.returncode == CODES[name]
     assert "Traceback" not in said
     assert "run it again to go on" in said
@@ -84,7 +84,7 @@ def test_what_is_under_way_is_finished(name: str, tmp_path: Path, server: Server
     if name == "SIGTERM":
         slow.allowed.release(1000)
         again = started(*ask, "--json")
-        table, _ = again.communicate(timeout=120)
+        table, _ = again.communicate(timeout=HANGS)
         assert again.returncode == 0
         labels = json.loads(table)[1]
         assert labels["skipped"] >= len(done)
@@ -99,7 +99,7 @@ def test_a_second_signal_ends_at_once(tmp_path: Path, server: Server) -> None:
     wait_for(lambda: bool(server.asked), process)
     process.send_signal(signal.SIGINT)
     process.send_signal(signal.SIGTERM)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=HANGS)
     assert process.returncode in (130, 143), "which of the two came first is the system's affair"
     assert "Traceback" not in said
     slow.allowed.release(100)
@@ -113,7 +113,7 @@ def test_what_takes_too_long_is_given_up(tmp_path: Path, server: Server) -> None
     process = started(*ask)
     wait_for(lambda: len(server.asked) == 4, process)
     process.send_signal(signal.SIGTERM)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=HANGS)
     assert process.returncode == 143
     assert "Traceback" not in said
     assert len(list(Dataset(data).journal)) == 3
@@ -131,7 +131,7 @@ def test_embeddings_stop_and_go_on(name: str, tmp_path: Path, tiny_umt5: Path) -
     process = started(*ask)
     wait_for(lambda: len(file_names(tmp_path / "umt5")) > 20, process)
     process.send_signal(getattr(signal, name))
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=HANGS)
     assert process.returncode == CODES[name]
     assert "Traceback" not in said
     assert "run it again to go on" in said
@@ -154,7 +154,7 @@ def test_a_signal_while_it_starts_is_quiet() -> None:
             time.sleep(0.5)
         number = getattr(signal, name)
         process.send_signal(number)
-        printed, said = process.communicate(timeout=60)
+        printed, said = process.communicate(timeout=HANGS)
         assert "Traceback" not in said
         # On a busy machine it had ended before: then Python dies of it plainly.
         ended = printed.endswith("or a folder.\n")
