@@ -102,6 +102,7 @@ def test_the_mirrored_pair_trades_left_for_right() -> None:
 
 def test_synth_writes_pairs_and_a_manifest_of_their_truth(run: Callable[..., Result]) -> None:
     result = run("synth", 12, "--output", "made", "--seed", 5, "--size", 64)
+    assert result.stderr.splitlines()[0] == "synthetic pairs: 0/12", "a log says so at once"
     assert result.code == 0, result.stderr
     rows = [json.loads(line) for line in Path("made/truth.jsonl").read_text("utf-8").splitlines()]
     assert [row["caption"] for row in rows] == [s.instruction for s in SAMPLES[:12]]

@@ -107,6 +107,7 @@ class TerminalReporter:
         self.console = Terminal(stderr=True)
         self.quiet = quiet
         self._progress: Progress | None = None
+        self._silent = True
         self._what, self._total, self._done, self._failed = "", 0, 0, 0
         self._began = self._printed = 0.0
 
@@ -115,6 +116,8 @@ class TerminalReporter:
         self._what, self._total, self._done, self._failed = what, total, 0, 0
         self._began = self._printed = time.monotonic()
         if self.quiet or not self.console.is_terminal:
+            if self._silent:  # so that a log has its first line before the first items are done
+                self.say(f"{what}: 0/{total}")
             return
         from rich import progress
 
@@ -150,6 +153,7 @@ class TerminalReporter:
             self.say(", ".join(filter(None, (count, failed, f"{rate:.1f}/s", eta))))
 
     def say(self, message: str) -> None:
+        self._silent = False
         if not self.quiet:
             self.console.print(plain(message))
 
