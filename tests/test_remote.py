@@ -259,7 +259,6 @@ def test_shards_in_a_bucket_put_together(
     assert model.calls == {stage: 2 * count for stage, count in calls.items()}
 
 
-@pytest.mark.usefixtures("model")
 def test_what_a_run_has_done_is_put_there_while_it_is_on(
     store: Any, tmp_path: Path, run: Run, model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -280,6 +279,7 @@ def test_what_a_run_has_done_is_put_there_while_it_is_on(
     assert put[-1] > put[0]
 
 
+@pytest.mark.usefixtures("model")
 def test_what_is_removed_in_the_store_is_put_there_again(
     store: Any, tmp_path: Path, run: Run, machine: Callable[[str], None]
 ) -> None:
