@@ -21,6 +21,7 @@ from functools import partial
 from itertools import count
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
@@ -31,7 +32,6 @@ from test_killed import SERVER, is_clean
 pytestmark = pytest.mark.faults
 
 KILLS, SIZES = 200, 20
-TICKS = os.sysconf("SC_CLK_TCK")  # of processor time in a second
 _SHARD = ("--shard", "1/2")
 
 
@@ -119,9 +119,9 @@ class One:
         """Wait until it has had so many seconds of processor time or ends; how many it had."""
         had = 0.0
         while self.process.is_alive() and had < seconds:  # type: ignore[attr-defined]
-            with suppress(OSError):  # it has just ended
-                stat = Path(f"/proc/{self.process.pid}/stat").read_text()  # type: ignore[attr-defined]
-                had = sum(map(int, stat.rpartition(")")[2].split()[11:13])) / TICKS
+            with suppress(psutil.NoSuchProcess):  # it has just ended
+                times = psutil.Process(self.process.pid).cpu_times()  # type: ignore[attr-defined]
+                had = times.user + times.system
             time.sleep(0.002)
         return had
 

@@ -140,10 +140,12 @@ def encode(path: Path, kind: str, codec: str, *, frames: int, options: dict[str,
     return path
 
 
+# PyAV 17's FFmpeg rounds otherwise.
+OF_CLIPS = 4 if av.__version__.startswith("17.") else 3
 # Writer, suffix, and the tolerance in levels: PQ's codes of 8 bits are up to 4 % of light apart.
 FILES = [(png, "png", 2), (flat_png, "png", 6), (profiled_png, "png", 6), (avif, "avif", 4),
     (flat_avif, "avif", 13),
-         (heic, "heic", 3), (clip, "mp4", 4), (clip, "mkv", 4)]  # fmt: skip
+         (heic, "heic", 3), (clip, "mp4", OF_CLIPS), (clip, "mkv", OF_CLIPS)]  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", ["PQ", "HLG"])

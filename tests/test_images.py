@@ -93,7 +93,7 @@ MODES = {
 
 @pytest.mark.parametrize("name", MODES)
 def test_every_mode_becomes_the_rgb_that_a_viewer_shows(tmp_path: Path, name: str) -> None:
-    if name == "ycbcr.tif" and PIL.__version__ < "13":
+    if name == "ycbcr.tif" and PIL.__version__.startswith("12."):
         pytest.skip("Pillow 12 can't read the YCbCr TIFF that it writes")
     image, colour, notes = MODES[name]
     loaded, said, *_ = load_image(save(tmp_path / name, image), SETTINGS)

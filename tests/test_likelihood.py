@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from chronoprep.data import Likelihood, Sampling
+from chronoprep.data import Chat, Likelihood, Sampling
 from chronoprep.vlm.likelihood import likelihood
 from conftest import Result, label_of, write_pairs
 from test_vlm import chats, loaded
@@ -20,12 +20,28 @@ from tiny_checkpoints import FAMILIES
 Run = Callable[..., Result]
 
 
+def chances_of(model: Any, family: str, chat: Chat, new: torch.Tensor) -> torch.Tensor:
+    """The log-probabilities of new tokens as the answer to a chat, by transformers' own processor
+    and one pass over prompt and answer."""
+    inputs = model._plain_inputs([chat])
+    length = inputs["input_ids"].shape[1]
+    inputs["input_ids"] = torch.cat([inputs["input_ids"], new[None]], 1)
+    for name in ("attention_mask", "mm_token_type_ids"):
+        if name in inputs:
+            fill = new.new_full((1, len(new)), int(name == "attention_mask"))
+            inputs[name] = torch.cat([inputs[name], fill], 1)
+    if family == "qwen3_omni_moe":
+        inputs.pop("mm_token_type_ids", None)
+    with torch.no_grad():
+        logits = model.model(**inputs).logits[0, length - 1 : -1].float()
+    return logits.log_softmax(-1).gather(1, new[:, None])[:, 0]
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("sampling", [Sampling(), Sampling(0.7, 0.9, 3)])
 def test_log_probabilities_are_those_of_a_full_pass(
     family: str, sampling: Sampling, tiny: Callable[[str], Path]
 ) -> None:
-    """In a batch, against transformers' own processor and one pass over prompt and answer."""
     model: Any
     with closing(loaded(tiny(family), 12)) as model:
         generate, written = model.model.generate, []
@@ -40,22 +56,11 @@ def test_log_probabilities_are_those_of_a_full_pass(
         answers = model.generate(asked, sampling)
         decode = model.processor.tokenizer.decode
         for chat, answer, new in zip(asked, answers, written, strict=True):
-            inputs = model._plain_inputs([chat])
             new = new[: answer.tokens]
             if model.processor.image_token_id in new:
                 continue  # of which the pass would want a picture
             compared += 1
-            length = inputs["input_ids"].shape[1]
-            inputs["input_ids"] = torch.cat([inputs["input_ids"], new[None]], 1)
-            for name in ("attention_mask", "mm_token_type_ids"):
-                if name in inputs:
-                    fill = new.new_full((1, len(new)), int(name == "attention_mask"))
-                    inputs[name] = torch.cat([inputs[name], fill], 1)
-            if family == "qwen3_omni_moe":
-                inputs.pop("mm_token_type_ids", None)
-            with torch.no_grad():
-                logits = model.model(**inputs).logits[0, length - 1 : -1].float()
-            chances = logits.log_softmax(-1).gather(1, new[:, None])[:, 0]
+            chances = chances_of(model, family, chat, new)
             chances = chances if answer.truncated else chances[:-1]
             assert answer.likelihood.mean == pytest.approx(float(chances.mean()), abs=1e-3)
             assert answer.likelihood.worst == pytest.approx(float(chances.min()), abs=1e-3)
@@ -74,19 +79,8 @@ def test_a_text_that_it_is_told_is_as_likely_as_when_it_says_it(
         told = model.likelihoods(asked, texts)
         assert told[3] is None
         for chat, text, known in zip(asked[:3], texts, told, strict=False):
-            inputs = model._plain_inputs([chat])
-            new = torch.tensor([tokenizer(text, add_special_tokens=False)["input_ids"]])
-            length = inputs["input_ids"].shape[1]
-            inputs["input_ids"] = torch.cat([inputs["input_ids"], new], 1)
-            for name in ("attention_mask", "mm_token_type_ids"):
-                if name in inputs:
-                    fill = torch.full_like(new, int(name == "attention_mask"))
-                    inputs[name] = torch.cat([inputs[name], fill], 1)
-            if family == "qwen3_omni_moe":
-                inputs.pop("mm_token_type_ids", None)
-            with torch.no_grad():
-                logits = model.model(**inputs).logits[0, length - 1 : -1].float()
-            chances = logits.log_softmax(-1).gather(1, new[0][:, None])
+            new = tokenizer(text, add_special_tokens=False)["input_ids"]
+            chances = chances_of(model, family, chat, torch.tensor(new))
             assert known.mean == pytest.approx(float(chances.mean()), abs=1e-3)
             assert known.worst == pytest.approx(float(chances.min()), abs=1e-3)
 

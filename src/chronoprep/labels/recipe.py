@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
@@ -73,6 +74,16 @@ class Recipe:
         if stage == "caption":
             return label.caption is not None and label.caption_id == self.caption_id(images)
         return label.cot_id is not None and label.cot_id == self.cot_id(images, label.caption or "")
+
+
+def decided_by(label: Label) -> Iterator[tuple[str, str]]:
+    """What is on record of the recipe that gave a label: the name of each thing, and which one it
+    was; without what no text depends on."""
+    names = ("model", "revision", "caption_prompt", "cot_model", "cot_revision", "cot_prompt")
+    found = {name: getattr(label, name) for name in names} | (label.generation or {})
+    for name, value in found.items():
+        if value is not None and name not in ("backend", "max_new_tokens"):
+            yield name, str(value)
 
 
 class LabelTask(NamedTuple):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from chronoprep.data import Completion, Form
-from chronoprep.labels.claims import Claim, claims_of, unquoted
+from chronoprep.labels.claims import FROM_TO, Claim, claims_of, unquoted
 from chronoprep.labels.claims.quoted import Quoted, quoted, reads
 from chronoprep.labels.claims.words import colours_in
 from chronoprep.labels.evidence import Doubt, Evidence
@@ -28,7 +28,6 @@ _ROLE = re.compile(r"(?:assistant|system|user)\s+[A-Z]")  # what a special token
 _DOTS = re.compile(r"\.{2,}\s*\w")
 _AGAIN = re.compile(r"\b(\w+(?: \w+){1,5}),? \1\b", re.IGNORECASE)  # words, and the same again
 _SHORT = 3  # words that say nothing which is understood
-_FROM_TO = re.compile(r"\bfrom (.{1,70}?) (?:in)?to (.{1,70})")
 _TAKES_ON = re.compile(r" (?:into|to|with|by|for) ")
 _ARTICLES = re.compile(r"\b(?:an?|the) ")
 _ENGLISH = Form(english=True)  # the rules read no other language
@@ -117,7 +116,7 @@ def _vain(claims: Sequence[Claim]) -> Iterator[Doubt]:
     for claim in claims:
         text = _ARTICLES.sub("", claim.text)
         halves: Sequence[str] = ()
-        if match := _FROM_TO.search(text):
+        if match := FROM_TO.search(text):
             halves = match.groups()
         elif claim.kind == "replace":
             halves = _TAKES_ON.split(text.partition(" ")[2])

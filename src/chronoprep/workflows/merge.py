@@ -12,12 +12,11 @@ from chronoprep.dataset import Dataset
 from chronoprep.dataset.events import State
 from chronoprep.dataset.shards import FOLDER, Note, Shard, take_over
 from chronoprep.errors import BackendError, ConfigError
+from chronoprep.labels.recipe import decided_by
 from chronoprep.workflows.progress import Reporter, Silent, Summary
 from chronoprep.workflows.stage import Run, working_copy
 from chronoprep.workflows.table import build_table
 
-_DECIDING = ("model", "revision", "caption_prompt", "cot_model", "cot_revision", "cot_prompt")
-_WITHOUT_WEIGHT = {"backend", "max_new_tokens"}  # no text depends on them
 _AGAIN = "Run it again with --shard {}, then merge; or take what is there with --partial."
 
 
@@ -124,14 +123,10 @@ def _require_one_way(folder: Path, parts: Mapping[Shard, Dataset]) -> None:
 
 def _ways(state: State) -> Iterator[tuple[str, str]]:
     """What decided a pair's label and embedding: the name of each thing, and which one it was."""
-    label, made = state.label, state.embedding
-    if label is not None:
-        found = {name: getattr(label, name) for name in _DECIDING} | (label.generation or {})
-        for name, value in found.items():
-            if value is not None and name not in _WITHOUT_WEIGHT:
-                yield name, str(value)
-    if made is not None:
-        yield "encoder", made.encoder
+    if state.label is not None:
+        yield from decided_by(state.label)
+    if state.embedding is not None:
+        yield "encoder", state.embedding.encoder
 
 
 def _found(folder: Path, shards: Sequence[Path]) -> dict[Shard, Path]:

@@ -31,7 +31,7 @@ _HAS = re.compile(r"\b(?:has|have)(?: now| also)? \Z")  # "has moved"
 _ASIDE = re.compile(r"\A(?:up |down )?(?:in|on|at|near|along) [^,]{1,60}, ")
 _QUOTED = re.compile(r'"[^"\n]{0,300}"|“[^”\n]{0,300}”|(?<!\w)\'[^\'\n]{1,80}\'(?!\w)')
 _SENTENCE = re.compile(r"(?<=[\w)\"'])[.!?](?:\s|\Z)")
-_FROM_TO = re.compile(r"\bfrom (.{1,70}?) (?:in)?to (.{1,70})")
+FROM_TO = re.compile(r"\bfrom (.{1,70}?) (?:in)?to (.{1,70})")
 _FROM = re.compile(r"\bfrom (?:the )?\Z")
 _INSTEAD = re.compile(r",? (?:instead of|rather than|in place of|as opposed to) ")
 _AND = re.compile(r",? (?:and|plus|as well as|along with) (?=(?:an?|another|one|two|three|the) )")
@@ -263,7 +263,7 @@ def _groups(found: Iterable[Colour]) -> frozenset[str]:
 
 def _new_colours(clause: str) -> tuple[frozenset[str], frozenset[str]] | None:
     """The old and the new colours, where a clause says what colour a thing takes on."""
-    if (match := _FROM_TO.search(clause)) is not None:
+    if (match := FROM_TO.search(clause)) is not None:
         old, new = (
             _groups(colours_in(phrase("after noun").split(part, maxsplit=1)[0]))
             for part in match.groups()
