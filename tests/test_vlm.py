@@ -24,6 +24,7 @@ from chronoprep.errors import BackendError
 from chronoprep.labels.captioning import View, label
 from chronoprep.labels.guard import clean
 from chronoprep.labels.prompts import load_prompts, parse
+from chronoprep.vlm import fitting
 from chronoprep.vlm.thoughts import begins_thought, without_thoughts
 from conftest import Result, label_of, photo, write_pairs
 from tiny_checkpoints import FAMILIES, THINKING
@@ -184,6 +185,37 @@ def test_an_image_is_encoded_once_for_both_stages_and_all_draws(
     del views, answers
     gc.collect()
     assert not model._vision._seen, "what was made of an image goes with it"
+
+
+@pytest.mark.skipif(not fitting._PIECES, reason="transformers leaves a prompt whole")
+@pytest.mark.parametrize("family", FAMILIES)
+def test_long_prompts_are_read_in_pieces_to_the_same_end(
+    family: str, tiny: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = load_prompts(LabelSettings())
+    sizes = [(96, 72), (64, 128), (200, 90), (96, 72)]
+    pairs = [(picture(2 * i, size), picture(2 * i + 1, size)) for i, size in enumerate(sizes)]
+    stages = [
+        [text.caption.fill(*pair) for pair in pairs],
+        [text.cot.fill(*pair, "word " * i) for i, pair in enumerate(pairs)],
+    ]
+    whole = [loaded(tiny(family)).generate(stage) for stage in stages]
+
+    monkeypatch.setattr(fitting, "PIECE", 4 * 37)
+    model = loaded(tiny(family))
+    read: list[int] = []
+    model.model.model.get_input_embeddings().register_forward_hook(
+        lambda _, _args, out: read.append(out.shape[1])
+    )
+    for stage, expected in zip(stages, whole, strict=True):
+        answers = model.generate(stage)
+        assert [one.text for one in answers] == [one.text for one in expected]
+        for answer, one in zip(answers, expected, strict=True):
+            assert answer.likelihood
+            assert one.likelihood
+            assert answer.likelihood.mean == pytest.approx(one.likelihood.mean, abs=1e-3)
+    assert max(read) == 37
+    assert read.count(37) > 4
 
 
 # Not those with linear attention: its state is that of the last token and of no earlier one.

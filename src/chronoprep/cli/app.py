@@ -35,6 +35,9 @@ _HELLO = """Before/after image pairs become a training set for ChronoEdit, in on
   try it without either   chronoprep synth 8 --output shapes
   see all commands        chronoprep --help"""
 
+# The arguments that name what a command reads.
+_READ = ("pairs", "folder", "table", "csv", "dataset", "input_image")
+
 _declared: dict[str, Callable[[typer.Typer, bool], None]] = {}
 
 
@@ -245,6 +248,9 @@ def _guarded(
             chosen = load_settings(values, config_file=given["config"]) if taken else Settings()
             common = {option: given[option] for option in (*shared.split(), *everywhere)}
             reporter = render.TerminalReporter(quiet=given["quiet"])
+            if read := next(filter(None, map(given.get, _READ)), None):
+                # Before what takes its time: importing what the command runs, and a large folder.
+                reporter.say(f"Reading {read} …")
             with signals.working(), closing(reporter):
                 call = Call(name, chosen, reporter, **common)
                 answer = function(call, **{option.name: given[option.name] for option in own})

@@ -573,10 +573,10 @@ def models(call: Call) -> Answer:
     chronoprep models
     chronoprep models --json
     """
-    from chronoprep import workflows
     from chronoprep.cli import render
+    from chronoprep.vlm.registry import known_models
 
-    return render.of_models(workflows.known_models())
+    return render.of_models(known_models())
 
 
 @command("doctor", settings="vlm.endpoint")

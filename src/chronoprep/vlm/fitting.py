@@ -1,7 +1,8 @@
 """How many pairs a batch holds: counted from the model's shape at first, then measured.
 
 A decoding step of a GPU costs nearly the same whatever the batch, so the batch that memory holds is
-the fastest. The keys and values of its prompts take most of it, then what the prefill computes.
+the fastest. The keys and values of its prompts take most of it; what the prefill computes is
+bounded, for it runs in pieces.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Any, NamedTuple
 
 import psutil
 import torch
+import transformers
 
 MOST_PAIRS = 512  # a run loses little when it stops
 MOST_PAIRS_ON_CPU = 16  # which is busy with so many
@@ -19,6 +21,10 @@ _TOKENS_A_PAIR = 3072
 # Keys and values are copied where they grow, or where some of a batch go on and others don't.
 _COPIES = 1.3
 _SHARE = 0.9  # of the memory that is free beside the weights: its pieces never fit without gaps
+# Tokens of a batch that the prefill computes at a time: enough to keep any card busy.
+PIECE = 32_768
+# Older ones would leave the pictures of a prompt in pieces out.
+_PIECES = tuple(map(int, transformers.__version__.split(".")[:2])) >= (5, 23)
 _LEAST_MEASURED = 4  # pairs, of which a measurement says something about more
 
 
@@ -47,7 +53,7 @@ class Batches:
         self._before: list[int] = []
         if self._measures:
             self._before = [torch.cuda.memory_allocated(i) for i in _devices()]
-        self.size = asked or min(self._most, max(1, _free(model) // _a_pair(model)))
+        self.size = asked or min(self._most, _counted(model))
 
     def begin(self) -> None:
         """A batch begins."""
@@ -84,8 +90,13 @@ def measured(levels: Sequence[Level], pairs: int, size: int) -> int:
     return max(size, min(2 * pairs, *fits)) if fits else size
 
 
-def _a_pair(model: Any) -> int:
-    """Bytes that a pair takes beside the weights."""
+def piece(rows: int, tokens: int) -> int | None:
+    """How many tokens of each row a prefill computes at a time; None for all of them at once."""
+    return max(1, PIECE // rows) if _PIECES and rows * tokens > PIECE else None
+
+
+def _counted(model: Any) -> int:
+    """How many pairs the memory holds that is free beside the weights; one at least."""
     text = model.config.get_text_config()
     width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     kinds = list(getattr(text, "layer_types", None) or ())
@@ -95,7 +106,12 @@ def _a_pair(model: Any) -> int:
     if experts := getattr(text, "num_experts_per_tok", None):
         inner = experts * text.moe_intermediate_size
     computed = 4 * text.hidden_size + 2 * inner
-    return int((_COPIES * kept + computed) * model.dtype.itemsize * _TOKENS_A_PAIR)
+    tokens = _free(model) / model.dtype.itemsize / _TOKENS_A_PAIR
+    pairs = tokens / (_COPIES * kept + computed)
+    if _PIECES:
+        in_a_piece = PIECE / _TOKENS_A_PAIR
+        pairs = max(min(pairs, in_a_piece), (tokens - in_a_piece * computed) / (_COPIES * kept))
+    return max(1, int(pairs))
 
 
 def _free(model: Any) -> int:

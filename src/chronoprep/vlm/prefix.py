@@ -8,7 +8,7 @@ draws.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,9 +23,17 @@ _ROOM = 128
 
 class _RoomyLayer(DynamicLayer):
     """Keys and values with room behind them: a new token is written there. The library's layer
-    copies all of them for each token, which for long prompts costs more than the attention."""
+    copies all of them for each token, which for long prompts costs more than the attention.
+
+    Args:
+        tokens: That surely come: no room is sought again for them.
+    """
 
     _place: torch.Tensor  # keys, then values
+
+    def __init__(self, tokens: int = 0) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._tokens = tokens
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any
@@ -36,7 +44,8 @@ class _RoomyLayer(DynamicLayer):
         end = start + key_states.shape[-2]
         if not start or self._place.shape[-2] < end:
             *outer, _tokens, width = key_states.shape
-            place = key_states.new_empty(2, *outer, end + _ROOM, width)
+            size = max(end, self._tokens) + _ROOM
+            place = key_states.new_empty(2, *outer, size, width)
             if start:
                 place[..., :start, :] = self._place[..., :start, :]
             self._place = place
@@ -46,17 +55,21 @@ class _RoomyLayer(DynamicLayer):
         return self.keys, self.values
 
 
-_LAYERS: dict[str, Any] = {"full_attention": _RoomyLayer, "linear_attention": LinearAttentionLayer}
+def new_cache(config: Any, tokens: int) -> Cache | None:
+    """An empty cache for a batch; None where a model's layers want caches of other kinds.
 
-
-def new_cache(config: Any) -> Cache | None:
-    """An empty cache for a batch; None where a model's layers want caches of other kinds."""
-    kinds = list(getattr(config.get_text_config(), "layer_types", None) or ())
-    if {*kinds} - {*_LAYERS}:
+    Args:
+        tokens: Of the longest prompt.
+    """
+    layers: dict[str, Callable[[], Any]] = {
+        "full_attention": lambda: _RoomyLayer(tokens),
+        "linear_attention": LinearAttentionLayer,
+    }
+    text = config.get_text_config()
+    kinds = getattr(text, "layer_types", None) or ["full_attention"] * text.num_hidden_layers
+    if {*kinds} - {*layers}:
         return None
-    if "linear_attention" in kinds:
-        return Cache([_LAYERS[kind]() for kind in kinds])
-    return Cache(layer_class_to_replicate=_RoomyLayer)
+    return Cache([layers[kind]() for kind in kinds])
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,6 +67,28 @@ _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _BY_ID = {spec.id.lower(): spec for spec in MODELS.values()}
 
 
+def known_models() -> list[dict[str, Any]]:
+    """The registry, what each model needs in bfloat16, and what this machine has.
+
+    `runs on` is "GPU", "CPU" (slowly) or "" where neither holds the model.
+    """
+    import psutil
+
+    gpu, ram = sum(memory.of_gpus()), psutil.virtual_memory().available
+    return [
+        {
+            "name": spec.name,
+            "id": spec.id,
+            "family": spec.family,
+            "parameters_b": spec.parameters,
+            "memory_gb": round(spec.memory / 1e9, 1),
+            "runs_on": "GPU" if spec.memory <= gpu else "CPU" if spec.memory <= ram else "",
+            "cached": spec.folder is not None or checkpoint.is_cached(spec.id),
+        }
+        for spec in MODELS.values()
+    ]
+
+
 def preset(settings: VLMSettings) -> str:
     """The prompt templates that suit the model that settings name, wherever it is."""
     spec = _spec(settings.model)

@@ -20,7 +20,7 @@ import transformers
 from chronoprep.config import VLMSettings
 from chronoprep.data import GREEDY, Chat, Completion, Likelihood, Picture, Sampling
 from chronoprep.errors import BackendError
-from chronoprep.vlm.fitting import Batches
+from chronoprep.vlm.fitting import Batches, piece
 from chronoprep.vlm.likelihood import summed
 from chronoprep.vlm.picking import Budget, Draw, Pick, Told
 from chronoprep.vlm.prefix import Prefix, Prompt, new_cache
@@ -224,9 +224,11 @@ class TransformersVLM:
         return begins_thought(self.processor.tokenizer.decode(inputs["input_ids"][0, -8:]))
 
     def _run(self, inputs: dict[str, Any], processors: list[Any], most: int) -> Any:
+        whole = inputs.get("past_key_values") is None  # only a cache goes on from piece to piece
         return self.model.generate(
             **inputs,
             **_PLAIN,
+            prefill_chunk_size=None if whole else piece(*inputs["input_ids"].shape),
             logits_processor=processors,
             max_new_tokens=most,
             eos_token_id=sorted(self._ends) or None,
@@ -254,7 +256,8 @@ class TransformersVLM:
         if not self.omni:
             marks = padded["input_ids"] == self.processor.image_token_id
             inputs["mm_token_type_ids"] = marks.long()
-        return inputs | {"past_key_values": new_cache(self.model.config)}
+        tokens = padded["input_ids"].shape[1]
+        return inputs | {"past_key_values": new_cache(self.model.config, tokens)}
 
     def _padded(self, rows: Sequence[Sequence[int]]) -> dict[str, Any]:
         """Token lists as tensors. Right padding, some real tokenizers' default, would silently

@@ -39,7 +39,6 @@ __all__ = [
     "build_csv",
     "caption_pairs",
     "embed_prompts",
-    "known_models",
     "label_one",
     "prepare",
     "verify_labels",
@@ -218,27 +217,3 @@ def write_text(path: Path, text: str) -> None:
     make_folder(path.parent)
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
-
-
-def known_models() -> list[dict[str, Any]]:
-    """The registry, what each model needs in bfloat16, and what this machine has.
-
-    `runs on` is "GPU", "CPU" (slowly) or "" where neither holds the model.
-    """
-    import psutil
-
-    from chronoprep import checkpoint, memory, vlm
-
-    gpu, ram = sum(memory.of_gpus()), psutil.virtual_memory().available
-    return [
-        {
-            "name": spec.name,
-            "id": spec.id,
-            "family": spec.family,
-            "parameters_b": spec.parameters,
-            "memory_gb": round(spec.memory / 1e9, 1),
-            "runs_on": "GPU" if spec.memory <= gpu else "CPU" if spec.memory <= ram else "",
-            "cached": spec.folder is not None or checkpoint.is_cached(spec.id),
-        }
-        for spec in vlm.MODELS.values()
-    ]

@@ -59,7 +59,6 @@ def review_dataset(
 
     run = _run(folder, settings, reporter)
     with _listening(settings.review.port) as listening:
-        reporter.say(f"Reading {len(run.entries)} pairs …")
         desk = Desk(run.dataset, settings, settings.review.reviewer, _hooks(run))
         with closing(desk):
             pictures = Pictures(settings, follow_links=settings.review.follow_links)
