@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from chronoprep.images.colours import groups, names, nearest, share_of_groups, to_lab
+from chronoprep.images.colours import cells, groups, names, nearest, share_of_groups, to_lab
 from chronoprep.images.difference import Difference, measure
 from conftest import photo
 
@@ -133,6 +133,6 @@ def test_names_of_colours() -> None:
     for group in groups():
         assert names()[group] == group
     red = np.full((1, 1, 3), (214, 38, 42), np.uint8)
-    shares = dict(zip(groups(), share_of_groups(red), strict=True))
+    shares = dict(zip(groups(), share_of_groups(cells(red)), strict=True))
     assert (shares["red"], shares["green"], shares["blue"]) == (1, 0, 0)
     assert nearest(to_lab(red)[0, 0]) == "red"

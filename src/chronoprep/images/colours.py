@@ -47,14 +47,23 @@ def to_lab(rgb: Array) -> Array:
     return lab
 
 
-def share_of_groups(rgb: Array) -> Array:
-    """Of 8-bit RGB pixels, the share that may be called by each of `groups`: more than 1 in sum."""
+def cells(rgb: Array) -> Array:
+    """The cell of each 8-bit RGB pixel in the table of all colours."""
     import numpy as np
 
-    cells = (rgb >> (8 - _BITS)).astype(np.int32)
-    place = (cells[..., 0] << 2 * _BITS) + (cells[..., 1] << _BITS) + cells[..., 2]
-    counts = np.bincount(place.ravel(), minlength=2 ** (3 * _BITS))
-    shares: Array = counts @ _plausible() / max(1, place.size)
+    red, green, blue = np.moveaxis((rgb >> (8 - _BITS)).astype(np.int32), -1, 0)
+    place: Array = (red << 2 * _BITS) + (green << _BITS) + blue
+    return place
+
+
+def share_of_groups(cells: Array) -> Array:
+    """Of the pixels of these cells, the share that may be called by each of `groups`: more than 1
+    in sum."""
+    import numpy as np
+
+    counts = np.bincount(cells.ravel(), minlength=2 ** (3 * _BITS))
+    there = np.flatnonzero(counts)
+    shares: Array = counts[there] @ _plausible()[there] / max(1, cells.size)
     return shares
 
 

@@ -8,12 +8,12 @@ colours and distances CIELAB as `colours.to_lab` gives it. A leaf: imports OpenC
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 
-from chronoprep.images.colours import LIGHTNESS, groups, share_of_groups, to_lab
+from chronoprep.images.colours import LIGHTNESS, cells, groups, share_of_groups, to_lab
 from chronoprep.images.outline import Outline, outline
 from chronoprep.images.view import MOST_SHIFT, view
 
@@ -33,6 +33,7 @@ _THIN, _SLIVER = 3.2, 0.01  # of a region that is an edge: half its width in pix
 _CELL = 10.0  # of the colours that are one when it is asked what they became
 _COMMON = 0.03  # share of the area from which on what a colour became is what it becomes
 _LEAST_DETAIL = 0.01  # share of the area
+_RING = 15  # pixels, of what is around a region: its width and the one of its edge
 _WIDE = 0.3  # share changed from which on another view is looked for
 # Pictures that are nowhere lighter than the first are brought to the second, as an eye adapts to a
 # dark room, by the third at most: names of colours are those of usual light.
@@ -159,7 +160,8 @@ def measure(source: Array, target: Array) -> Difference:
     everything = np.ones(mask.shape, np.uint8)
     changed = float(mask.mean())
     outside = cv2.dilate(mask, np.ones((7, 7), np.uint8)) == 0
-    rest = float(np.linalg.norm(one - raw, axis=2)[outside].mean()) if outside.any() else 0.0
+    gap = cv2.subtract(one, raw)
+    rest = float(np.sqrt(_summed(gap * gap))[outside].mean()) if outside.any() else 0.0
     softer, sharper = _detail(maps, plain)
     return Difference(
         identical=identical,
@@ -225,10 +227,16 @@ def _smooth(lab: Array) -> Array:
     return smooth
 
 
+def _summed(values: Array) -> Array:
+    """The sum of three channels; numpy takes ten times as long along a short axis."""
+    summed: Array = cv2.transform(values, np.ones((1, 3), np.float32))
+    return summed
+
+
 def _gradient(lab: Array) -> Array:
     across, down = cv2.Sobel(lab, cv2.CV_32F, 1, 0), cv2.Sobel(lab, cv2.CV_32F, 0, 1)
     squares = cv2.multiply(across, across) + cv2.multiply(down, down)
-    size: Array = np.sqrt(squares.sum(2) if squares.ndim == 3 else squares) / 8
+    size: Array = np.sqrt(_summed(squares) if squares.ndim == 3 else squares) / 8
     return size
 
 
@@ -245,7 +253,7 @@ def _distances(one: Array, other: Array) -> tuple[Array, Array]:
     for dx, dy in steps:
         y, x = reach + dy, reach + dx
         gap = cv2.subtract(one, wide[y : y + height, x : x + width])
-        far = cv2.blur(cv2.transform(cv2.multiply(gap, gap), np.ones((1, 3), np.float32)), (3, 3))
+        far = cv2.blur(_summed(cv2.multiply(gap, gap)), (3, 3))
         there = np.minimum(there, far)
         window = back[y : y + height, x : x + width]
         np.minimum(window, far, out=window)
@@ -275,31 +283,49 @@ def _cleaned(changed: Array) -> Array:
     return closed
 
 
+class _Picture(NamedTuple):
+    """One of the two, small, and what is asked of it again and again, for each pixel: its colour
+    in Lab, how far that is from grey, its cell in the table of colours, and its gradient."""
+
+    rgb: Array
+    lab: Array
+    chroma: Array
+    cells: Array
+    steep: Array
+
+    @classmethod
+    def of(cls, rgb: Array, lab: Array) -> _Picture:
+        chroma = cv2.magnitude(*cv2.split(lab)[1:])
+        return cls(rgb, lab, chroma, cells(rgb), _gradient(lab))
+
+    def part(self, rows: slice, columns: slice) -> _Picture:
+        return _Picture(*(values[rows, columns] for values in self))
+
+
 @dataclass(frozen=True, slots=True)
 class _Maps:
-    """Both pictures, small: as they are, in Lab, and their gradients."""
+    """Both pictures."""
 
-    before: Array
-    after: Array
-    lab_before: Array
-    lab_after: Array
-    steep_before: Array
-    steep_after: Array
+    before: _Picture
+    after: _Picture
 
     def region(self, mask: Array, distances: Array) -> Region:
         """How the part of a mask (1 inside) looks in both pictures."""
         height, width = mask.shape
         moments = cv2.moments(mask, binaryImage=True)
         left, top, across, down = cv2.boundingRect(mask)
-        core = cv2.erode(mask, np.ones((3, 3), np.uint8))
+        # All that is looked at lies no farther from the mask than its ring.
+        rows = slice(max(0, top - _RING), top + down + _RING)
+        columns = slice(max(0, left - _RING), left + across + _RING)
+        part = np.ascontiguousarray(mask[rows, columns])
+        core = cv2.erode(part, np.ones((3, 3), np.uint8))
         if cv2.countNonZero(core) < 0.4 * moments["m00"]:
-            core = mask
-        wide = cv2.dilate(mask, np.ones((5, 5), np.uint8))
-        edge = wide - cv2.erode(mask, np.ones((5, 5), np.uint8), borderValue=1)
-        ring = cv2.dilate(mask, np.ones((15, 15), np.uint8)) - wide
+            core = part
+        wide = cv2.dilate(part, np.ones((5, 5), np.uint8))
+        edge = wide - cv2.erode(part, np.ones((5, 5), np.uint8), borderValue=1)
+        ring = cv2.dilate(part, np.ones((_RING, _RING), np.uint8)) - wide
         around = wide.astype(bool)
-        before = self.lab_before, self.steep_before
-        after = self.lab_after, self.steep_after
+        before, after = (one.part(rows, columns) for one in (self.before, self.after))
         return Region(
             share=moments["m00"] / mask.size,
             centre=(
@@ -307,38 +333,38 @@ class _Maps:
                 (moments["m01"] / moments["m00"] + 0.5) / height,
             ),
             box=(left / width, top / height, (left + across) / width, (top + down) / height),
-            distance=cv2.mean(distances, mask)[0],
-            kept=_correlation(self.steep_before[around], self.steep_after[around]),
-            before=_look(self.before, *before, core, edge, ring),
-            after=_look(self.after, *after, core, edge, ring),
-            outline=outline(mask),
+            distance=cv2.mean(distances[rows, columns], part)[0],
+            kept=_correlation(before.steep[around], after.steep[around]),
+            before=_look(before, core, edge, ring),
+            after=_look(after, core, edge, ring),
+            outline=outline(part),
         )
 
 
 def _maps(before: Array, after: Array, lab_before: Array, lab_after: Array) -> _Maps:
     """What regions are looked at in: where both pictures are dark all over, by one factor lighter.
     (Where they differ is measured as they are: what is lighter has more noise.)"""
-    lightest = max(float(np.percentile(picture.max(2), 99)) for picture in (before, after))
+    lightest = max(
+        float(np.percentile(np.maximum(np.maximum(red, green), blue), 99))
+        for red, green, blue in map(cv2.split, (before, after))
+    )
     if 0 < lightest < _DIM:
         gain = np.float32(min(_LIT / lightest, _BRIGHTEN))
         before, after = ((p * gain).clip(0, 255).astype(np.uint8) for p in (before, after))
         lab_before, lab_after = (_smooth(to_lab(picture)) for picture in (before, after))
-    steep = _gradient(lab_before), _gradient(lab_after)
-    return _Maps(before, after, lab_before, lab_after, *steep)
+    return _Maps(_Picture.of(before, lab_before), _Picture.of(after, lab_after))
 
 
-def _look(rgb: Array, lab: Array, steep: Array, core: Array, outline: Array, ring: Array) -> Look:
-    mean = np.array(cv2.mean(lab, core)[:3])
-    around = np.array(cv2.mean(lab, ring)[:3])
-    inside = core.astype(bool)
-    shares = share_of_groups(rgb[inside])
-    parts = lab[inside]
+def _look(picture: _Picture, core: Array, outline: Array, ring: Array) -> Look:
+    mean = np.array(cv2.mean(picture.lab, core)[:3])
+    around = np.array(cv2.mean(picture.lab, ring)[:3])
+    shares = share_of_groups(picture.cells[core.astype(bool)])
     return Look(
         lab=(float(mean[0]), float(mean[1]), float(mean[2])),
-        chroma=float(cv2.magnitude(parts[:, 1], parts[:, 2]).mean()),
+        chroma=cv2.mean(picture.chroma, core)[0],
         colours=dict(zip(groups(), shares.tolist(), strict=True)),
-        detail=cv2.mean(steep, core)[0],
-        edge=cv2.mean(steep, outline)[0],
+        detail=cv2.mean(picture.steep, core)[0],
+        edge=cv2.mean(picture.steep, outline)[0],
         apart=float(np.linalg.norm(mean - around)) if cv2.countNonZero(ring) else 0.0,
     )
 
@@ -383,7 +409,7 @@ def _beside(maps: _Maps) -> tuple[Region, ...]:
     stayed.
     """
     far = np.maximum(
-        _unexpected(maps.lab_before, maps.lab_after), _unexpected(maps.lab_after, maps.lab_before)
+        _unexpected(maps.before.lab, maps.after.lab), _unexpected(maps.after.lab, maps.before.lab)
     )
     return _regions(_cleaned(far > _MOST), far, _MOST, maps, thin=1.5 * _THIN)
 
@@ -423,7 +449,7 @@ def _fine(rgb: Array) -> Array:
 
 def _detail(maps: _Maps, distances: Array) -> tuple[Region | None, Region | None]:
     """Where detail was lost, and where it was won."""
-    one, other = (cv2.blur(_fine(picture), (11, 11)) for picture in (maps.before, maps.after))
+    one, other = (cv2.blur(_fine(one.rgb), (11, 11)) for one in (maps.before, maps.after))
     found: list[Region | None] = []
     for less, more in ((other, one), (one, other)):
         mask: Array = ((more > 1) & (less < 0.66 * more)).astype(np.uint8)
