@@ -63,6 +63,22 @@ CASES = [
     ("Halve the size of the red ball.", ["resize||red>"]),
     ("Make the scene look like a watercolour painting.", ["style||>"]),
     ('The sign now reads "OPEN".', ["change||>"]),
+    ("Turn the tiny green ring into a tiny green disc.", ["replace||green>green"]),
+    ("Turn the red car into a blue car.", ["recolour||red>blue"]),
+    ("Turn the leaves to a golden orange.", ["recolour||>orange,yellow"]),
+    ("Change her hair to a dark brown tone.", ["recolour||>brown"]),
+    (
+        "Make the red block in the top right hand corner bigger; take the green circle away.",
+        ["resize|top right|red>", "remove||green>"],
+    ),
+    (
+        "A black kite appears in the top right-hand corner, and scale up the boat on the left.",
+        ["add|top right|>black", "resize|left|>"],
+    ),
+    (
+        "Turn the brown background into a mint one, and up on the left, the block is now blue.",
+        ["background||brown>", "recolour|left|>blue"],
+    ),
     ("I can't see any difference.", []),
     ("no change", []),
     ("Nothing has changed between the two images.", []),

@@ -186,3 +186,46 @@ def test_the_colours_of_a_background_are_asked_one_by_one() -> None:
     assert not {"old colour", "new colour"} & set(right)
     wrong = doubts(source, target, "Change the background from brown to light brown.")
     assert {"old colour", "swapped"} & set(wrong)
+
+
+@pytest.mark.parametrize(
+    ("caption", "doubted"),
+    [
+        ("Change the background.", True),
+        ("Change the background the small red star on the left.", True),
+        ("Change the background to a beach.", False),
+        ("Change the background so that it looks like a beach.", False),
+        ("Make the background blue.", False),
+        ("Move the red star at the top right.", True),
+        ("Move the red star up.", False),
+        ("Move the cup on the left closer to the plate.", False),
+        ("Replace the ring.", True),
+        ("Replace the ring with a star.", False),
+        ("Change her hairstyle.", True),
+        ('Change the sign to "OPEN".', False),
+        ("Change the colour of the car from red to green.", False),
+        ("Give her a hat.", False),
+        ("Remove the ring.", False),
+    ],
+)
+def test_an_edit_of_which_the_outcome_is_not_said_is_doubted(caption: str, doubted: bool) -> None:
+    blank = scene()
+    found = doubts(blank, scene(("star", (60, 60), 30, RED)), caption)
+    assert ("open-ended" in found) == doubted
+
+
+@pytest.mark.parametrize(
+    ("caption", "rule"),
+    [
+        ("Recolour the black square black.", "vain"),
+        ("Turn the red ring into a red ring.", "vain"),
+        ("Turn the red ring into a red star.", None),
+        ("Remove the red star at the top.Remove the red star at the top.", "degenerate"),
+        ("Remove the red star at the top; remove the blue star at the top.", None),
+    ],
+)
+def test_an_edit_that_changes_nothing_or_comes_twice_is_doubted(
+    caption: str, rule: str | None
+) -> None:
+    found = doubts(scene(("ring", (60, 60), 30, RED)), scene(("star", (60, 60), 30, RED)), caption)
+    assert {"vain", "degenerate"} & {*found} == ({rule} if rule else set())

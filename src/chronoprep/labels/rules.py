@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from chronoprep.data import Completion, Form
 from chronoprep.labels.claims import FROM_TO, Claim, claims_of, unquoted
 from chronoprep.labels.claims.quoted import Quoted, quoted, reads
-from chronoprep.labels.claims.words import colours_in
+from chronoprep.labels.claims.words import colours_in, phrase
 from chronoprep.labels.evidence import Doubt, Evidence
 from chronoprep.labels.guard import clean, find_fault, is_no_change
 from chronoprep.labels.vocabulary import Spot
@@ -22,11 +22,12 @@ from chronoprep.labels.wording import either
 if TYPE_CHECKING:
     from chronoprep.images.difference import Difference
 
-VERSION = "5"
+VERSION = "6"
 Lettering = tuple[list[str], list[str]]  # lines of the source, and of the target
 _ROLE = re.compile(r"(?:assistant|system|user)\s+[A-Z]")  # what a special token left behind
 _DOTS = re.compile(r"\.{2,}\s*\w")
 _AGAIN = re.compile(r"\b(\w+(?: \w+){1,5}),? \1\b", re.IGNORECASE)  # words, and the same again
+_STOPS = re.compile(r"[.!?;]+")
 _SHORT = 3  # words that say nothing which is understood
 _TAKES_ON = re.compile(r" (?:into|to|with|by|for) ")
 _ARTICLES = re.compile(r"\b(?:an?|the) ")
@@ -64,7 +65,7 @@ def judge(
     said = caption or cot or ""
     claims = claims_of(said)
     evidence = Evidence(seen, claims)
-    found = [*_degenerate(caption, cot), *_vain(claims)]
+    found = [*_degenerate(caption, cot), *_vain(claims), *_open_ended(said, claims)]
     if not claims and not is_no_change(said) and len(said.split()) <= _SHORT:
         found.append(Doubt("degenerate", 0.9, "the text does not say what is edited"))
     found += evidence.no_change() if is_no_change(said) else evidence.of_claims(claims)
@@ -103,26 +104,53 @@ def _degenerate(caption: str | None, cot: str | None) -> Iterator[Doubt]:
             yield Doubt("degenerate", 1.0, f"the text is degenerate: {fault}")
         elif _ROLE.match(text):
             yield Doubt("degenerate", 0.9, "the text begins with a role of the chat")
-        elif again := _AGAIN.search(unquoted(text)):
-            yield Doubt("degenerate", 0.7, f"the text repeats itself: {again.group()!r}")
+        elif again := _repeated(unquoted(text)):
+            yield Doubt("degenerate", 0.7, f"the text repeats itself: {again!r}")
         elif _DOTS.search(unquoted(text)):
             yield Doubt("degenerate", 0.8, "the text breaks off and goes on")
         elif clean(text) != " ".join(text.split()):
             yield Doubt("degenerate", 0.9, "the text has around it what is no part of it")
 
 
+def _repeated(text: str) -> str | None:
+    """Words that come twice in a row, or a sentence that comes twice."""
+    if again := _AGAIN.search(text):
+        return again.group()
+    sentences = [part.strip().lower() for part in _STOPS.split(text)]
+    return next((s for s in sentences if len(s.split()) > _SHORT and sentences.count(s) > 1), None)
+
+
+def _open_ended(text: str, claims: Sequence[Claim]) -> Iterator[Doubt]:
+    """Against edits of which it is not said what comes of them: "change the background". A part of
+    the sentence is missing, or the editor has to guess."""
+    if phrase("so that").search(text.lower()):
+        return
+    for claim in claims:
+        if claim.kind == "move":
+            open_ended = not phrase("goal").search(claim.text)
+        elif claim.kind in ("background", "recolour", "replace", "change"):
+            asked = phrase("to something").match(claim.text)
+            told = phrase("result").search(claim.text) or claim.after or claim.senses
+            open_ended = bool(asked and not told)
+        else:
+            continue
+        if open_ended:
+            yield Doubt("open-ended", 0.4, f"does not say what comes of it: {claim.text!r}")
+
+
 def _vain(claims: Sequence[Claim]) -> Iterator[Doubt]:
     """Against edits that leave all as it is: "recolour the black square black"."""
     for claim in claims:
         text = _ARTICLES.sub("", claim.text)
-        halves: Sequence[str] = ()
+        halves: list[Sequence[str]] = []
         if match := FROM_TO.search(text):
-            halves = match.groups()
-        elif claim.kind == "replace":
-            halves = _TAKES_ON.split(text.partition(" ")[2])
-        elif claim.kind == "recolour":
-            halves = [text[colour.start : colour.end] for colour in colours_in(text)]
-        if len(halves) == 2 and halves[0].strip() == halves[1].strip():
+            halves = [match.groups()]
+        elif claim.kind in ("replace", "recolour"):
+            halves = [_TAKES_ON.split(text.partition(" ")[2])]
+            said = colours_in(text)
+            if claim.kind == "recolour" and not any(colour.noun for colour in said[1:]):
+                halves.append([text[colour.start : colour.end] for colour in said])
+        if any(len(two) == 2 and two[0].strip() == two[1].strip() for two in halves):
             yield Doubt("vain", 0.9, f"says that it becomes what it was: {claim.text!r}")
 
 

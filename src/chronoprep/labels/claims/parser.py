@@ -37,6 +37,7 @@ _INSTEAD = re.compile(r",? (?:instead of|rather than|in place of|as opposed to) 
 _AND = re.compile(r",? (?:and|plus|as well as|along with) (?=(?:an?|another|one|two|three|the) )")
 _HOLDS = re.compile(r"\b(?:with|of|between|wearing|in an?|both|from)\b")
 _INTO = re.compile(r" (?:with|by|for|into|to) ")
+_INTO_A = re.compile(r" (?:into|to) an? ")
 _TO_COLOUR = re.compile(r" (?:to|into|in) (?=(?:\w+,? ){0,3}?\w)")
 _EFFECT = re.compile(
     r"\b(?:filter|tint|vignette|vignetting|glow|contrast|grain|effect|haze|fog|brightness|"
@@ -116,9 +117,11 @@ def _breaks() -> re.Pattern[str]:
     for form, verb in verbs().items():
         if not verb.passive:
             (unsure if verb.base in nouns else sure).append(form)
-    does = rf"(?:(?:{'|'.join(sure)})\b|(?:{'|'.join(unsure)}) {_ARTICLE}\b)"
+    way = r"(?: up| down| out| off| back)?"
+    does = rf"(?:(?:{'|'.join(sure)})\b|(?:{'|'.join(unsure)}){way} {_ARTICLE}\b)"
     state = (
-        r"(?:(?:in|on|at|near) [^,;]{1,60}, )?(?:the|an?|her|his|its|their) [^,;]{1,70} "
+        r"(?:(?:up |down )?(?:in|on|at|near) [^,;]{1,60}, )?"
+        r"(?:the|an?|her|his|its|their) [^,;]{1,70} "
         r"(?:is|are|has|have|becomes?|turns?|appears?|stays?|remains?)\b"
     )
     rest = (
@@ -230,7 +233,7 @@ def _kind(clause: str, verb: Verb | None, at: tuple[int, int] | None) -> Kind | 
     ):
         return "change"
     if _new_colours(clause) and (said == "change" or _NOW.search(clause)):
-        return "recolour"
+        return "replace" if said == "change" and _another_thing(clause) else "recolour"
     if phrase("there").search(clause):
         return "add"
     if verb is None and _INDEFINITE.match(clause) and _LIES.search(clause):
@@ -244,6 +247,17 @@ def _kind(clause: str, verb: Verb | None, at: tuple[int, int] | None) -> Kind | 
     if said == "change":
         return "replace" if _INTO.search(clause) else "change"
     return None
+
+
+def _another_thing(clause: str) -> bool:
+    """Whether a clause says that a thing becomes one of another name: "turn the red ring into a red
+    star", and not "turn the car into a green one"."""
+    match = _INTO_A.search(clause)
+    if match is None:
+        return False
+    noun = re.findall(r"\w+", phrase("after noun").split(clause[match.end() :], maxsplit=1)[0])[-1:]
+    before = re.findall(r"\w+", clause[: match.start()])
+    return bool(noun) and not {*noun} & (words("no thing") | {*before} | {*colours.names()})
 
 
 def _head(clause: str, at: tuple[int, int] | None) -> str:

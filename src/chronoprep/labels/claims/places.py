@@ -80,7 +80,9 @@ _OF = rf"(?P<of> (?:of|in) (?:the|this|an?|her|his|its|their) (?:(?P<image>{_IMA
 _END = (
     r"(?=$|[,.;:)]| (?:of|in|on|at|to|and|or|so|is|are|was|were|has|have|that|which|who|from|with|"
     r"behind|below|above|beneath|under|beside|next|near|by|while|without|where|into|for|as|now|"
-    r"instead|between|just|but|over|against|alone|only|becomes?|turns?|stays?|remains?|{colours})\b)"
+    r"instead|between|just|but|over|against|alone|only|becomes?|turns?|stays?|remains?|an?|the|"
+    r"bigger|larger|smaller|tinier|taller|shorter|wider|narrower|thicker|thinner|brighter|darker|"
+    r"lighter|sharper|{colours})\b)"
 )
 _BEFORE = r"\b(?:on|at|in|to|from|along|near|towards?|off|against|across) (?:the |this )?"
 _VERY = r"(?:very |far |extreme |outer |exact |mid )?"
