@@ -8,13 +8,13 @@ colours and distances CIELAB as `colours.to_lab` gives it. A leaf: imports OpenC
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import cv2
 import numpy as np
 
-from chronoprep.images.colours import LIGHTNESS, cells, groups, share_of_groups, to_lab
-from chronoprep.images.outline import Outline, outline
+from chronoprep.images.colours import LIGHTNESS, to_lab
+from chronoprep.images.regions import THIN, Both, Pixels, Region, gradient, regions_of, summed
 from chronoprep.images.view import MOST_SHIFT, view
 
 Array = np.ndarray[Any, Any]
@@ -24,87 +24,13 @@ SIDE = 256  # of the longer side; 384 finds little more and costs three times as
 _REACH = 0.016
 # A distance is a change from the noise's own median + 5 deviations on, within these bounds.
 _FEWEST, _MOST = 7.0, 14.0
-_SMALLEST = 0.0009  # of a region's area
-_MOST_REGIONS = 8
-_NEARBY = 0.4  # of a distance with small shifts forgiven to one without
-_FORM = 18.0  # a distance that no moved edge has: a thing has another form, in its own colour
-_CLEAR = 12.0  # between a region's mean colours
-_THIN, _SLIVER = 3.2, 0.01  # of a region that is an edge: half its width in pixels, its share
 _CELL = 10.0  # of the colours that are one when it is asked what they became
 _COMMON = 0.03  # share of the area from which on what a colour became is what it becomes
 _LEAST_DETAIL = 0.01  # share of the area
-_RING = 15  # pixels, of what is around a region: its width and the one of its edge
 _WIDE = 0.3  # share changed from which on another view is looked for
 # Pictures that are nowhere lighter than the first are brought to the second, as an eye adapts to a
 # dark room, by the third at most: names of colours are those of usual light.
 _DIM, _LIT, _BRIGHTEN = 150, 245, 3.0
-
-
-@dataclass(frozen=True, slots=True)
-class Look:
-    """How a region looks in one of the pictures.
-
-    Attributes:
-        lab: Its mean colour.
-        chroma: Mean distance of its pixels from grey.
-        colours: Share of its pixels that may be called by each group of `colours`.
-        detail: Mean gradient within it.
-        edge: Mean gradient along its outline.
-        apart: How far its colour is from that around it.
-    """
-
-    lab: tuple[float, float, float]
-    chroma: float
-    colours: dict[str, float]
-    detail: float
-    edge: float
-    apart: float
-
-
-@dataclass(frozen=True, slots=True)
-class Region:
-    """A part of the pictures that changed, or all of them.
-
-    Attributes:
-        share: Of the area.
-        centre, box: (x, y) and left, top, right, bottom.
-        distance: How far the colours lie apart, on average.
-        kept: Correlation of the gradients in it and around it: near 1 where the forms stayed.
-    """
-
-    share: float
-    centre: tuple[float, float]
-    box: tuple[float, float, float, float]
-    distance: float
-    kept: float
-    before: Look
-    after: Look
-    outline: Outline | None = None
-
-    @property
-    def weight(self) -> float:
-        """How much of the change it is."""
-        return self.share * self.distance
-
-    @property
-    def gap(self) -> float:
-        """How far its mean colours lie apart."""
-        return float(np.linalg.norm(np.subtract(self.before.lab, self.after.lab)))
-
-    @property
-    def clear(self) -> bool:
-        """Whether it is another colour or has another outline, and not the edge of a thing that
-        moved a little: the colours of such an edge are found close by."""
-        if self.distance < _NEARBY * self.gap:
-            return False
-        return self.gap >= _CLEAR or abs(self.appears) >= 0.4 or self.distance >= _FORM
-
-    @property
-    def appears(self) -> float:
-        """From -1, something is gone, to 1, something is there that was not; by its outline."""
-        before = self.before.edge + 0.25 * self.before.apart
-        after = self.after.edge + 0.25 * self.after.apart
-        return (after - before) / (after + before + 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,26 +81,26 @@ def measure(source: Array, target: Array) -> Difference:
     limit = float(np.clip(np.median(near) + 5 * _deviation(near), _FEWEST, _MOST))
     mask = _cleaned(near > limit)
     raw = _smooth(to_lab(after))
-    maps = _maps(before, after, one, raw)
-    regions = _regions(mask, near, limit, maps)
+    both = _both(before, after, one, raw)
+    regions = regions_of(mask, near, limit, both)
     everything = np.ones(mask.shape, np.uint8)
     changed = float(mask.mean())
     outside = cv2.dilate(mask, np.ones((7, 7), np.uint8)) == 0
     gap = cv2.subtract(one, raw)
-    rest = float(np.sqrt(_summed(gap * gap))[outside].mean()) if outside.any() else 0.0
-    softer, sharper = _detail(maps, plain)
+    rest = float(np.sqrt(summed(gap * gap))[outside].mean()) if outside.any() else 0.0
+    softer, sharper = _detail(both, plain)
     return Difference(
         identical=identical,
         changed=changed,
         plain=float((plain > limit).mean()),
         rest=rest,
-        whole=maps.region(everything, plain),
+        whole=both.region(everything, plain),
         border=float(np.percentile(plain[_frame(mask) > 0], 80)),
-        frame=maps.region(_frame(mask), plain),
+        frame=both.region(_frame(mask), plain),
         softer=softer,
         sharper=sharper,
         regions=regions,
-        beside=_beside(maps) if changed > _WIDE else (),
+        beside=_beside(both) if changed > _WIDE else (),
         view=view(before, level) if changed > _WIDE else None,
     )
 
@@ -227,19 +153,6 @@ def _smooth(lab: Array) -> Array:
     return smooth
 
 
-def _summed(values: Array) -> Array:
-    """The sum of three channels; numpy takes ten times as long along a short axis."""
-    summed: Array = cv2.transform(values, np.ones((1, 3), np.float32))
-    return summed
-
-
-def _gradient(lab: Array) -> Array:
-    across, down = cv2.Sobel(lab, cv2.CV_32F, 1, 0), cv2.Sobel(lab, cv2.CV_32F, 0, 1)
-    squares = cv2.multiply(across, across) + cv2.multiply(down, down)
-    size: Array = np.sqrt(_summed(squares) if squares.ndim == 3 else squares) / 8
-    return size
-
-
 def _distances(one: Array, other: Array) -> tuple[Array, Array]:
     """For each pixel how far it is from the nearest colour around its place in the other picture,
     whichever way is farther; and from the colour in its very place."""
@@ -253,7 +166,7 @@ def _distances(one: Array, other: Array) -> tuple[Array, Array]:
     for dx, dy in steps:
         y, x = reach + dy, reach + dx
         gap = cv2.subtract(one, wide[y : y + height, x : x + width])
-        far = cv2.blur(_summed(cv2.multiply(gap, gap)), (3, 3))
+        far = cv2.blur(summed(cv2.multiply(gap, gap)), (3, 3))
         there = np.minimum(there, far)
         window = back[y : y + height, x : x + width]
         np.minimum(window, far, out=window)
@@ -283,65 +196,7 @@ def _cleaned(changed: Array) -> Array:
     return closed
 
 
-class _Picture(NamedTuple):
-    """One of the two, small, and what is asked of it again and again, for each pixel: its colour
-    in Lab, how far that is from grey, its cell in the table of colours, and its gradient."""
-
-    rgb: Array
-    lab: Array
-    chroma: Array
-    cells: Array
-    steep: Array
-
-    @classmethod
-    def of(cls, rgb: Array, lab: Array) -> _Picture:
-        chroma = cv2.magnitude(*cv2.split(lab)[1:])
-        return cls(rgb, lab, chroma, cells(rgb), _gradient(lab))
-
-    def part(self, rows: slice, columns: slice) -> _Picture:
-        return _Picture(*(values[rows, columns] for values in self))
-
-
-@dataclass(frozen=True, slots=True)
-class _Maps:
-    """Both pictures."""
-
-    before: _Picture
-    after: _Picture
-
-    def region(self, mask: Array, distances: Array) -> Region:
-        """How the part of a mask (1 inside) looks in both pictures."""
-        height, width = mask.shape
-        moments = cv2.moments(mask, binaryImage=True)
-        left, top, across, down = cv2.boundingRect(mask)
-        # All that is looked at lies no farther from the mask than its ring.
-        rows = slice(max(0, top - _RING), top + down + _RING)
-        columns = slice(max(0, left - _RING), left + across + _RING)
-        part = np.ascontiguousarray(mask[rows, columns])
-        core = cv2.erode(part, np.ones((3, 3), np.uint8))
-        if cv2.countNonZero(core) < 0.4 * moments["m00"]:
-            core = part
-        wide = cv2.dilate(part, np.ones((5, 5), np.uint8))
-        edge = wide - cv2.erode(part, np.ones((5, 5), np.uint8), borderValue=1)
-        ring = cv2.dilate(part, np.ones((_RING, _RING), np.uint8)) - wide
-        around = wide.astype(bool)
-        before, after = (one.part(rows, columns) for one in (self.before, self.after))
-        return Region(
-            share=moments["m00"] / mask.size,
-            centre=(
-                (moments["m10"] / moments["m00"] + 0.5) / width,
-                (moments["m01"] / moments["m00"] + 0.5) / height,
-            ),
-            box=(left / width, top / height, (left + across) / width, (top + down) / height),
-            distance=cv2.mean(distances[rows, columns], part)[0],
-            kept=_correlation(before.steep[around], after.steep[around]),
-            before=_look(before, core, edge, ring),
-            after=_look(after, core, edge, ring),
-            outline=outline(part),
-        )
-
-
-def _maps(before: Array, after: Array, lab_before: Array, lab_after: Array) -> _Maps:
+def _both(before: Array, after: Array, lab_before: Array, lab_after: Array) -> Both:
     """What regions are looked at in: where both pictures are dark all over, by one factor lighter.
     (Where they differ is measured as they are: what is lighter has more noise.)"""
     lightest = max(
@@ -352,56 +207,10 @@ def _maps(before: Array, after: Array, lab_before: Array, lab_after: Array) -> _
         gain = np.float32(min(_LIT / lightest, _BRIGHTEN))
         before, after = ((p * gain).clip(0, 255).astype(np.uint8) for p in (before, after))
         lab_before, lab_after = (_smooth(to_lab(picture)) for picture in (before, after))
-    return _Maps(_Picture.of(before, lab_before), _Picture.of(after, lab_after))
+    return Both(Pixels.of(before, lab_before), Pixels.of(after, lab_after))
 
 
-def _look(picture: _Picture, core: Array, outline: Array, ring: Array) -> Look:
-    mean = np.array(cv2.mean(picture.lab, core)[:3])
-    around = np.array(cv2.mean(picture.lab, ring)[:3])
-    shares = share_of_groups(picture.cells[core.astype(bool)])
-    return Look(
-        lab=(float(mean[0]), float(mean[1]), float(mean[2])),
-        chroma=cv2.mean(picture.chroma, core)[0],
-        colours=dict(zip(groups(), shares.tolist(), strict=True)),
-        detail=cv2.mean(picture.steep, core)[0],
-        edge=cv2.mean(picture.steep, outline)[0],
-        apart=float(np.linalg.norm(mean - around)) if cv2.countNonZero(ring) else 0.0,
-    )
-
-
-def _correlation(one: Array, other: Array) -> float:
-    one, other = one - one.mean(), other - other.mean()
-    norm = float(np.sqrt((one * one).sum() * (other * other).sum()))
-    return float((one * other).sum()) / norm if norm > 1e-6 else 1.0
-
-
-def _regions(
-    mask: Array, distances: Array, limit: float, maps: _Maps, thin: float = _THIN
-) -> tuple[Region, ...]:
-    """The connected parts of a mask; those close to each other are one.
-
-    Args:
-        thin: Half the width, in pixels, that a small region has at least.
-    """
-    joined = cv2.dilate(mask, np.ones((5, 5), np.uint8))
-    count, labels = cv2.connectedComponents(joined)
-    labels = labels * mask
-    sizes = np.bincount(labels.ravel(), minlength=count).astype(float)
-    sums = np.bincount(labels.ravel(), weights=distances.ravel().astype(float), minlength=count)
-    regions = []
-    for number in sorted(range(1, count), key=lambda number: -sums[number])[:_MOST_REGIONS]:
-        mean = sums[number] / max(sizes[number], 1)
-        if sizes[number] < _SMALLEST * mask.size or mean < 1.15 * limit:
-            continue
-        part = (labels == number).astype(np.uint8)
-        thick = float(cv2.distanceTransform(part, cv2.DIST_L2, 3).max())
-        if thick < thin and sizes[number] < _SLIVER * mask.size:
-            continue  # the edge of a thing that stands a little aside
-        regions.append(maps.region(part, distances))
-    return tuple(sorted(regions, key=lambda region: -region.weight))
-
-
-def _beside(maps: _Maps) -> tuple[Region, ...]:
+def _beside(both: Both) -> tuple[Region, ...]:
     """The regions that changed otherwise than the rest: a thing that went while the background took
     another colour.
 
@@ -409,9 +218,9 @@ def _beside(maps: _Maps) -> tuple[Region, ...]:
     stayed.
     """
     far = np.maximum(
-        _unexpected(maps.before.lab, maps.after.lab), _unexpected(maps.after.lab, maps.before.lab)
+        _unexpected(both.before.lab, both.after.lab), _unexpected(both.after.lab, both.before.lab)
     )
-    return _regions(_cleaned(far > _MOST), far, _MOST, maps, thin=1.5 * _THIN)
+    return regions_of(_cleaned(far > _MOST), far, _MOST, both, thin=1.5 * THIN)
 
 
 def _unexpected(one: Array, other: Array) -> Array:
@@ -444,15 +253,15 @@ def _unexpected(one: Array, other: Array) -> Array:
 def _fine(rgb: Array) -> Array:
     """The gradient of lightness, not smoothed."""
     grey = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY).astype(np.float32) * (LIGHTNESS / 2.55)
-    return _gradient(grey[..., None])
+    return gradient(grey[..., None])
 
 
-def _detail(maps: _Maps, distances: Array) -> tuple[Region | None, Region | None]:
+def _detail(both: Both, distances: Array) -> tuple[Region | None, Region | None]:
     """Where detail was lost, and where it was won."""
-    one, other = (cv2.blur(_fine(one.rgb), (11, 11)) for one in (maps.before, maps.after))
+    one, other = (cv2.blur(_fine(one.rgb), (11, 11)) for one in (both.before, both.after))
     found: list[Region | None] = []
     for less, more in ((other, one), (one, other)):
         mask: Array = ((more > 1) & (less < 0.66 * more)).astype(np.uint8)
         mask = cv2.morphologyEx(mask, cv2.MORPH_OPEN, np.ones((5, 5), np.uint8))
-        found.append(maps.region(mask, distances) if mask.mean() > _LEAST_DETAIL else None)
+        found.append(both.region(mask, distances) if mask.mean() > _LEAST_DETAIL else None)
     return found[0], found[1]

@@ -16,7 +16,8 @@ from chronoprep.labels.forms import misshapen
 from chronoprep.labels.wording import either, told, told_where
 
 if TYPE_CHECKING:
-    from chronoprep.images.difference import Difference, Look, Region
+    from chronoprep.images.difference import Difference
+    from chronoprep.images.regions import Look, Region
 
 _SUBTLE = ("replace", "resize", "change", "background")
 _LOCAL = ("add", "remove", "replace", "move", "resize")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from chronoprep.labels.claims import Claim
 
 if TYPE_CHECKING:
-    from chronoprep.images.difference import Region
+    from chronoprep.images.regions import Region
 
 # The thing of an edit itself: "Remove the small red star ...", and not "the dog beside the star".
 _NAMED = re.compile(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from chronoprep.images.colours import nearest
 
 if TYPE_CHECKING:
-    from chronoprep.images.difference import Region
+    from chronoprep.images.regions import Region
 
 
 def told_where(region: Region) -> str:

@@ -19,9 +19,10 @@ from chronoprep.dataset import Entry
 from chronoprep.errors import PairError
 from chronoprep.gallery.thumbnails import Kept, Thumbnails
 from chronoprep.images.colours import nearest
-from chronoprep.images.difference import Difference, Region, measure
+from chronoprep.images.difference import Difference, measure
 from chronoprep.images.load import load_image, load_pair
 from chronoprep.images.refs import file_of, parse
+from chronoprep.images.regions import Region
 from chronoprep.images.room import room
 from chronoprep.images.sources import files_stamp
 

@@ -43,7 +43,7 @@ class Place(NamedTuple):
         """How wrong it is of a region: 0 right, 1 on the other side.
 
         Args:
-            centre, box: As of an `images.difference.Region`.
+            centre, box: As of an `images.regions.Region`.
         """
         return max(
             _misses(self.across, centre[0], box[0], box[2]),
