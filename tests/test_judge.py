@@ -50,9 +50,11 @@ CAR = "Change the colour of the car on the left from red to blue"
         (
             "Change the background from plain beige to checked beige",
             "Change the background from checked beige to plain beige",
-            0.3,
+            0.9,
             1,
         ),
+        ("Turn the cat into a dog", "Change the dog to a cat", 0.9, 1),
+        ("Move the cup from the left to the top", "Move the cup from the top to the left", 0.9, 1),
         ("Add a red circle at the top", "Add a red square at the top", 0.7, 1),
         ("Remove the ring at the top", "Remove the ring on the left", 0.5, 0.9),
         ("Remove the ring on the left", "Remove the ring at the top left", 0, 0.4),

@@ -13,7 +13,7 @@ from itertools import permutations
 from typing import get_args
 
 from chronoprep.images import colours
-from chronoprep.labels.claims.parser import Claim, Kind, claims_of
+from chronoprep.labels.claims.parser import FROM_TO, Claim, Kind, claims_of
 from chronoprep.labels.claims.places import Across, Place
 from chronoprep.labels.claims.words import verbs
 from chronoprep.labels.guard import is_no_change
@@ -189,6 +189,10 @@ def _apart(one: Claim, other: Claim) -> tuple[float, str]:
             weight = min(_places_apart(p, q) for p in here for q in there)
             said = f"it is {either(there)}, not {either(here)}"
             doubt(weight, said)
+    way, back = _way(one), _way(other)[::-1]
+    there_and_back = one.origin and (one.origin, one.places) == (other.places, other.origin)
+    if there_and_back or (way and way[0] != way[1] and way == back):
+        doubt(_OPPOSITE, f"it is the other way round: {other.text!r}")
     things, named = set(_things(one.text)), set(_things(other.text))
     forms, others = things & _FORMS.keys(), named & _FORMS.keys()
     if forms and others and {_FORMS[f] for f in forms} != {_FORMS[f] for f in others}:
@@ -215,6 +219,17 @@ def _places_apart(one: Place, other: Place) -> float:
     shared = any(a and b for a, b in zip(one, other, strict=True))
     # "left" may be said of a corner, hardly "top" and "left" of the same one.
     return _HINT if shared and centre not in (one, other) else _UNLIKE_PLACE
+
+
+def _way(claim: Claim) -> tuple[frozenset[str], ...]:
+    """The things that a claim names before and after the edit; empty where it names no two."""
+    match = FROM_TO.search(claim.text)
+    halves = match.groups() if match else _INTO.split(claim.text, maxsplit=1)
+    things = [frozenset(_FORMS.get(thing, thing) for thing in _things(half)) for half in halves]
+    if len(things) != 2 or not all(things):
+        return ()
+    turned = claim.text.startswith("substitut") != claim.turned
+    return tuple(reversed(things)) if turned else tuple(things)
 
 
 def _result(claim: Claim) -> str:
