@@ -77,8 +77,9 @@ CASES = [
     ),
     (
         "Turn the brown background into a mint one, and up on the left, the block is now blue.",
-        ["background||brown>", "recolour|left|>blue"],
+        ["background||brown>", "recolour|top left|>blue"],
     ),
+    ("Take away the mug down on the right.", ["remove|bottom right|>"]),
     ("I can't see any difference.", []),
     ("no change", []),
     ("Nothing has changed between the two images.", []),

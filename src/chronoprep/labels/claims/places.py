@@ -89,6 +89,7 @@ _VERY = r"(?:very |far |extreme |outer |exact |mid )?"
 _PATTERNS = (
     rf"\b(?P<down>top|upper|bottom|lower|middle|centre|center|central)(?: (?:and|or))?[ ,]+{_VERY}"
     rf"(?P<across>left|right|centre|center|middle)\b(?: most)?(?: hand)?{_PART}?{_OF}{_END}",
+    rf"\b(?P<down>up|down) (?:on|at|in) the (?P<across>left|right)(?: hand)?{_PART}?{_OF}{_END}",
     rf"\b(?P<across>left|right)(?: hand)? (?P<down>top|upper|bottom|lower)\b{_PART}?{_OF}{_END}",
     rf"{_BEFORE}{_VERY}(?P<across>left|right)(?: most)?(?: hand)?{_PART}?{_OF}{_END}",
     rf"\b(?P<across>left|right)(?: hand)?{_PART}{_OF}{_END}",
@@ -99,7 +100,10 @@ _PATTERNS = (
     rf"{_BEFORE}{_VERY}(?P<across>(?P<down>centre|center|middle)){_PART}?{_OF}{_END}",
     rf"\bcent(?:re|er) of the (?P<image>{_IMAGE})\b(?P<across>)(?P<down>)(?P<of>)",
 )
-_DOWN: dict[str, Down] = {"top": "top", "upper": "top", "bottom": "bottom", "lower": "bottom"}
+_DOWN: dict[str, Down] = {
+    **{"top": "top", "upper": "top", "up": "top"},
+    **{"bottom": "bottom", "lower": "bottom", "down": "bottom"},
+}
 _ACROSS: dict[str, Across] = {"left": "left", "right": "right"}
 
 
