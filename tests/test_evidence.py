@@ -229,3 +229,19 @@ def test_an_edit_that_changes_nothing_or_comes_twice_is_doubted(
 ) -> None:
     found = doubts(scene(("ring", (60, 60), 30, RED)), scene(("star", (60, 60), 30, RED)), caption)
     assert {"vain", "degenerate"} & {*found} == ({rule} if rule else set())
+
+
+def test_an_edit_of_which_nothing_is_seen_is_not_held_against_another_ones_place() -> None:
+    disc = ("circle", (60, 150), 20, RED)
+    star = ("star", (60, 90), 36, WHITE)
+    said = doubts(
+        scene(disc), scene(disc, star),
+        "Add a white star at the top left; replace the red circle on the left with a red square.",
+    )  # fmt: skip
+    assert said["unseen"] < 0.5
+    assert not {"new colour", "old colour"} & {*said}
+    said = doubts(
+        scene(disc), scene(disc, star),
+        "Add a white star at the top left; remove the green circle on the left.",
+    )  # fmt: skip
+    assert max(said.values()) > 0.5

@@ -53,6 +53,12 @@ CAR = "Change the colour of the car on the left from red to blue"
             0.9,
             1,
         ),
+        (
+            "Replace the solid mint backdrop with a chequered mint one",
+            "Change the background from plain mint to checked mint",
+            0,
+            0.1,
+        ),
         ("Turn the cat into a dog", "Change the dog to a cat", 0.9, 1),
         ("Move the cup from the left to the top", "Move the cup from the top to the left", 0.9, 1),
         ("Add a red circle at the top", "Add a red square at the top", 0.7, 1),

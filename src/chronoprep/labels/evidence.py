@@ -318,6 +318,11 @@ class Evidence:
         if not regions and claim.scope != "background":
             return
         regions = [r for r in regions if self.differs(r)] or regions
+        if claim.scope == "part" and all(self._anothers(claim, r) for r in regions):
+            # A thing of another form in its own colour may go unseen, hardly anything else.
+            sure = 0.4 if claim.before & claim.after else 0.7
+            yield Doubt("unseen", sure, f"nothing is seen of {claim.text!r}")
+            return
         if claim.scope == "background":
             regions = [*(r for r in regions if r.share > _MUCH), self.seen.frame]
         for groups, after, word in ((claim.after, True, "becomes"), (claim.before, False, "was")):
@@ -344,6 +349,18 @@ class Evidence:
                 f"says that it {word} {either(groups)}; what changed {'is' if after else 'was'} "
                 f"{name}, {share:.0%} of it may be called {either(groups)}",
             )  # fmt: skip
+
+    def _anothers(self, claim: Claim, region: Region) -> bool:
+        """Whether a region is of another claim, by its place and its colours, and not of this."""
+
+        def coloured(one: Claim) -> float:
+            sides = (region.after, one.after), (region.before, one.before)
+            return max((_share(look, groups) for look, groups in sides if groups), default=0.5)
+
+        if coloured(claim) > 0.1:
+            return False
+        others = [c for c in self.claims if c is not claim and c.scope == "part"]
+        return any(coloured(c) > 0.5 and self._explains(c, region) for c in others)
 
     def _looks(self, claim: Claim, region: Region, *, after: bool) -> list[tuple[Look, Look]]:
         """How the thing of a claim looks in a region, each with how it looks in the other

@@ -60,9 +60,11 @@ _STOP = frozenset([
     "much", "less", "background", "backdrop", "shape", "form",
 ])  # fmt: skip
 # Plain forms: what is one of them is none of the others.
-_FORMS = {
-    **{form: form for form in ("circle", "square", "triangle", "star", "ring")},
+_FORMS = frozenset(("circle", "square", "triangle", "star", "ring"))
+_SAME = {  # other words for plain forms and patterns
     **{"disc": "circle", "disk": "circle", "dot": "circle", "hoop": "ring", "block": "square"},
+    **{"solid": "plain", "stripy": "striped", "stripe": "striped"},
+    **{"chequered": "checked", "checkered": "checked"},
 }
 
 
@@ -194,18 +196,16 @@ def _apart(one: Claim, other: Claim) -> tuple[float, str]:
     if there_and_back or (way and way[0] != way[1] and way == back):
         doubt(_OPPOSITE, f"it is the other way round: {other.text!r}")
     things, named = set(_things(one.text)), set(_things(other.text))
-    forms, others = things & _FORMS.keys(), named & _FORMS.keys()
-    if forms and others and {_FORMS[f] for f in forms} != {_FORMS[f] for f in others}:
+    forms, others = things & _FORMS, named & _FORMS
+    if forms and others and forms != others:
         doubt(_OTHER_FORM, f"speaks of {other.text!r}")
         return 1 - right, why
     common = len(things & named) / max(1, len(things | named))
-    if {_FORMS.get(t, t) for t in things} != {_FORMS.get(t, t) for t in named}:
+    if things != named:
         doubt(_HINT * (1 - common) if common else _OTHER_WORDS, f"speaks of {other.text!r}")
-    made, becomes = (
-        {_FORMS.get(thing, thing) for thing in _things(_result(c))} for c in (one, other)
-    )
+    made, becomes = (set(_things(_result(claim))) for claim in (one, other))
     if common and made and becomes and not made & becomes:
-        plain = made & _FORMS.keys() and becomes & _FORMS.keys()
+        plain = made & _FORMS and becomes & _FORMS
         weight = _OTHER_FORM if plain else _OTHER_WORDS
         doubt(weight, f"it becomes {_result(other).strip()!r}")
     return 1 - right, why
@@ -225,7 +225,7 @@ def _way(claim: Claim) -> tuple[frozenset[str], ...]:
     """The things that a claim names before and after the edit; empty where it names no two."""
     match = FROM_TO.search(claim.text)
     halves = match.groups() if match else _INTO.split(claim.text, maxsplit=1)
-    things = [frozenset(_FORMS.get(thing, thing) for thing in _things(half)) for half in halves]
+    things = [frozenset(_things(half)) for half in halves]
     if len(things) != 2 or not all(things):
         return ()
     turned = claim.text.startswith("substitut") != claim.turned
@@ -240,10 +240,11 @@ def _result(claim: Claim) -> str:
 
 
 def _things(text: str) -> list[str]:
-    """The words of a claim that may name things, without plural endings."""
+    """The words of a claim that may name things, without plural endings, one for each thing."""
     words = re.findall(r"[a-z]{3,}", text)
-    return [
+    found = [
         word.removesuffix("s")
         for word in words
         if word not in _STOP and word not in colours.names() and word not in verbs()
     ]
+    return [_SAME.get(word, word) for word in found]
