@@ -202,6 +202,7 @@ def summed(values: Array) -> Array:
 
 
 def gradient(lab: Array) -> Array:
+    """How much a picture of one or three channels changes from pixel to pixel."""
     across, down = cv2.Sobel(lab, cv2.CV_32F, 1, 0), cv2.Sobel(lab, cv2.CV_32F, 0, 1)
     squares = cv2.multiply(across, across) + cv2.multiply(down, down)
     size: Array = np.sqrt(summed(squares) if squares.ndim == 3 else squares) / 8
