@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from chronoprep.data import Completion, Form
-from chronoprep.labels.claims import FROM_TO, Claim, claims_of, unquoted
+from chronoprep.labels.claims import FROM_TO, INTO, Claim, claims_of, unquoted
 from chronoprep.labels.claims.quoted import Quoted, quoted, reads
 from chronoprep.labels.claims.words import colours_in, phrase
 from chronoprep.labels.evidence import Doubt, Evidence
@@ -29,7 +29,6 @@ _DOTS = re.compile(r"\.{2,}\s*\w")
 _AGAIN = re.compile(r"\b(\w+(?: \w+){1,5}),? \1\b", re.IGNORECASE)  # words, and the same again
 _STOPS = re.compile(r"[.!?;]+")
 _SHORT = 3  # words that say nothing which is understood
-_TAKES_ON = re.compile(r" (?:into|to|with|by|for) ")
 _ARTICLES = re.compile(r"\b(?:an?|the) ")
 _ENGLISH = Form(english=True)  # the rules read no other language
 _LEAST = 0.05  # a lighter doubt is none
@@ -146,7 +145,7 @@ def _vain(claims: Sequence[Claim]) -> Iterator[Doubt]:
         if match := FROM_TO.search(text):
             halves = [match.groups()]
         elif claim.kind in ("replace", "recolour"):
-            halves = [_TAKES_ON.split(text.partition(" ")[2])]
+            halves = [INTO.split(text.partition(" ")[2])]
             said = colours_in(text)
             if claim.kind == "recolour" and not any(colour.noun for colour in said[1:]):
                 halves.append([text[colour.start : colour.end] for colour in said])

@@ -228,15 +228,19 @@ def _way(claim: Claim) -> tuple[frozenset[str], ...]:
     things = [frozenset(_things(half)) for half in halves]
     if len(things) != 2 or not all(things):
         return ()
-    turned = claim.text.startswith("substitut") != claim.turned
-    return tuple(reversed(things)) if turned else tuple(things)
+    return tuple(things) if _outcome_last(claim) else tuple(reversed(things))
 
 
 def _result(claim: Claim) -> str:
     """What a claim's words say that comes of it."""
     parts = _INTO.split(claim.text)
-    last = claim.text.startswith("substitut") == claim.turned
-    return parts[-1] if last else parts[0]
+    return parts[-1] if _outcome_last(claim) else parts[0]
+
+
+def _outcome_last(claim: Claim) -> bool:
+    """Whether a claim's words end with what comes of it; "substitute a star for the ring" does not,
+    and neither does the way back from one that does."""
+    return claim.text.startswith("substitut") == claim.turned
 
 
 def _things(text: str) -> list[str]:

@@ -36,7 +36,7 @@ _FROM = re.compile(r"\bfrom (?:the )?\Z")
 _INSTEAD = re.compile(r",? (?:instead of|rather than|in place of|as opposed to) ")
 _AND = re.compile(r",? (?:and|plus|as well as|along with) (?=(?:an?|another|one|two|three|the) )")
 _HOLDS = re.compile(r"\b(?:with|of|between|wearing|in an?|both|from)\b")
-_INTO = re.compile(r" (?:with|by|for|into|to) ")
+INTO = re.compile(r" (?:with|by|for|into|to) ")
 _INTO_A = re.compile(r" (?:into|to) an? ")
 _TO_COLOUR = re.compile(r" (?:to|into|in) (?=(?:\w+,? ){0,3}?\w)")
 _EFFECT = re.compile(
@@ -245,7 +245,7 @@ def _kind(clause: str, verb: Verb | None, at: tuple[int, int] | None) -> Kind | 
     if phrase("reads").search(clause):
         return "change"
     if said == "change":
-        return "replace" if _INTO.search(clause) else "change"
+        return "replace" if INTO.search(clause) else "change"
     return None
 
 
@@ -356,7 +356,7 @@ def _colours(
             return said
         if kind == "recolour":
             return none, _groups(colours_in(clause)[-1:])
-    parts = _INTO.split(clause, maxsplit=1) if kind != "change" else [clause]
+    parts = INTO.split(clause, maxsplit=1) if kind != "change" else [clause]
     if len(parts) == 2:
         right = phrase("after noun").split(parts[1], maxsplit=1)[0]
         return head, _groups(colours_in(right))
